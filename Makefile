@@ -1,0 +1,59 @@
+# The targets that people and CI use. `make help` lists them.
+# Everything is built in one target directory under the user's cache, so that a second checkout or a second run is short.
+CACHE := $(or $(GRAPHPLANE_CACHE_DIR),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/graphplane)
+export CARGO_TARGET_DIR ?= $(CACHE)/target
+export PATH := $(CACHE)/bin:$(HOME)/.cargo/bin:$(PATH)
+DATA_DIR ?= .graphplane
+KUBE_PORT ?= 6443
+API_PORT ?= 8000
+BIN := $(CARGO_TARGET_DIR)/debug
+
+.PHONY: help up test lint fmt bench build setup engines generate check-generated deny clean
+
+help: ## This list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 18
+
+up: build ## Build and start the whole control plane on this machine, until Ctrl-C
+	@mkdir -p bin && ln -sf $(BIN)/graphplane $(BIN)/graphplane-node-agent bin/
+	@exec $(BIN)/graphplane up --data-dir $(DATA_DIR) --kube-port $(KUBE_PORT) --api-port $(API_PORT)
+
+test: engines ## Run every test
+	cargo test --workspace --locked --no-fail-fast
+
+lint: engines check-generated ## Formatting, clippy without warnings, generated files, shell scripts
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	shellcheck scripts/*.sh .ci/run
+
+build: engines
+	cargo build --locked -p graphplane-cli -p graphplane-node-agent
+
+bench: engines ## Run the benches with release builds and print the figures
+	cargo build --release --locked -p graphplane-cli -p graphplane-node-agent
+	cargo run --release --locked -p graphplane-benches -- $(BENCH)
+	cargo bench --locked -p graphplane-node-agent --bench materialize
+
+generate: engines ## Write the generated files: CRDs, tiers, OpenAPI
+	cargo run -q --locked -p graphplane-crds --bin crdgen
+	cargo run -q --locked -p graphplane-api --example openapi > api/openapi.json
+
+check-generated: engines
+	cargo run -q --locked -p graphplane-crds --bin crdgen -- --check
+	cargo run -q --locked -p graphplane-api --example openapi | diff -u api/openapi.json - >/dev/null || \
+	  { echo "api/openapi.json is not what the code says; run: make generate" >&2; exit 1; }
+
+fmt: ## Format the code
+	cargo fmt --all
+
+deny: ## Check licences and duplicate versions (needs cargo-deny)
+	cargo deny --locked check licenses bans sources
+
+setup: ## Install what is missing: compilers, linker, kubectl
+	@scripts/setup.sh
+
+engines: setup ## Make the engines' libraries available
+	@scripts/engines.sh
+
+clean: ## Remove what was built for this checkout
+	rm -rf .engines bin
+	cargo clean
