@@ -1,0 +1,96 @@
+//! Names of objects and keys that the operator makes. They are computed, never counted, so that two passes (or the pass
+//! after a crash) make the same ones.
+
+use graphplane_crds::ids::DatabaseId;
+use graphplane_crds::quantities::Epoch;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
+
+/// Key of a node's Secret: what callers of its agent present.
+pub const API_KEY: &str = "apiKey";
+/// Key of a node's Secret: SHA-256, in hex, of the one-time token of the first registration; the REST API removes it
+/// once the token was used.
+pub const BOOTSTRAP_TOKEN_SHA256: &str = "bootstrapTokenSha256";
+/// Key of a node's Secret: SHA-256, in hex, of the agent's long-lived token; written by the REST API.
+pub const CREDENTIAL_SHA256: &str = "credentialSha256";
+
+/// Secret and Lease of a node, both in the system namespace.
+pub fn node_object(node: &str) -> String {
+    format!("node-{node}")
+}
+
+/// The GraphNode that a Secret or Lease belongs to, by its name.
+pub fn node_of_object(name: &str) -> Option<&str> {
+    name.strip_prefix("node-").filter(|node| !node.is_empty())
+}
+
+/// The first `<tier>-<n>` that is not `taken`: name of a node and of its volume.
+pub fn next_node(tier: &str, taken: &BTreeSet<String>) -> String {
+    // There are fewer names than numbers, so the search ends after `taken.len()` steps.
+    (0..=taken.len())
+        .map(|n| format!("{tier}-{n}"))
+        .find(|name| !taken.contains(name))
+        .unwrap_or_default()
+}
+
+/// The final Backup of an object that is being deleted: `<name>-final-<8 hex digits of its UID's hash>`, so that an
+/// object of the same name that is made later has another one. Long names are cut to fit into 253 characters.
+pub fn final_backup(name: &str, uid: &str) -> String {
+    let digest = hex::encode(Sha256::digest(uid.as_bytes()));
+    let name: String = name.chars().take(200).collect();
+    format!("{}-final-{}", name.trim_end_matches(['-', '.']), &digest[..8])
+}
+
+/// Where a backup lies in the object store. The epoch keeps writers apart: one that was replaced cannot overwrite what
+/// its successor stores.
+pub fn backup_key(database: &DatabaseId, epoch: Epoch, backup: &str) -> String {
+    format!("backups/{database}/{epoch}/{backup}")
+}
+
+/// Key of the annotation of a volume that says who a kept database belonged to; `None` for an id that is too long for
+/// an annotation (63 characters), whose data cannot be claimed again by name.
+pub fn retained_annotation(database: &str) -> Option<String> {
+    (database.len() <= 63).then(|| format!("{}{database}", graphplane_crds::annotations::RETAINED_PREFIX))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn names_are_stable() {
+        assert_eq!(node_object("std-0"), "node-std-0");
+        assert_eq!(node_of_object("node-std-0"), Some("std-0"));
+        assert_eq!(node_of_object("node-"), None);
+        assert_eq!(node_of_object("graphplane-operator"), None);
+        let backup = final_backup("karate", "u-1");
+        assert_eq!(backup, final_backup("karate", "u-1"));
+        assert_ne!(backup, final_backup("karate", "u-2"));
+        assert!(backup.starts_with("karate-final-") && backup.len() == "karate-final-".len() + 8);
+        let id: DatabaseId = "kg0123456789abcdef".parse().unwrap();
+        assert_eq!(backup_key(&id, Epoch(3), "b"), "backups/kg0123456789abcdef/3/b");
+    }
+
+    #[test]
+    fn a_gap_is_filled_first() {
+        let taken: BTreeSet<String> = ["std-0", "std-2", "other-1"].map(str::to_owned).into();
+        assert_eq!(next_node("std", &taken), "std-1");
+    }
+
+    proptest! {
+        #[test]
+        fn a_new_name_is_free_and_valid(numbers in proptest::collection::btree_set(0usize..20, 0..20)) {
+            let taken: BTreeSet<String> = numbers.iter().map(|n| format!("t-{n}")).collect();
+            let name = next_node("t", &taken);
+            prop_assert!(!taken.contains(&name) && name.len() > 2);
+        }
+
+        #[test]
+        fn a_final_backup_is_a_valid_name(name in "[a-z0-9]([a-z0-9.-]{0,250}[a-z0-9])?", uid in "\\PC{0,40}") {
+            let name = final_backup(&name, &uid);
+            prop_assert!(name.len() <= 253 && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b".-".contains(&b)));
+        }
+    }
+}

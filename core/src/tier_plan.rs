@@ -1,0 +1,479 @@
+//! The life of a tier: keep its minimum of nodes, remove empty ones beyond it.
+
+use crate::ending::{after, until};
+use crate::fleet::Fleet;
+use crate::graph_plan::{annotation_is_true, paused_by};
+use crate::placement::{self, Decision, NewNode};
+use crate::plan::{self, Plan, Verdict, sooner};
+use graphplane_crds::annotations::DELETION_PROTECTION;
+use graphplane_crds::conditions::reasons;
+use graphplane_crds::node::NodePhase;
+use graphplane_crds::tier::{NodeCounts, Tier, TierCapacity};
+use jiff::Timestamp;
+use std::time::Duration;
+
+/// A volume that no node names is left alone for so long after it was made: after a crash between the two, the next node
+/// takes it.
+const ORPHAN_GRACE: Duration = Duration::from_secs(10);
+
+/// What the plan looks at beside the Tier itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Observed {
+    /// Its nodes.
+    pub nodes: Vec<Node>,
+    /// Its volumes that the operator made.
+    pub volumes: Vec<Volume>,
+    /// Graphs that name the tier.
+    pub graphs: u32,
+    /// What a new node would be made of.
+    pub fleet: Fleet,
+}
+
+/// A node of the tier.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Its name.
+    pub name: String,
+    /// Name of its volume.
+    pub volume: Option<String>,
+    /// How it stands.
+    pub phase: NodePhase,
+    /// Whether it is being deleted.
+    pub deleting: bool,
+    /// Graphs on it.
+    pub graphs: u32,
+    /// Since when it has no graph and no subgraph.
+    pub empty_since: Option<Timestamp>,
+}
+
+/// A volume of the tier.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Volume {
+    /// Its name.
+    pub name: String,
+    /// Whether databases are on it.
+    pub holds_data: bool,
+    /// Whether it is being deleted.
+    pub deleting: bool,
+    /// When it was made.
+    pub created: Timestamp,
+}
+
+/// What can be done for a tier.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Make a GraphNode, and its GraphVolume where it is new.
+    StartNode(NewNode),
+    /// Delete an empty GraphNode.
+    DeleteNode(String),
+    /// Delete an empty GraphVolume.
+    DeleteVolume(String),
+    /// Let the object go.
+    RemoveFinalizer,
+}
+
+/// Plans the next steps for `tier`.
+pub fn plan(tier: &Tier, seen: &Observed, now: Timestamp) -> Plan<Action> {
+    let paused = paused_by(&tier.metadata, false);
+    if tier.metadata.deletion_timestamp.is_some() {
+        return ending(tier, seen, paused);
+    }
+    if let Some(by) = paused {
+        return Plan {
+            actions: vec![],
+            says: vec![plan::paused(Some(by))],
+            phase: (),
+            requeue: None,
+        };
+    }
+    let scaling = &tier.spec.scaling;
+    let staying: Vec<&Node> = seen.nodes.iter().filter(|n| !n.deleting).collect();
+    let mut actions = vec![];
+    let mut verdict = Verdict::Ready(String::new());
+    if (staying.len() as u32) < scaling.min_nodes {
+        match placement::start(&tier.spec, &seen.fleet, &placement::nothing()) {
+            Decision::Start(new) => {
+                verdict = Verdict::Progressing(
+                    reasons::NODE_STARTING,
+                    format!("starts node {} of its minimum", new.node),
+                );
+                actions.push(Action::StartNode(new));
+            }
+            Decision::NoCapacity(why) | Decision::DoesNotFit(why) => {
+                verdict = Verdict::Progressing(reasons::NO_CAPACITY, why);
+            }
+            Decision::Node { .. } | Decision::Wait { .. } => {}
+        }
+    }
+    let idle = Duration::from_secs(u64::from(scaling.consolidate_after_seconds));
+    let surplus = staying.len().saturating_sub(scaling.min_nodes as usize);
+    let (empty, requeue) = removable(&staying, surplus, idle, now);
+    for node in empty {
+        actions.push(Action::DeleteNode(node.name.clone()));
+        let volume = seen.volumes.iter().find(|v| Some(&v.name) == node.volume.as_ref());
+        actions.extend(
+            volume
+                .filter(|v| !v.holds_data && !v.deleting)
+                .map(|v| Action::DeleteVolume(v.name.clone())),
+        );
+    }
+    // A node and its volume are deleted one after the other; this is for a crash between the two.
+    actions.extend(left_by_nodes(seen).map(|v| Action::DeleteVolume(v.name.clone())));
+    let (orphans, orphan_requeue) = orphans(seen, idle, now);
+    actions.extend(orphans.into_iter().map(Action::DeleteVolume));
+    let mut says = verdict.says();
+    says.extend([plan::paused(None), plan::not_deleting()]);
+    Plan {
+        actions,
+        says,
+        phase: (),
+        requeue: sooner(requeue, orphan_requeue),
+    }
+}
+
+/// Empty nodes that may go now, the newest names first, and when the next one may.
+fn removable<'a>(
+    nodes: &[&'a Node],
+    surplus: usize,
+    idle: Duration,
+    now: Timestamp,
+) -> (Vec<&'a Node>, Option<Duration>) {
+    let mut empty: Vec<(Timestamp, &Node)> = nodes
+        .iter()
+        .filter_map(|n| n.empty_since.map(|since| (after(since, idle), *n)))
+        .collect();
+    empty.sort_by(|(a_due, a), (b_due, b)| {
+        a_due
+            .cmp(b_due)
+            .then_with(|| (b.name.len(), &b.name).cmp(&(a.name.len(), &a.name)))
+    });
+    empty.truncate(surplus);
+    let (due, later): (Vec<_>, Vec<_>) = empty.into_iter().partition(|(due, _)| *due <= now);
+    (
+        due.into_iter().map(|(_, n)| n).collect(),
+        later.first().map(|(due, _)| until(*due, now)),
+    )
+}
+
+/// Empty volumes of nodes that are being deleted.
+fn left_by_nodes(seen: &Observed) -> impl Iterator<Item = &Volume> {
+    let of_deleted = |v: &Volume| {
+        seen.nodes
+            .iter()
+            .any(|n| n.deleting && n.graphs == 0 && n.volume.as_ref() == Some(&v.name))
+    };
+    seen.volumes
+        .iter()
+        .filter(move |v| !v.deleting && !v.holds_data && of_deleted(v))
+}
+
+/// Empty volumes that no node names, old enough that none is about to.
+fn orphans(seen: &Observed, idle: Duration, now: Timestamp) -> (Vec<String>, Option<Duration>) {
+    let named = |v: &Volume| seen.nodes.iter().any(|n| n.volume.as_ref() == Some(&v.name));
+    let mut next = None;
+    let mut gone = vec![];
+    for volume in seen
+        .volumes
+        .iter()
+        .filter(|v| !v.deleting && !v.holds_data && !named(v))
+    {
+        let due = after(volume.created, ORPHAN_GRACE.max(idle));
+        if due <= now {
+            gone.push(volume.name.clone());
+        } else {
+            next = sooner(next, Some(until(due, now)));
+        }
+    }
+    (gone, next)
+}
+
+fn ending(tier: &Tier, seen: &Observed, paused: Option<&'static str>) -> Plan<Action> {
+    let mut actions = vec![];
+    let (reason, message) = if annotation_is_true(&tier.metadata, DELETION_PROTECTION) {
+        (
+            reasons::DELETION_PROTECTED,
+            format!("annotation {DELETION_PROTECTION} is set: remove it to delete"),
+        )
+    } else if let Some(by) = paused {
+        (reasons::PAUSED, format!("{by} is set"))
+    } else if seen.graphs > 0 {
+        (
+            reasons::WAITING_FOR_DEPENDENTS,
+            format!("{} graphs name it: delete them first", seen.graphs),
+        )
+    } else {
+        actions.extend(
+            seen.nodes
+                .iter()
+                .filter(|n| !n.deleting)
+                .map(|n| Action::DeleteNode(n.name.clone())),
+        );
+        let empty = seen.volumes.iter().filter(|v| !v.deleting && !v.holds_data);
+        actions.extend(empty.map(|v| Action::DeleteVolume(v.name.clone())));
+        let kept: Vec<&str> = seen
+            .volumes
+            .iter()
+            .filter(|v| v.holds_data)
+            .map(|v| v.name.as_str())
+            .collect();
+        let waits = seen.nodes.len() + seen.volumes.iter().filter(|v| !v.holds_data).count();
+        if waits == 0 {
+            actions.push(Action::RemoveFinalizer);
+        }
+        let kept = if kept.is_empty() {
+            String::new()
+        } else {
+            format!("; volumes {} hold kept data and stay", kept.join(", "))
+        };
+        (
+            reasons::WAITING_FOR_DEPENDENTS,
+            format!("waits for {waits} nodes and volumes to be removed{kept}"),
+        )
+    };
+    let mut says = vec![plan::deleting(reason, message.clone()), plan::paused(paused)];
+    if !actions.is_empty() {
+        says.extend(Verdict::Off(reasons::DELETING, message).says());
+    }
+    Plan {
+        actions,
+        says,
+        phase: (),
+        requeue: None,
+    }
+}
+
+/// Nodes by state, for the status.
+pub fn counts(nodes: &[Node]) -> NodeCounts {
+    let count = |f: &dyn Fn(&&Node) -> bool| nodes.iter().filter(f).count() as u32;
+    NodeCounts {
+        total: nodes.len() as u32,
+        ready: count(&|n| !n.deleting && n.phase == NodePhase::Ready),
+        starting: count(&|n| {
+            !n.deleting && matches!(n.phase, NodePhase::Pending | NodePhase::Starting | NodePhase::Lost)
+        }),
+        draining: count(&|n| n.deleting || matches!(n.phase, NodePhase::Draining | NodePhase::Terminating)),
+    }
+}
+
+/// What the nodes hold and could hold, for the status.
+pub fn capacity(tier: &Tier, nodes: &[Node]) -> TierCapacity {
+    let each = tier.spec.databases_per_node;
+    let running = nodes
+        .iter()
+        .filter(|n| !n.deleting && n.phase == NodePhase::Ready)
+        .count() as u32;
+    TierCapacity {
+        used_databases: nodes.iter().map(|n| n.graphs).sum(),
+        databases: running.saturating_mul(each),
+        max_databases: tier.spec.scaling.max_nodes.saturating_mul(each),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn tier(min: u32, max: u32, idle: u32) -> Tier {
+        let spec = serde_json::json!({"memory": {"nodeMiB": 100, "perDatabaseMiB": 10}, "databasesPerNode": 2,
+            "scaling": {"minNodes": min, "maxNodes": max, "consolidateAfterSeconds": idle}});
+        Tier::new("std", serde_json::from_value(spec).unwrap())
+    }
+
+    fn node(n: u32, empty_since: Option<i64>) -> Node {
+        let name = format!("std-{n}");
+        let graphs = u32::from(empty_since.is_none());
+        Node {
+            volume: Some(name.clone()),
+            name,
+            phase: NodePhase::Ready,
+            deleting: false,
+            graphs,
+            empty_since: empty_since.map(at),
+        }
+    }
+
+    fn volume(n: u32, holds_data: bool, created: i64) -> Volume {
+        Volume {
+            name: format!("std-{n}"),
+            holds_data,
+            deleting: false,
+            created: at(created),
+        }
+    }
+
+    fn seen(tier: &Tier, nodes: Vec<Node>, volumes: Vec<Volume>) -> Observed {
+        let node_names: BTreeSet<String> = nodes.iter().map(|n| n.name.clone()).collect();
+        let taken = node_names
+            .iter()
+            .cloned()
+            .chain(volumes.iter().map(|v| v.name.clone()))
+            .collect();
+        let fleet = Fleet {
+            tier: "std".into(),
+            nodes: nodes.len() as u32,
+            max_nodes: tier.spec.scaling.max_nodes,
+            node_names,
+            taken,
+            zone: "local".into(),
+            ..Fleet::default()
+        };
+        Observed {
+            graphs: nodes.iter().map(|n| n.graphs).sum(),
+            nodes,
+            volumes,
+            fleet,
+        }
+    }
+
+    #[test]
+    fn the_minimum_is_started_one_at_a_time() {
+        let tier = tier(2, 3, 15);
+        let plan = plan(
+            &tier,
+            &seen(&tier, vec![node(0, Some(0))], vec![volume(0, false, 0)]),
+            at(99),
+        );
+        let [Action::StartNode(new)] = &plan.actions[..] else {
+            panic!("{plan:?}")
+        };
+        assert_eq!(new.node, "std-1");
+    }
+
+    #[test]
+    fn an_empty_node_goes_after_its_time_and_a_kept_database_stays() {
+        let tier = tier(0, 3, 15);
+        let nodes = vec![node(0, Some(90)), node(1, None), node(2, Some(100))];
+        let volumes = vec![volume(0, false, 0), volume(1, true, 0), volume(2, true, 0)];
+        let observed = seen(&tier, nodes, volumes);
+        let early = plan(&tier, &observed, at(104));
+        assert_eq!((early.actions, early.requeue), (vec![], Some(Duration::from_secs(1))));
+        let first = plan(&tier, &observed, at(105));
+        assert_eq!(
+            first.actions,
+            [Action::DeleteNode("std-0".into()), Action::DeleteVolume("std-0".into())]
+        );
+        assert_eq!(first.requeue, Some(Duration::from_secs(10)));
+        let both = plan(&tier, &observed, at(115));
+        assert!(both.actions.contains(&Action::DeleteNode("std-2".into())));
+        assert!(
+            !both.actions.contains(&Action::DeleteVolume("std-2".into())),
+            "it holds a kept database"
+        );
+    }
+
+    #[test]
+    fn a_volume_whose_node_was_never_made_is_removed_late() {
+        let tier = tier(0, 3, 15);
+        let observed = seen(&tier, vec![], vec![volume(0, false, 100), volume(1, true, 100)]);
+        let early = plan(&tier, &observed, at(110));
+        assert_eq!((early.actions, early.requeue), (vec![], Some(Duration::from_secs(5))));
+        assert_eq!(
+            plan(&tier, &observed, at(115)).actions,
+            [Action::DeleteVolume("std-0".into())]
+        );
+    }
+
+    #[test]
+    fn the_volume_of_a_node_that_is_being_deleted_follows_it() {
+        let tier = tier(0, 3, 15);
+        let mut nodes = vec![node(0, Some(0)), node(1, Some(0)), node(2, None)];
+        nodes.iter_mut().for_each(|n| n.deleting = true);
+        let volumes = vec![volume(0, false, 0), volume(1, true, 0), volume(2, false, 0)];
+        let follows = plan(&tier, &seen(&tier, nodes, volumes), at(1));
+        assert_eq!(follows.actions, [Action::DeleteVolume("std-0".into())]);
+    }
+
+    #[test]
+    fn a_tier_in_use_is_not_let_go() {
+        let mut tier = tier(1, 3, 15);
+        tier.metadata.deletion_timestamp = Some(Time(at(0)));
+        let mut observed = seen(&tier, vec![node(0, None)], vec![volume(0, true, 0)]);
+        assert!(plan(&tier, &observed, at(1)).actions.is_empty());
+        observed.graphs = 0;
+        assert_eq!(
+            plan(&tier, &observed, at(1)).actions,
+            [Action::DeleteNode("std-0".into())]
+        );
+        observed.nodes.clear();
+        assert_eq!(
+            plan(&tier, &observed, at(1)).actions,
+            [Action::RemoveFinalizer],
+            "the kept volume outlives it"
+        );
+    }
+
+    #[test]
+    fn counts_and_capacity() {
+        let tier = tier(0, 5, 15);
+        let mut nodes = vec![node(0, None), node(1, Some(0)), node(2, None)];
+        nodes[1].deleting = true;
+        nodes[2].phase = NodePhase::Lost;
+        assert_eq!(
+            counts(&nodes),
+            NodeCounts {
+                total: 3,
+                ready: 1,
+                starting: 1,
+                draining: 1
+            }
+        );
+        assert_eq!(
+            capacity(&tier, &nodes),
+            TierCapacity {
+                used_databases: 2,
+                databases: 2,
+                max_databases: 10
+            }
+        );
+    }
+
+    proptest! {
+        /// Acting on the plan ends with the minimum of nodes, or more only where they hold graphs.
+        #[test]
+        fn a_tier_settles(min in 0u32..3, extra in 0u32..3, empty in proptest::collection::vec(any::<bool>(), 0..5), start in 0i64..200) {
+            let tier = tier(min, min + extra, 15);
+            let nodes: Vec<Node> = empty.iter().enumerate().map(|(n, e)| node(n as u32, e.then_some(0))).collect();
+            let volumes = (0..nodes.len() as u32).map(|n| volume(n, nodes[n as usize].graphs > 0, 0)).collect();
+            let mut observed = seen(&tier, nodes, volumes);
+            let holding = observed.nodes.iter().filter(|n| n.graphs > 0).count();
+            let mut now = start;
+            for _ in 0..50 {
+                let plan = plan(&tier, &observed, at(now));
+                prop_assert_eq!(&plan, &super::plan(&tier, &observed, at(now)));
+                match plan.actions.first() {
+                    Some(Action::StartNode(new)) => {
+                        observed.nodes.push(Node { name: new.node.clone(), volume: Some(new.volume.clone()), ..node(0, Some(now)) });
+                        observed.volumes.push(Volume { name: new.volume.clone(), ..volume(0, false, now) });
+                    }
+                    Some(Action::DeleteNode(name)) => {
+                        prop_assert!(observed.nodes.iter().any(|n| &n.name == name && n.graphs == 0));
+                        observed.nodes.retain(|n| &n.name != name);
+                    }
+                    Some(Action::DeleteVolume(name)) => {
+                        prop_assert!(observed.volumes.iter().any(|v| &v.name == name && !v.holds_data));
+                        observed.volumes.retain(|v| &v.name != name);
+                    }
+                    Some(Action::RemoveFinalizer) => prop_assert!(false, "it is not being deleted"),
+                    None => match plan.requeue {
+                        Some(wait) => now += wait.as_secs() as i64 + 1,
+                        None => break,
+                    },
+                }
+                let (nodes, volumes) = (observed.nodes.clone(), observed.volumes.clone());
+                observed = seen(&tier, nodes, volumes);
+            }
+            prop_assert!(plan(&tier, &observed, at(now)).actions.is_empty());
+            let wanted = (min as usize).max(holding);
+            prop_assert_eq!(observed.nodes.len(), wanted);
+            prop_assert_eq!(observed.volumes.len(), wanted);
+        }
+    }
+}
