@@ -1,0 +1,176 @@
+//! Bodies of the agent's contract, as far as the operator needs them.
+
+use graphplane_core::schema_copy::Table;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+/// A database that should exist.
+#[derive(Clone, Debug)]
+pub(crate) struct CreateDatabase<'a> {
+    pub(crate) id: &'a str,
+    /// `entity`, `shared`, `custom`, `memory` or `empty`.
+    pub(crate) schema_type: &'static str,
+    /// Name of the repository, for `shared`.
+    pub(crate) repository: Option<&'a str>,
+    /// Statements beyond those of the type.
+    pub(crate) ddl: Option<String>,
+    pub(crate) is_subgraph: bool,
+    pub(crate) tier: &'a str,
+}
+
+impl CreateDatabase<'_> {
+    pub(super) fn body(&self) -> Value {
+        let mut body = json!({
+            "graph_id": self.id,
+            "schema_type": self.schema_type,
+            "is_subgraph": self.is_subgraph,
+            "tenant_tier": self.tier,
+        });
+        if let Some(repository) = self.repository {
+            body["repository_name"] = json!(repository);
+        }
+        if let Some(ddl) = self.ddl.as_ref().filter(|ddl| !ddl.trim().is_empty()) {
+            body["custom_schema_ddl"] = json!(ddl);
+        }
+        body
+    }
+}
+
+/// What became of a creation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Creation {
+    Made,
+    Existed,
+}
+
+/// What became of a deletion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Deletion {
+    Done,
+    WasAbsent,
+}
+
+#[derive(Deserialize)]
+pub(super) struct SchemaAnswer {
+    #[serde(default)]
+    pub(super) tables: Vec<Table>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct BackupStarted {
+    pub(super) task_id: String,
+}
+
+#[derive(Deserialize)]
+pub(super) struct TaskAnswer {
+    status: String,
+    #[serde(default)]
+    error: Option<String>,
+}
+
+/// How far a task is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum TaskState {
+    Running,
+    Completed,
+    /// It was cut off and may be started again.
+    Interrupted,
+    Failed(String),
+}
+
+impl From<TaskAnswer> for TaskState {
+    fn from(answer: TaskAnswer) -> Self {
+        let error = answer.error.unwrap_or_default();
+        match answer.status.as_str() {
+            "completed" => Self::Completed,
+            // Restarts, lost leases and cancellations say nothing about whether it would succeed.
+            "cancelled" => Self::Interrupted,
+            "failed" if error.starts_with("interrupted") || error.contains("lease") => Self::Interrupted,
+            "failed" => Self::Failed(error),
+            _ => Self::Running,
+        }
+    }
+}
+
+/// What an error body says: `{"detail": text}`, or `{"detail": {"error": text}}`, or whatever came.
+pub(super) fn detail(body: &[u8]) -> String {
+    let parsed: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
+    let detail = parsed.get("detail").unwrap_or(&parsed);
+    let text = match detail {
+        Value::String(text) => text.clone(),
+        Value::Object(object) => match object
+            .get("error")
+            .or_else(|| object.get("message"))
+            .and_then(Value::as_str)
+        {
+            Some(text) => text.to_owned(),
+            None => detail.to_string(),
+        },
+        _ => String::from_utf8_lossy(body).into_owned(),
+    };
+    // It ends in conditions and events.
+    text.chars().take(1000).collect()
+}
+
+/// Whether a refusal is that of an agent which waits for the answer to its registration.
+pub(super) fn is_registering(body: &[u8]) -> bool {
+    let parsed: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
+    parsed["detail"]["reason"] == "registering"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_that_is_registering_says_so() {
+        assert!(is_registering(
+            br#"{"detail":{"error":"not yet","reason":"registering","retry_after":1}}"#
+        ));
+        assert!(!is_registering(br#"{"detail":{"error":"no lease","reason":"fenced"}}"#));
+        assert!(!is_registering(br#"{"detail":"registering"}"#) && !is_registering(b""));
+    }
+
+    #[test]
+    fn the_text_of_an_error_is_found() {
+        assert_eq!(detail(br#"{"detail":"no"}"#), "no");
+        assert_eq!(
+            detail(br#"{"detail":{"error":"Schema not changed","statement":2}}"#),
+            "Schema not changed"
+        );
+        assert_eq!(detail(br#"{"success":false,"message":"why"}"#), "why");
+        assert_eq!(detail(b"<html>"), "<html>");
+        assert_eq!(detail(&[b'x'; 5000]).len(), 1000);
+    }
+
+    #[test]
+    fn a_task_that_was_cut_off_may_be_repeated() {
+        let of = |status: &str, error: Option<&str>| {
+            TaskState::from(TaskAnswer {
+                status: status.into(),
+                error: error.map(str::to_owned),
+            })
+        };
+        assert_eq!(of("pending", None), TaskState::Running);
+        assert_eq!(of("completed", None), TaskState::Completed);
+        assert_eq!(of("failed", Some("interrupted by restart: x")), TaskState::Interrupted);
+        assert_eq!(of("cancelled", None), TaskState::Interrupted);
+        assert_eq!(of("failed", Some("disk full")), TaskState::Failed("disk full".into()));
+    }
+
+    #[test]
+    fn only_what_is_wanted_is_sent() {
+        let want = CreateDatabase {
+            id: "kg01",
+            schema_type: "custom",
+            repository: None,
+            ddl: Some("  ".into()),
+            is_subgraph: false,
+            tier: "std",
+        };
+        assert_eq!(
+            want.body(),
+            json!({"graph_id": "kg01", "schema_type": "custom", "is_subgraph": false, "tenant_tier": "std"})
+        );
+    }
+}

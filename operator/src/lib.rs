@@ -1,0 +1,45 @@
+//! The Graphplane operator: makes the world look like the resources say.
+//!
+//! ```text
+//!  watches (hub, cache) ──▶ controllers ──▶ reconcile: observe ─▶ plan (graphplane-core) ─▶ act ─▶ … ─▶ status
+//!                                                                                           │
+//!                                    ┌───────────────────┬────────────────────┬─────────────┤
+//!                                    ▼                   ▼                    ▼             ▼
+//!                              Kubernetes API        provider            node agents   object store
+//!                              (status, objects)     (machines, disks)   (databases)   (backups)
+//! ```
+//!
+//! Every pass begins with a look at the world and may be cut off anywhere: actions are idempotent, names and tokens are
+//! computed, and what exists is found again. See `docs/concepts.md` for what users see of it.
+
+mod agent;
+mod backup;
+mod cache;
+mod context;
+mod error;
+mod events;
+mod graph;
+mod hub;
+mod kinds;
+mod leader;
+mod mappers;
+pub mod metrics;
+mod node;
+mod placer;
+pub mod provider;
+mod reconcile;
+mod run;
+mod schema;
+mod settings;
+mod subgraph;
+mod tier;
+mod views;
+mod volume;
+mod write;
+
+pub use agent::AgentError;
+pub use backup::StoreError;
+pub use error::Error;
+pub use metrics::Metrics;
+pub use run::run;
+pub use settings::{LeaderElection, LocalSettings, ProviderChoice, Settings};

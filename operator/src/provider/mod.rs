@@ -1,0 +1,180 @@
+//! Where machines and disks come from.
+//!
+//! A provider does what it is told and remembers nothing that it cannot find out again: what exists is asked for with
+//! [`Provider::describe`], and what is made carries its name and the token of its creation, so that a repeated call finds
+//! what the first one made.
+
+mod listing;
+pub mod local;
+
+pub(crate) use listing::Listing;
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use graphplane_core::node_plan::{Instance, Pace};
+use graphplane_crds::quantities::GiB;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// A call to a provider that did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum ProviderError {
+    /// The disk holds databases and is not destroyed.
+    #[error("volume {volume} holds {}: it is not destroyed", files.join(", "))]
+    NotEmpty {
+        /// The GraphVolume.
+        volume: String,
+        /// What is on it.
+        files: Vec<String>,
+    },
+    /// Another machine than the one that was asked for lives in its place.
+    #[error("{0}")]
+    Occupied(String),
+    /// The operating system refused.
+    #[error("{action} {path}: {source}")]
+    Io {
+        /// What was attempted.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// The provider's service refused or could not be reached.
+    #[error("{call}: {message}")]
+    Call {
+        /// The call.
+        call: &'static str,
+        /// What it said.
+        message: String,
+    },
+}
+
+impl ProviderError {
+    /// A word of a bounded set, for metrics.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::NotEmpty { .. } => "not_empty",
+            Self::Occupied(_) => "occupied",
+            Self::Io { .. } => "io",
+            Self::Call { .. } => "refused",
+        }
+    }
+}
+
+/// All that a provider has for this cluster.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct World {
+    /// Machines, by the name of their GraphNode.
+    pub instances: BTreeMap<String, Instance>,
+    /// Disks, by the name of their GraphVolume.
+    pub disks: BTreeMap<String, DiskFacts>,
+}
+
+/// A disk at a provider.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskFacts {
+    /// Identity at the provider.
+    pub id: String,
+    /// Its size, where the provider knows sizes.
+    pub size_gib: Option<GiB>,
+    /// Databases on it, where the provider can look into it.
+    pub databases: Option<Vec<String>>,
+}
+
+/// A disk that should exist.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumeRequest {
+    /// Name of the GraphVolume.
+    pub name: String,
+    /// Its zone.
+    pub zone: String,
+    /// Its size; an existing disk is only ever made larger.
+    pub size_gib: GiB,
+    /// Token of its creation.
+    pub client_token: String,
+    /// Ownership: cluster, kind, UID.
+    pub tags: BTreeMap<String, String>,
+}
+
+/// A machine that should run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InstanceRequest {
+    /// Name of the GraphNode.
+    pub node: String,
+    /// Name of the GraphVolume that it mounts.
+    pub volume: String,
+    /// Token of its creation: a machine that was started with it is this one.
+    pub client_token: String,
+    /// One-time token of its agent's first registration; used only if the machine is started by this call.
+    pub bootstrap_token: String,
+    /// Identity of the cluster, for the agent.
+    pub cluster_id: String,
+    /// Ownership: cluster, kind, UID.
+    pub tags: BTreeMap<String, String>,
+}
+
+/// Disks.
+#[async_trait]
+pub trait Volumes: Send + Sync {
+    /// Makes the disk if it does not exist, and makes it larger if it is too small.
+    ///
+    /// # Errors
+    /// When the provider refuses or cannot be reached; the call may be repeated.
+    async fn ensure_volume(&self, want: &VolumeRequest) -> Result<DiskFacts, ProviderError>;
+
+    /// Destroys the disk; one that does not exist is destroyed already.
+    ///
+    /// # Errors
+    /// [`ProviderError::NotEmpty`] when databases are on it, as far as the provider can see.
+    async fn delete_volume(&self, name: &str) -> Result<(), ProviderError>;
+}
+
+/// Machines.
+#[async_trait]
+pub trait Instances: Send + Sync {
+    /// Starts the machine unless one that was started with the same token lives.
+    ///
+    /// # Errors
+    /// [`ProviderError::Occupied`] when a machine with another token lives in its place.
+    async fn ensure_instance(&self, want: &InstanceRequest) -> Result<Instance, ProviderError>;
+
+    /// Asks the machine of a node to stop, or stops it by force. Returns before it has stopped; one that is dead or does
+    /// not exist is left alone.
+    ///
+    /// # Errors
+    /// When the provider refuses or cannot be reached.
+    async fn stop_instance(&self, node: &str, force: bool) -> Result<(), ProviderError>;
+
+    /// Removes what is kept of a machine that is dead.
+    ///
+    /// # Errors
+    /// [`ProviderError::Occupied`] when it lives.
+    async fn forget_instance(&self, node: &str) -> Result<(), ProviderError>;
+}
+
+/// A provider of machines and disks.
+#[async_trait]
+pub trait Provider: Volumes + Instances + 'static {
+    /// Its name: a word for metrics.
+    fn name(&self) -> &'static str;
+
+    /// The zones that it has; new nodes go to the first that their tier allows.
+    fn zones(&self) -> Vec<String>;
+
+    /// How long things take.
+    fn pace(&self) -> Pace;
+
+    /// Everything that it has, in one listing.
+    ///
+    /// # Errors
+    /// When it cannot be reached.
+    async fn describe(&self) -> Result<World, ProviderError>;
+
+    /// Names of GraphNodes whose machine changed by itself, for instance died.
+    fn changes(&self) -> BoxStream<'static, String>;
+
+    /// Called once after the last reconcile. With `stop_nodes`, machines that live on this computer are asked to stop,
+    /// and have stopped when this returns.
+    async fn shutdown(&self, stop_nodes: bool);
+}

@@ -1,0 +1,137 @@
+//! Tiers.
+
+use crate::context::Context;
+use crate::error::Error;
+use crate::reconcile::{Done, Reconcile};
+use crate::views::holds_data;
+use crate::write;
+use graphplane_core::Plan;
+use graphplane_core::tier_plan::{self, Action, Node, Observed, Volume};
+use graphplane_crds::annotations::TIER_LABEL;
+use graphplane_crds::tier::{Tier, TierStatus};
+use jiff::Timestamp;
+use kube::ResourceExt;
+use serde::Serialize;
+use std::sync::Arc;
+
+impl Reconcile for Tier {
+    type Seen = Observed;
+    type Action = Action;
+    type Phase = ();
+    type Memory = ();
+
+    async fn observe(object: &Arc<Self>, ctx: &Context, (): &()) -> Result<Observed, Error> {
+        Ok(observe(object, ctx))
+    }
+
+    fn plan(object: &Self, seen: &Observed, now: Timestamp) -> Plan<Action> {
+        tier_plan::plan(object, seen, now)
+    }
+
+    async fn act(
+        object: &Arc<Self>,
+        action: &Action,
+        _: &Observed,
+        ctx: &Context,
+        (): &mut (),
+    ) -> Result<Done<Self>, Error> {
+        if *action == Action::RemoveFinalizer {
+            write::remove_finalizer(ctx, &**object).await?;
+            return Ok(Done::Gone);
+        }
+        act(object, ctx).await.map(|()| Done::World)
+    }
+
+    fn status(object: &Self, seen: &Observed, (): &(), _: &Context, (): &(), _: Timestamp) -> impl Serialize {
+        TierStatus {
+            nodes: tier_plan::counts(&seen.nodes),
+            capacity: tier_plan::capacity(object, &seen.nodes),
+            ..object.status.clone().unwrap_or_default()
+        }
+    }
+}
+
+fn observe(tier: &Tier, ctx: &Context) -> Observed {
+    let name = tier.name_any();
+    let used = ctx.allocations();
+    let mut nodes = ctx.hubs.nodes.cache().list();
+    nodes.retain(|n| n.spec.tier == name);
+    nodes.sort_by_key(|n| n.name_any());
+    let nodes = nodes.iter().map(|node| {
+        let status = node.status.clone().unwrap_or_default();
+        let used = used.get(&node.name_any()).copied().unwrap_or_default();
+        // The status says since when; the count says whether it still is.
+        let empty = used.databases == 0 && used.subgraphs == 0;
+        Node {
+            name: node.name_any(),
+            volume: node.spec.volume.clone(),
+            phase: status.phase.unwrap_or_default(),
+            deleting: node.metadata.deletion_timestamp.is_some(),
+            graphs: used.databases,
+            empty_since: status.empty_since.filter(|_| empty).map(|t| t.0),
+        }
+    });
+    let mut volumes = ctx.hubs.volumes.cache().list();
+    // A volume that somebody else made is somebody else's to remove.
+    volumes.retain(|v| v.spec.tier == name && v.labels().get(TIER_LABEL).is_some_and(|t| *t == name));
+    volumes.sort_by_key(|v| v.name_any());
+    let graphs = ctx.hubs.graphs.cache().list();
+    let on = |volume: &str| {
+        graphs
+            .iter()
+            .any(|g| g.status.as_ref().is_some_and(|s| s.volume.as_deref() == Some(volume)))
+    };
+    let volumes = volumes.iter().map(|v| Volume {
+        name: v.name_any(),
+        holds_data: holds_data(v) || on(&v.name_any()),
+        deleting: v.metadata.deletion_timestamp.is_some(),
+        created: v.metadata.creation_timestamp.as_ref().map_or(Timestamp::MAX, |t| t.0),
+    });
+    Observed {
+        nodes: nodes.collect(),
+        volumes: volumes.collect(),
+        graphs: u32::try_from(graphs.iter().filter(|g| g.spec.tier == name).count()).unwrap_or(u32::MAX),
+        fleet: ctx.fleet(tier),
+    }
+}
+
+/// Decides again, with nobody else deciding at the same time, and does it.
+async fn act(tier: &Arc<Tier>, ctx: &Context) -> Result<(), Error> {
+    let alone = ctx.placer.alone().await;
+    let seen = observe(tier, ctx);
+    match tier_plan::plan(tier, &seen, ctx.now()).actions.first() {
+        Some(Action::StartNode(new)) => ctx.placer.start(&alone, ctx, tier, new).await,
+        Some(Action::DeleteNode(name)) => {
+            if let Some(node) = ctx.hubs.nodes.cache().get("", name) {
+                write::delete(ctx, &*node).await?;
+                write::event(
+                    ctx,
+                    &**tier,
+                    "NodeRemoved",
+                    "Scale",
+                    format!("node {name} holds no graph"),
+                );
+            }
+            // Its volume goes with it; otherwise it would be taken for one whose node is about to be made.
+            let volume = seen
+                .nodes
+                .iter()
+                .find(|n| n.name == *name)
+                .and_then(|n| n.volume.clone());
+            let empty = |v: &&Volume| Some(&v.name) == volume.as_ref() && !v.holds_data && !v.deleting;
+            match seen.volumes.iter().find(empty) {
+                Some(volume) => delete_volume(ctx, &volume.name).await,
+                None => Ok(()),
+            }
+        }
+        Some(Action::DeleteVolume(name)) => delete_volume(ctx, name).await,
+        _ => Ok(()),
+    }
+}
+
+async fn delete_volume(ctx: &Context, name: &str) -> Result<(), Error> {
+    if let Some(volume) = ctx.hubs.volumes.cache().get("", name) {
+        write::delete(ctx, &*volume).await?;
+    }
+    Ok(())
+}
