@@ -1,0 +1,174 @@
+//! Command line of the agent. Every figure has the environment variable of the existing system beside it, so that an
+//! installation can be moved without rewriting its unit files; what the control plane sends at registration wins.
+
+use crate::config::Settings;
+use clap::{Parser, ValueEnum};
+use std::{net::IpAddr, path::PathBuf};
+
+/// What a node may do with its databases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Role {
+    /// Reads and writes.
+    Writer,
+    /// Reads only: databases are opened read-only and every change is refused with 403.
+    Replica,
+}
+
+impl Role {
+    /// The word of the contract's `node_type`.
+    pub fn node_type(self) -> &'static str {
+        match self {
+            Self::Writer => "writer",
+            Self::Replica => "shared_replica",
+        }
+    }
+}
+
+const EXAMPLES: &str = "Examples:
+  # alone, on this machine, with a key
+  GRAPH_API_KEY=secret graphplane-node-agent --data-dir ./data --port 8001
+
+  # as a node of a control plane: everything else arrives at registration
+  graphplane-node-agent --data-dir /mnt/volume --port 0 --config /etc/graphplane/agent.json
+
+Environment: GRAPH_API_KEY (the key that callers present; without one the agent listens on loopback only),
+AWS_ENDPOINT_URL and the usual AWS variables (object storage), RUST_LOG (overrides --log-level).";
+
+/// Serves LadybugDB graphs with DuckDB staging over HTTP.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "graphplane-node-agent", version, about, after_help = EXAMPLES)]
+pub struct Args {
+    /// Directory of this node's volume: databases, staging, tasks, identity.
+    #[arg(long, env = "LBUG_DATABASE_PATH", value_name = "DIR")]
+    pub data_dir: PathBuf,
+
+    /// TCP port; 0 takes a free one and writes it to `<data-dir>/agent.address`.
+    #[arg(long, env = "LBUG_PORT", default_value_t = 8001)]
+    pub port: u16,
+
+    /// Address to listen on. Anything but loopback needs a key.
+    #[arg(long, default_value = "127.0.0.1")]
+    pub host: IpAddr,
+
+    /// Address that the control plane and its gateway use to reach this agent, when it differs from the bound one.
+    #[arg(long, value_name = "URL")]
+    pub advertise: Option<String>,
+
+    /// File with the node's name, its control plane and its one-time token; read again before every attempt.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// What this node may do when no control plane says so.
+    #[arg(long, value_enum, default_value = "writer")]
+    pub role: Role,
+
+    /// Directory below which `file://` sources of staging tables must lie; without it only `s3://` is accepted.
+    #[arg(long, value_name = "DIR")]
+    pub import_dir: Option<PathBuf>,
+
+    /// Where backups go: `file:///directory` or `s3://bucket/prefix`. The control plane's value wins.
+    #[arg(long, env = "GRAPHPLANE_OBJECT_STORE", value_name = "URL")]
+    pub object_store: Option<String>,
+
+    /// Largest number of databases (subgraphs are not counted).
+    #[arg(long, env = "LBUG_MAX_DATABASES_PER_NODE", default_value_t = 10)]
+    pub max_databases: u32,
+
+    /// Memory that all databases of the node may use together, in MiB.
+    #[arg(long, env = "LBUG_MAX_MEMORY_MB", default_value_t = 2048)]
+    pub memory_mib: u64,
+
+    /// Buffer pool of one database, in MiB.
+    #[arg(long, env = "LBUG_MEMORY_PER_DB_MB", default_value_t = 512)]
+    pub memory_per_database_mib: u64,
+
+    /// Time limit of one query, in seconds.
+    #[arg(long, env = "LBUG_QUERY_TIMEOUT", default_value_t = 30)]
+    pub query_timeout_seconds: u64,
+
+    /// Longest query, in characters.
+    #[arg(long, env = "LBUG_MAX_QUERY_LENGTH", default_value_t = 10_000)]
+    pub max_query_length: usize,
+
+    /// Rows per chunk of a stream.
+    #[arg(long, env = "LBUG_CHUNK_SIZE", default_value_t = 1000)]
+    pub chunk_rows: usize,
+
+    /// Queries that run at the same time on one database.
+    #[arg(long, env = "LBUG_CONNECTION_POOL_SIZE", default_value_t = 10)]
+    pub connections_per_database: usize,
+
+    /// Most rows of one JSON answer; a longer result says `truncated`. Streams have no such limit.
+    #[arg(long, default_value_t = 10_000)]
+    pub row_limit: usize,
+
+    /// Memory that must stay free on the machine (or in its cgroup) for new work to be admitted, in MiB.
+    #[arg(long, default_value_t = 64)]
+    pub min_available_mib: u64,
+
+    /// How long SIGTERM waits for running requests and tasks before it interrupts them, in seconds.
+    #[arg(long, default_value_t = 20)]
+    pub drain_seconds: u64,
+
+    /// Threads that serve HTTP; 0 chooses by the number of cores. Engines have threads of their own.
+    #[arg(long, default_value_t = 0)]
+    pub http_threads: usize,
+
+    /// Level of the log (JSON lines on standard error): error, warn, info, debug or trace.
+    #[arg(long, default_value = "info")]
+    pub log_level: String,
+}
+
+impl Args {
+    /// The settings that hold until a control plane sends others.
+    pub fn settings(&self) -> Settings {
+        let mut settings = Settings::default();
+        settings.engine.query_timeout_seconds = self.query_timeout_seconds;
+        settings.engine.max_query_length = self.max_query_length;
+        settings.engine.chunk_rows = self.chunk_rows;
+        settings.engine.connections_per_database = self.connections_per_database;
+        settings.memory.node_mib = self.memory_mib;
+        settings.memory.per_database_mib = self.memory_per_database_mib;
+        settings.databases_per_node = self.max_databases;
+        settings
+    }
+
+    /// Threads of the HTTP runtime: one on a machine of two cores, since the engines' threads need the other.
+    pub fn resolved_http_threads(&self) -> usize {
+        match self.http_threads {
+            0 => std::thread::available_parallelism().map_or(1, |n| (n.get() / 2).clamp(1, 8)),
+            n => n.min(64),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn figures_of_the_command_line_become_settings() {
+        let args = Args::parse_from([
+            "agent",
+            "--data-dir",
+            "/d",
+            "--query-timeout-seconds",
+            "7",
+            "--max-databases",
+            "3",
+        ]);
+        let settings = args.settings();
+        assert_eq!(
+            (settings.engine.query_timeout_seconds, settings.databases_per_node),
+            (7, 3)
+        );
+        assert!(args.resolved_http_threads() >= 1);
+    }
+}

@@ -1,0 +1,353 @@
+//! What callers may say in SQL: one `SELECT`, possibly with `WITH`. DuckDB itself refuses files, extensions, settings
+//! and changes on these connections; this refuses what would get around a single statement, and what would show the
+//! node's paths.
+
+use super::super::error::{EngineError, SyntaxStage};
+use super::super::ladybug::position;
+
+/// Functions that look at files or at the node rather than at staging tables.
+const FORBIDDEN_FUNCTIONS: &[&str] = &[
+    "read_parquet",
+    "parquet_scan",
+    "parquet_metadata",
+    "parquet_schema",
+    "parquet_file_metadata",
+    "parquet_kv_metadata",
+    "parquet_bloom_probe",
+    "read_csv",
+    "read_csv_auto",
+    "sniff_csv",
+    "read_json",
+    "read_json_auto",
+    "read_json_objects",
+    "read_json_objects_auto",
+    "read_ndjson",
+    "read_ndjson_auto",
+    "read_ndjson_objects",
+    "read_text",
+    "read_blob",
+    "read_duckdb",
+    "glob",
+    "getenv",
+    "current_setting",
+    "duckdb_settings",
+    "duckdb_databases",
+    "duckdb_secrets",
+    "duckdb_logs",
+    "duckdb_log_contexts",
+    "duckdb_extensions",
+    "duckdb_temporary_files",
+    "duckdb_memory",
+    "pragma_database_size",
+    "query",
+    "query_table",
+    "checkpoint",
+    "force_checkpoint",
+    "write_log",
+    "parse_duckdb_log_message",
+    "which_secret",
+];
+const CHANGES: &[&str] = &["INSERT", "UPDATE", "DELETE", "MERGE"];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Word,
+    Quoted,
+    Other,
+    Symbol(u8),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Token<'a> {
+    kind: Kind,
+    text: &'a str,
+    start: usize,
+}
+
+impl Token<'_> {
+    fn is_word(&self, keyword: &str) -> bool {
+        self.kind == Kind::Word && self.text.eq_ignore_ascii_case(keyword)
+    }
+}
+
+/// Checks a statement of a caller.
+///
+/// # Errors
+/// [`EngineError::Forbidden`] with the word and its place; [`EngineError::Syntax`] if it is not a statement.
+pub(crate) fn check(sql: &str) -> Result<(), EngineError> {
+    let tokens = tokenize(sql)?;
+    let end = tokens
+        .iter()
+        .rposition(|token| token.kind != Kind::Symbol(b';'))
+        .map_or(0, |last| last + 1);
+    let tokens = &tokens[..end];
+    let Some(first) = tokens.first() else {
+        return Err(syntax(sql, sql.len(), "the statement is empty"));
+    };
+    let with = first.is_word("WITH");
+    if !with && !first.is_word("SELECT") {
+        return Err(forbidden(
+            sql,
+            first,
+            "SQL here is one SELECT (or WITH … SELECT) over the staging tables",
+        ));
+    }
+    for (index, token) in tokens.iter().enumerate() {
+        let next_is = |symbol| {
+            tokens
+                .get(index + 1)
+                .is_some_and(|token| token.kind == Kind::Symbol(symbol))
+        };
+        if token.kind == Kind::Symbol(b';') {
+            return Err(forbidden(sql, token, "a request is one statement"));
+        }
+        if with
+            && index > 0
+            && tokens[index - 1].kind == Kind::Symbol(b')')
+            && CHANGES.iter().any(|word| token.is_word(word))
+        {
+            return Err(forbidden(
+                sql,
+                token,
+                "SQL here only reads; staging tables are changed through their own paths",
+            ));
+        }
+        if matches!(token.kind, Kind::Word | Kind::Quoted) && next_is(b'(') {
+            let name = token.text.trim_matches('"');
+            if FORBIDDEN_FUNCTIONS
+                .iter()
+                .any(|function| name.eq_ignore_ascii_case(function))
+            {
+                return Err(forbidden(
+                    sql,
+                    token,
+                    "it looks at the node rather than at staging tables",
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn tokenize(sql: &str) -> Result<Vec<Token<'_>>, EngineError> {
+    let bytes = sql.as_bytes();
+    let mut tokens = Vec::with_capacity(sql.len() / 4 + 4);
+    let mut at = 0;
+    while at < bytes.len() {
+        let start = at;
+        let kind = match bytes[at] {
+            0 => return Err(syntax(sql, start, "the text contains a NUL character")),
+            byte if byte.is_ascii_whitespace() || byte == 0x0b => {
+                at += 1;
+                continue;
+            }
+            b'-' if bytes.get(at + 1) == Some(&b'-') => {
+                while at < bytes.len() && bytes[at] != b'\n' && bytes[at] != b'\r' {
+                    at += 1;
+                }
+                continue;
+            }
+            b'/' if bytes.get(at + 1) == Some(&b'*') => {
+                at = comment(sql, at)?;
+                continue;
+            }
+            b'\'' => {
+                at = quoted(sql, at, b'\'')?;
+                Kind::Other
+            }
+            b'"' => {
+                at = quoted(sql, at, b'"')?;
+                Kind::Quoted
+            }
+            b'$' => {
+                at += 1;
+                if !bytes.get(at).is_some_and(u8::is_ascii_digit) {
+                    return Err(syntax(
+                        sql,
+                        start,
+                        "$ is for numbered parameters ($1); quote text with '…'",
+                    ));
+                }
+                while bytes.get(at).is_some_and(u8::is_ascii_digit) {
+                    at += 1;
+                }
+                Kind::Other
+            }
+            b'0'..=b'9' => {
+                while bytes.get(at).is_some_and(|b| b.is_ascii_digit() || *b == b'.') {
+                    at += 1;
+                }
+                Kind::Other
+            }
+            byte if byte.is_ascii_alphabetic() || byte == b'_' || !byte.is_ascii() => {
+                let rest = &sql[at..];
+                let c = rest.chars().next().unwrap_or_default();
+                if c.is_whitespace() || c == '\u{200b}' || c == '\u{feff}' {
+                    at += c.len_utf8();
+                    continue;
+                }
+                let length = rest
+                    .char_indices()
+                    .find(|(_, c)| {
+                        !(c.is_ascii_alphanumeric()
+                            || *c == '_'
+                            || *c == '$'
+                            || (!c.is_ascii() && !c.is_whitespace() && *c != '\u{200b}' && *c != '\u{feff}'))
+                    })
+                    .map_or(rest.len(), |(length, _)| length);
+                at += length;
+                let word = &sql[start..at];
+                if bytes.get(at) == Some(&b'\'') && word.eq_ignore_ascii_case("e") {
+                    return Err(syntax(
+                        sql,
+                        start,
+                        "write text as '…' without E; use chr(n) for special characters",
+                    ));
+                }
+                Kind::Word
+            }
+            byte => {
+                at += 1;
+                Kind::Symbol(byte)
+            }
+        };
+        tokens.push(Token {
+            kind,
+            text: &sql[start..at],
+            start,
+        });
+    }
+    Ok(tokens)
+}
+
+/// Comments nest, as in PostgreSQL.
+fn comment(sql: &str, start: usize) -> Result<usize, EngineError> {
+    let bytes = sql.as_bytes();
+    let (mut at, mut depth) = (start + 2, 1);
+    while at + 1 < bytes.len() {
+        match &bytes[at..at + 2] {
+            b"/*" => {
+                depth += 1;
+                at += 2;
+            }
+            b"*/" => {
+                depth -= 1;
+                at += 2;
+                if depth == 0 {
+                    return Ok(at);
+                }
+            }
+            _ => at += 1,
+        }
+    }
+    Err(syntax(sql, start, "a comment is not closed"))
+}
+
+fn quoted(sql: &str, start: usize, quote: u8) -> Result<usize, EngineError> {
+    let bytes = sql.as_bytes();
+    let mut at = start + 1;
+    while at < bytes.len() {
+        if bytes[at] != quote {
+            at += 1;
+        } else if bytes.get(at + 1) == Some(&quote) {
+            at += 2;
+        } else {
+            return Ok(at + 1);
+        }
+    }
+    Err(syntax(sql, start, "a quote is not closed"))
+}
+
+fn forbidden(sql: &str, token: &Token<'_>, reason: &str) -> EngineError {
+    let (line, column) = position(sql, token.start);
+    EngineError::Forbidden {
+        token: token.text.to_owned(),
+        line,
+        column,
+        reason: reason.to_owned(),
+    }
+}
+
+fn syntax(sql: &str, start: usize, message: &str) -> EngineError {
+    let (line, column) = position(sql, start);
+    EngineError::Syntax {
+        stage: SyntaxStage::Parser,
+        message: format!("Parser Error: {message} (line {line}, column {column})"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::super::super::error::ErrorClass;
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn reading_statements_pass() {
+        for sql in [
+            "SELECT * FROM t",
+            "  select count(*), 'a;b' as \"x;y\" from t where a = $1 and b = ? -- ;\n;",
+            "WITH a AS (SELECT 1) SELECT * FROM a",
+            "SELECT delete, update FROM t /* ; /* nested */ ; */",
+            "SELECT it.query, \"read\" FROM t it",
+            "SELECT 'it''s'; ;",
+        ] {
+            check(sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
+        }
+    }
+
+    #[test]
+    fn everything_else_is_refused() {
+        for sql in [
+            "INSERT INTO t VALUES (1)",
+            "WITH a AS (SELECT 1) INSERT INTO t SELECT * FROM a",
+            "WITH a AS (SELECT 1)DELETE FROM t",
+            "SELECT 1; DROP TABLE t",
+            "SELECT /* /* */ 1 */ 1; COMMIT; DROP TABLE t",
+            "COPY t TO '/tmp/x'",
+            "ATTACH '/tmp/x' AS o",
+            "PRAGMA database_list",
+            "SET threads = 1",
+            "CALL pragma_version()",
+            "EXPLAIN ANALYZE DELETE FROM t",
+            "FROM t",
+            "SELECT * FROM read_text('/etc/passwd')",
+            "SELECT * FROM \"read_text\" ('/etc/passwd')",
+            "SELECT * FROM Read_CSV_auto('/etc/passwd')",
+            "SELECT * FROM glob('/*')",
+            "SELECT current_setting('temp_directory')",
+            "SELECT * FROM query('SELECT 1')",
+        ] {
+            assert_eq!(check(sql).expect_err(sql).class(), ErrorClass::Forbidden, "{sql}");
+        }
+        for sql in [
+            "",
+            ";",
+            "SELECT 'open",
+            "SELECT \"open",
+            "SELECT /* /* */",
+            "SELECT $$a$$",
+            "SELECT $x$;$x$",
+            "SELECT E'\\''",
+            "SELECT 1\0; DROP",
+        ] {
+            assert_eq!(check(sql).expect_err(sql).class(), ErrorClass::Syntax, "{sql}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_the_guard_panic(sql in "\\PC{0,200}") {
+            let _ = check(&sql);
+        }
+
+        #[test]
+        fn a_second_statement_is_seen_outside_quotes(prefix in "[a-z ,*()]{0,20}", middle in "[a-z ]{0,10}") {
+            let sql = format!("SELECT {prefix}; {middle}x");
+            prop_assert!(check(&sql).is_err());
+            let sql = format!("SELECT '{prefix};{middle}' AS c");
+            prop_assert!(check(&sql).is_ok());
+        }
+    }
+}

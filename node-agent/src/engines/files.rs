@@ -1,0 +1,183 @@
+//! Which files belong to a database. Ids have no dot, so `<id>.` begins the names of exactly the files of one.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::error::EngineError;
+use super::names::DatabaseId;
+
+/// The directories below a node's data directory.
+#[derive(Clone, Debug)]
+pub(crate) struct Files {
+    databases: PathBuf,
+    staging: PathBuf,
+    lock: PathBuf,
+}
+
+const GRAPH: &str = "lbug";
+const STAGING: &str = "duckdb";
+/// Databases that are being made; removed at start-up, since their making was cut off.
+const CREATING: &str = ".creating-";
+
+impl Files {
+    pub(crate) fn new(data_dir: &Path) -> Self {
+        Self {
+            databases: data_dir.join("databases"),
+            staging: data_dir.join("staging"),
+            lock: data_dir.join("engines.lock"),
+        }
+    }
+
+    pub(crate) fn lock(&self) -> &Path {
+        &self.lock
+    }
+
+    pub(crate) fn graph(&self, id: &DatabaseId) -> PathBuf {
+        self.databases.join(format!("{id}.{GRAPH}"))
+    }
+
+    pub(crate) fn creating(&self, id: &DatabaseId) -> PathBuf {
+        self.databases
+            .join(format!("{CREATING}{id}-{}.{GRAPH}", uuid::Uuid::new_v4().simple()))
+    }
+
+    pub(crate) fn staging(&self, id: &DatabaseId) -> PathBuf {
+        self.staging.join(format!("{id}.{STAGING}"))
+    }
+
+    pub(crate) fn incoming(&self, id: &DatabaseId) -> PathBuf {
+        self.staging.join(format!("{id}.incoming"))
+    }
+
+    pub(crate) fn spill(&self, id: &DatabaseId) -> PathBuf {
+        self.staging.join(format!("{id}.tmp"))
+    }
+
+    pub(crate) fn make_directories(&self) -> Result<(), EngineError> {
+        for directory in [&self.databases, &self.staging] {
+            fs::create_dir_all(directory).map_err(|error| EngineError::io("create", directory, error))?;
+        }
+        Ok(())
+    }
+
+    /// The databases that exist, from their files.
+    pub(crate) fn list(&self) -> Result<Vec<DatabaseId>, EngineError> {
+        let names = match names_in(&self.databases) {
+            Ok(names) => names,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(EngineError::io("list", &self.databases, error)),
+        };
+        let suffix = format!(".{GRAPH}");
+        let mut ids: Vec<DatabaseId> = names
+            .iter()
+            .filter_map(|name| DatabaseId::parse(name.strip_suffix(&suffix)?).ok())
+            .filter(|id| self.graph(id).is_file())
+            .collect();
+        ids.sort();
+        Ok(ids)
+    }
+
+    /// Removes what a crash left: databases that were being made, side files without a database, and input files of
+    /// loads that did not end.
+    pub(crate) fn remove_leftovers(&self) -> Result<(), EngineError> {
+        let known = self.list()?;
+        let belongs = |name: &str| {
+            let id = name.split('.').next().unwrap_or_default();
+            known.iter().any(|known| known.as_str() == id)
+        };
+        let listed =
+            |directory: &PathBuf| names_in(directory).map_err(|error| EngineError::io("list", directory, error));
+        for name in listed(&self.databases)? {
+            if name.starts_with(CREATING) || !belongs(&name) {
+                tracing::info!(file = name, "removing what an unfinished operation left");
+                remove(&self.databases.join(name))?;
+            }
+        }
+        for name in listed(&self.staging)? {
+            if !belongs(&name) || name.ends_with(".incoming") || name.ends_with(".tmp") {
+                remove(&self.staging.join(name))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes everything whose name begins with that of `path`.
+    pub(crate) fn remove_beginning_with(path: &Path) -> Result<(), EngineError> {
+        let (Some(directory), Some(start)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
+            return Ok(());
+        };
+        for name in names_in(directory).map_err(|error| EngineError::io("list", directory, error))? {
+            if name.starts_with(start) {
+                remove(&directory.join(name))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Side files of a graph that does not exist (yet).
+    pub(crate) fn remove_side_files(&self, id: &DatabaseId) -> Result<(), EngineError> {
+        let graph = self.graph(id);
+        for path in self.of(&self.databases, id)? {
+            if path != graph {
+                remove(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Files of the graph, the data file first: without it, the others belong to nothing.
+    pub(crate) fn of_graph(&self, id: &DatabaseId) -> Result<Vec<PathBuf>, EngineError> {
+        let mut files = self.of(&self.databases, id)?;
+        let graph = self.graph(id);
+        files.sort_by_key(|path| *path != graph);
+        Ok(files)
+    }
+
+    pub(crate) fn of_staging(&self, id: &DatabaseId) -> Result<Vec<PathBuf>, EngineError> {
+        self.of(&self.staging, id)
+    }
+
+    fn of(&self, directory: &Path, id: &DatabaseId) -> Result<Vec<PathBuf>, EngineError> {
+        let start = format!("{id}.");
+        let names = match names_in(directory) {
+            Ok(names) => names,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(EngineError::io("list", directory, error)),
+        };
+        Ok(names
+            .into_iter()
+            .filter(|name| name.starts_with(&start))
+            .map(|name| directory.join(name))
+            .collect())
+    }
+
+    /// Bytes of all files of one of the two.
+    pub(crate) fn size(paths: &[PathBuf]) -> u64 {
+        paths
+            .iter()
+            .filter_map(|path| fs::metadata(path).ok())
+            .filter(fs::Metadata::is_file)
+            .map(|file| file.len())
+            .sum()
+    }
+}
+
+/// Removes a file or a directory; one that is absent is fine.
+pub(crate) fn remove(path: &Path) -> Result<(), EngineError> {
+    let outcome = match fs::symlink_metadata(path) {
+        Ok(file) if file.is_dir() => fs::remove_dir_all(path),
+        _ => fs::remove_file(path),
+    };
+    match outcome {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(EngineError::io("remove", path, error)),
+        _ => Ok(()),
+    }
+}
+
+fn names_in(directory: &Path) -> io::Result<Vec<String>> {
+    let entries = fs::read_dir(directory)?;
+    Ok(entries
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .collect())
+}

@@ -1,0 +1,27 @@
+//! LadybugDB: one process-wide rule per file. A database has its own threads and its own memory; statements of callers
+//! pass a guard; writers queue instead of failing.
+
+mod control;
+mod database;
+mod error;
+mod guard;
+pub(crate) mod open;
+mod params;
+pub(crate) mod schema;
+pub(crate) mod session;
+pub(crate) mod snapshot;
+mod threads;
+mod tokens;
+pub(crate) mod value;
+mod worker;
+
+pub(crate) use control::JobControl;
+pub use database::{Access, Database, QueryRequest};
+#[cfg(test)]
+pub(crate) use guard::schema_script;
+pub use guard::{StatementKind, classify};
+pub use params::Parameters;
+pub use schema::{DdlFailure, DdlOutcome, GraphCounts, PropertyInfo, TableInfo, TableKind};
+pub use snapshot::SnapshotInfo;
+pub(crate) use threads::OpenDatabase;
+pub(crate) use tokens::position;

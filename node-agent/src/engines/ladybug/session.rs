@@ -1,0 +1,218 @@
+//! One connection with its prepared statements, owned by one thread.
+
+use std::num::NonZeroUsize;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use lbug::{Connection, PreparedStatement, QueryResult, Value};
+use lru::LruCache;
+
+use super::super::error::EngineError;
+use super::super::rows::Columns;
+use super::control::{JobControl, Line};
+use super::error::{classify_text, from_panic, is_second_writer, needs_reopen, needs_types, text_of};
+use super::guard::StatementKind;
+use super::params::Parameters;
+use super::threads::Shared;
+use super::value::RowKeys;
+
+/// The names of a result's columns, in both forms that are needed.
+pub(crate) struct ResultShape {
+    pub(crate) columns: Columns,
+    pub(crate) keys: RowKeys,
+}
+
+struct Cached {
+    statement: PreparedStatement,
+    /// Known after the first execution.
+    shape: Option<Arc<ResultShape>>,
+}
+
+/// A connection, and what its thread remembers about it.
+pub(crate) struct Session<'c, 'db> {
+    line: &'c Line<'db>,
+    pub(crate) shared: &'c Shared,
+    statements: LruCache<Box<str>, Cached>,
+    schema_epoch: u64,
+    timeout_ms: u64,
+}
+
+/// Why a statement has no result.
+pub(crate) enum Refused {
+    /// It changes something, so it belongs to the writer's thread.
+    NeedsWriter(Parameters),
+    Failed(EngineError),
+}
+
+impl From<EngineError> for Refused {
+    fn from(error: EngineError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl<'c, 'db> Session<'c, 'db> {
+    pub(crate) fn new(line: &'c Line<'db>, shared: &'c Shared) -> Self {
+        let capacity = NonZeroUsize::new(shared.options.statement_cache).unwrap_or(NonZeroUsize::MIN);
+        Self {
+            line,
+            shared,
+            statements: LruCache::new(capacity),
+            schema_epoch: 0,
+            timeout_ms: 0,
+        }
+    }
+
+    /// Runs one statement of a caller.
+    pub(crate) fn execute(
+        &mut self,
+        job: &JobControl,
+        text: &str,
+        kind: StatementKind,
+        parameters: Parameters,
+    ) -> Result<(QueryResult<'db>, Arc<ResultShape>), Refused> {
+        let epoch = self.shared.schema_epoch();
+        if epoch != self.schema_epoch {
+            self.statements.clear();
+            self.schema_epoch = epoch;
+        }
+        self.limit_time(job);
+        if matches!(kind, StatementKind::Ddl | StatementKind::Checkpoint) {
+            let executed = self.run_once(job, text);
+            self.shared.schema_changed();
+            let result = executed?;
+            let shape = shape_of(&result);
+            return Ok((result, shape));
+        }
+        if !self.statements.contains(text) {
+            let statement = match self.line.connection.prepare(text) {
+                Ok(statement) => statement,
+                Err(error) => {
+                    let text = text_of(error);
+                    if !self.line.writer && is_second_writer(&text) {
+                        return Err(Refused::NeedsWriter(parameters));
+                    }
+                    return Err(self.failure(text, Some(job)).into());
+                }
+            };
+            self.statements.push(Box::from(text), Cached { statement, shape: None });
+        }
+        let Some(cached) = self.statements.get_mut(text) else {
+            return Err(EngineError::internal("the cache of prepared statements has no place").into());
+        };
+        if !self.line.writer && !cached.statement.is_read_only() {
+            return Err(Refused::NeedsWriter(parameters));
+        }
+        let retry = parameters.has_untyped_list().then(|| parameters.clone());
+        let occupied = self.line.slot.occupy(job);
+        let mut outcome = execute(&self.line.connection, &mut cached.statement, parameters);
+        if let (Some(parameters), Err(Failure::Text(text))) = (retry, &outcome)
+            && needs_types(text)
+        {
+            outcome = execute(&self.line.connection, &mut cached.statement, parameters.typed());
+        }
+        drop(occupied);
+        match outcome {
+            Ok(result) => {
+                let shape = cached.shape.get_or_insert_with(|| shape_of(&result));
+                Ok((result, Arc::clone(shape)))
+            }
+            Err(Failure::Text(text)) => Err(self.failure(text, Some(job)).into()),
+            Err(Failure::Error(error)) => Err(error.into()),
+        }
+    }
+
+    /// Runs a statement of our own, without a cache.
+    pub(crate) fn run_once(&self, job: &JobControl, text: &str) -> Result<QueryResult<'db>, EngineError> {
+        let occupied = self.line.slot.occupy(job);
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.line.connection.query(text)));
+        drop(occupied);
+        match outcome {
+            Ok(Ok(result)) => Ok(result),
+            Ok(Err(error)) => Err(self.failure(text_of(error), Some(job))),
+            Err(panic) => Err(from_panic(&*panic)),
+        }
+    }
+
+    /// All rows of a statement of our own.
+    pub(crate) fn rows(&self, job: &JobControl, text: &str) -> Result<Vec<Vec<Value>>, EngineError> {
+        let result = self.run_once(job, text)?;
+        catch_unwind(AssertUnwindSafe(|| result.collect())).map_err(|panic| from_panic(&*panic))
+    }
+
+    /// Makes Arrow batches readable as a table. Only to be used inside a transaction that also drops the table: a
+    /// crash would otherwise leave a database that does not open.
+    pub(crate) fn create_arrow_table(
+        &self,
+        job: &JobControl,
+        name: &str,
+        batches: &[arrow55::record_batch::RecordBatch],
+    ) -> Result<(), EngineError> {
+        match catch_unwind(AssertUnwindSafe(|| {
+            self.line.connection.create_arrow_table(name, batches)
+        })) {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(self.failure(text_of(error), Some(job))),
+            Err(panic) => Err(from_panic(&*panic)),
+        }
+    }
+
+    pub(crate) fn drop_arrow_table(&self, job: &JobControl, name: &str) -> Result<(), EngineError> {
+        match self.line.connection.drop_arrow_table(name) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.failure(text_of(error), Some(job))),
+        }
+    }
+
+    /// Gives the engine what is left of the job's time. The engine's timer starts with each statement.
+    pub(crate) fn limit_time(&mut self, job: &JobControl) {
+        let left = job.deadline().saturating_duration_since(Instant::now());
+        // Setting the limit takes a lock of the engine: leave it as it is for statements that hardly waited.
+        let limit = if job.limit().saturating_sub(left) < Duration::from_millis(20) {
+            job.limit()
+        } else {
+            left
+        };
+        let milliseconds = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX).max(1);
+        if milliseconds != self.timeout_ms {
+            self.line.connection.set_query_timeout(milliseconds);
+            self.timeout_ms = milliseconds;
+        }
+    }
+
+    fn failure(&self, text: String, job: Option<&JobControl>) -> EngineError {
+        if needs_reopen(&text) {
+            tracing::error!(database = %self.shared.options.id, error = text, "the database must be opened again");
+            self.shared.ask_reopen();
+        }
+        classify_text(text, self.shared.options.pool_bytes >> 20, job)
+    }
+}
+
+enum Failure {
+    Text(String),
+    Error(EngineError),
+}
+
+fn execute<'db>(
+    connection: &Connection<'db>,
+    statement: &mut PreparedStatement,
+    parameters: Parameters,
+) -> Result<QueryResult<'db>, Failure> {
+    let (names, values): (Vec<String>, Vec<Value>) = parameters.values().into_iter().unzip();
+    let named = names.iter().map(String::as_str).zip(values).collect();
+    match catch_unwind(AssertUnwindSafe(|| connection.execute(statement, named))) {
+        Ok(Ok(result)) => Ok(result),
+        Ok(Err(error)) => Err(Failure::Text(text_of(error))),
+        Err(panic) => Err(Failure::Error(from_panic(&*panic))),
+    }
+}
+
+fn shape_of(result: &QueryResult<'_>) -> Arc<ResultShape> {
+    let columns = result.get_column_names();
+    let keys = RowKeys::new(&columns);
+    Arc::new(ResultShape {
+        columns: Columns::from(columns),
+        keys,
+    })
+}

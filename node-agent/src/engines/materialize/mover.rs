@@ -1,0 +1,149 @@
+//! Moving rows: slices of Arrow batches out of DuckDB, each copied into LadybugDB in a transaction of its own.
+
+use arrow::record_batch::RecordBatch;
+use duckdb::{Connection, Statement};
+use lbug::Value;
+
+use super::super::arrow_bridge::{MAX_BATCH_ROWS, hand_over, pieces};
+use super::super::error::EngineError;
+use super::super::names::TRANSIENT_TABLE_PREFIX;
+use super::ProgressUpdate;
+use super::plan::Plan;
+use super::run::Run;
+
+impl Run<'_, '_, '_> {
+    /// The next slice of a stream: as many batches as fit into the bound.
+    pub(super) fn slice(&self, statement: &Statement<'_>) -> Result<Option<Slice>, EngineError> {
+        let mut slice = Slice::default();
+        while slice.bytes < self.slice_bytes {
+            let step = statement.step().map_err(|error| self.staging.failure(error))?;
+            let Some(array) = step else { break };
+            let batch = RecordBatch::from(&array);
+            slice.bytes += batch.get_array_memory_size();
+            for piece in pieces(&batch) {
+                debug_assert!(piece.num_rows() <= MAX_BATCH_ROWS);
+                slice.rows += piece.num_rows() as u64;
+                slice.batches.push(hand_over(&piece)?);
+            }
+        }
+        self.sql.check()?;
+        Ok((!slice.batches.is_empty()).then_some(slice))
+    }
+}
+
+/// Rows that go into the graph in one transaction.
+#[derive(Default)]
+pub(super) struct Slice {
+    pub(super) batches: Vec<arrow55::record_batch::RecordBatch>,
+    pub(super) rows: u64,
+    bytes: usize,
+}
+
+/// Moves the rows of one run, slice by slice.
+pub(super) struct Mover<'m, 'r, 'c, 'db> {
+    run: &'m mut Run<'r, 'c, 'db>,
+    plan: &'m Plan,
+    total: u64,
+    pub(super) moved: u64,
+    pub(super) dangling: u64,
+    pub(super) slices: usize,
+    /// A relationship without an end was seen; from then on the ends are looked up before COPY.
+    checked: bool,
+}
+
+impl<'m, 'r, 'c, 'db> Mover<'m, 'r, 'c, 'db> {
+    pub(super) fn new(run: &'m mut Run<'r, 'c, 'db>, plan: &'m Plan, total: u64) -> Self {
+        Self {
+            run,
+            plan,
+            total,
+            moved: 0,
+            dangling: 0,
+            slices: 0,
+            checked: false,
+        }
+    }
+
+    pub(super) fn all(&mut self, duck: &Connection, statement: &str) -> Result<(), EngineError> {
+        let mut statement = duck
+            .prepare(statement)
+            .map_err(|error| self.run.staging.failure(error))?;
+        let _ = statement
+            .stream_arrow([])
+            .map_err(|error| self.run.staging.failure(error))?;
+        while let Some(slice) = self.run.slice(&statement)? {
+            let copied = match self.copy(&slice, self.checked) {
+                // COPY names one key that is missing and gives up. Nothing of the slice was written; take the rows
+                // that have both ends, and count the others.
+                Err(EngineError::Constraint { message }) if self.plan.ends.is_some() && !self.checked => {
+                    tracing::info!(
+                        table = self.plan.table,
+                        reason = message,
+                        "relationships without ends; looking the ends up"
+                    );
+                    self.checked = true;
+                    self.copy(&slice, true)?
+                }
+                copied => copied?,
+            };
+            self.moved += copied;
+            self.slices += 1;
+            let missing = slice.rows.saturating_sub(copied);
+            if self.plan.ends.is_some() {
+                self.dangling += missing;
+            } else if missing > 0 {
+                return Err(EngineError::internal(format!(
+                    "COPY took {copied} of {} rows without an error",
+                    slice.rows
+                )));
+            }
+            let rows_total = self.total.saturating_sub(self.dangling);
+            (self.run.progress)(ProgressUpdate {
+                rows_done: self.moved,
+                rows_total,
+            });
+        }
+        Ok(())
+    }
+
+    /// Copies a slice in one transaction that also drops the Arrow table, so that no crash can leave it behind.
+    fn copy(&mut self, slice: &Slice, checked: bool) -> Result<u64, EngineError> {
+        let (session, job) = (&mut *self.run.session, self.run.job);
+        let name = transient_name();
+        session.limit_time(job);
+        session.run_once(job, "BEGIN TRANSACTION")?;
+        let copied = session.create_arrow_table(job, &name, &slice.batches).and_then(|()| {
+            let rows = session.rows(job, &self.plan.copy(&name, checked))?;
+            session.drop_arrow_table(job, &name)?;
+            Ok(rows)
+        });
+        let copied = copied.and_then(|rows| copied_rows(&rows));
+        let committed = copied.and_then(|rows| match session.run_once(job, "COMMIT") {
+            Ok(_) => Ok(rows),
+            // The rows are in; the checkpoint at the end of the run decides whether they are durable.
+            Err(error) if error.to_string().contains("Transaction committed successfully") => Ok(rows),
+            Err(error) => Err(error),
+        });
+        if committed.is_err() {
+            // A failing statement has ended the transaction already.
+            let _ = session.run_once(job, "ROLLBACK");
+        }
+        committed
+    }
+}
+
+pub(super) fn transient_name() -> String {
+    format!("{TRANSIENT_TABLE_PREFIX}{:08x}", rand::random::<u32>())
+}
+
+/// COPY answers with a sentence that begins with the number of rows.
+fn copied_rows(rows: &[Vec<Value>]) -> Result<u64, EngineError> {
+    let answer = rows.first().and_then(|row| row.first());
+    let Some(Value::String(text)) = answer else {
+        return Err(EngineError::internal(format!("COPY answered {answer:?}")));
+    };
+    let digits = text.split(' ').next().unwrap_or_default();
+    digits
+        .parse()
+        .map_err(|_| EngineError::internal(format!("COPY answered {text:?}")))
+}

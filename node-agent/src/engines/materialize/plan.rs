@@ -1,0 +1,460 @@
+//! What a materialise run will do, decided before anything is touched: which staged column fills which column of the
+//! graph, how each is cast, and the statements that follow from it.
+
+use super::super::duckdb::{StagingColumn, StagingTable};
+use super::super::error::EngineError;
+use super::super::ladybug::{PropertyInfo, TableInfo, TableKind};
+use super::super::names::{cypher_identifier, sql_identifier};
+use super::types::{column_type, same, transport};
+
+/// One column on its way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Column {
+    /// What DuckDB selects, cast to the type of transport.
+    pub(super) sql: String,
+    /// The type of the graph's column, if LadybugDB has to cast to it.
+    pub(super) cast: Option<String>,
+}
+
+/// A run into one table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Plan {
+    pub(super) table: String,
+    pub(super) kind: TableKind,
+    /// The columns that must not be NULL: the primary key, or both ends of a relationship. They come first in Arrow.
+    pub(super) keys: Vec<Column>,
+    /// All columns in the order in which COPY wants them: an index below `keys.len()` is a key, above it a value.
+    pub(super) order: Vec<usize>,
+    pub(super) values: Vec<Column>,
+    /// For relationships: the node tables and their primary keys, from and to.
+    pub(super) ends: Option<[End; 2]>,
+    /// COPY needs to be told which pair of tables is meant.
+    pub(super) name_ends: bool,
+    pub(super) filled_with_null: Vec<String>,
+    pub(super) ignored_columns: Vec<String>,
+}
+
+/// One end of a relationship.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct End {
+    pub(super) table: String,
+    pub(super) key: String,
+}
+
+impl Plan {
+    /// Plans a run into a node table.
+    pub(super) fn nodes(target: &TableInfo, staged: &StagingTable) -> Result<Self, EngineError> {
+        let key = target
+            .primary_key()
+            .ok_or_else(|| EngineError::internal(format!("{} has no key", target.name)))?;
+        let mut plan = Self::empty(target);
+        let mut used = Vec::new();
+        for property in &target.properties {
+            if property.type_name == "SERIAL" {
+                continue;
+            }
+            let source = find(staged, &property.name);
+            if property.name == key.name {
+                let source = source.ok_or_else(|| missing(staged, &key.name, &target.name))?;
+                plan.keys.push(column(property, Some(source))?);
+                plan.order.push(0);
+            } else {
+                plan.add_value(property, source)?;
+            }
+            used.extend(source.map(|source| source.name.clone()));
+        }
+        plan.finish(staged, &used)
+    }
+
+    /// Plans a run into a relationship table between two node tables.
+    pub(super) fn relationships(
+        target: &TableInfo,
+        from: &TableInfo,
+        to: &TableInfo,
+        staged: &StagingTable,
+    ) -> Result<Self, EngineError> {
+        let mut plan = Self::empty(target);
+        let mut used = Vec::new();
+        let mut ends = Vec::new();
+        for (names, table) in [(["src", "from"], from), (["dst", "to"], to)] {
+            let key = table
+                .primary_key()
+                .ok_or_else(|| EngineError::internal(format!("{} has no key", table.name)))?;
+            let source = names
+                .iter()
+                .find_map(|name| find(staged, name))
+                .ok_or_else(|| missing(staged, names[1], &target.name))?;
+            plan.order.push(plan.keys.len());
+            plan.keys.push(column(key, Some(source))?);
+            used.push(source.name.clone());
+            ends.push(End {
+                table: table.name.clone(),
+                key: key.name.clone(),
+            });
+        }
+        for property in &target.properties {
+            let source = find(staged, &property.name).filter(|source| !used.contains(&source.name));
+            plan.add_value(property, source)?;
+            used.extend(source.map(|source| source.name.clone()));
+        }
+        plan.ends = ends.try_into().ok();
+        plan.name_ends = target.connections.len() > 1;
+        plan.finish(staged, &used)
+    }
+
+    fn empty(target: &TableInfo) -> Self {
+        Self {
+            table: target.name.clone(),
+            kind: target.kind,
+            keys: Vec::new(),
+            order: Vec::new(),
+            values: Vec::new(),
+            ends: None,
+            name_ends: false,
+            filled_with_null: Vec::new(),
+            ignored_columns: Vec::new(),
+        }
+    }
+
+    fn add_value(&mut self, property: &PropertyInfo, source: Option<&StagingColumn>) -> Result<(), EngineError> {
+        if source.is_none() {
+            self.filled_with_null.push(property.name.clone());
+        }
+        // The number of keys is known only at the end, so values are counted from this mark on.
+        self.order.push(VALUE + self.values.len());
+        self.values.push(column(property, source)?);
+        Ok(())
+    }
+
+    fn finish(mut self, staged: &StagingTable, used: &[String]) -> Result<Self, EngineError> {
+        let keys = self.keys.len();
+        for index in &mut self.order {
+            if *index >= VALUE {
+                *index = *index - VALUE + keys;
+            }
+        }
+        self.ignored_columns = staged
+            .columns
+            .iter()
+            .map(|column| column.name.clone())
+            .filter(|name| !used.contains(name))
+            .collect();
+        Ok(self)
+    }
+
+    /// Arrow columns, keys first.
+    fn columns(&self) -> impl Iterator<Item = &Column> {
+        self.keys.iter().chain(&self.values)
+    }
+
+    /// What DuckDB selects: `c0`, `c1`, ….
+    pub(super) fn select(&self) -> String {
+        let list: Vec<String> = self
+            .columns()
+            .enumerate()
+            .map(|(index, column)| format!("{} AS c{index}", column.sql))
+            .collect();
+        list.join(", ")
+    }
+
+    /// The condition that all keys are there.
+    pub(super) fn keys_present(&self) -> String {
+        let parts: Vec<String> = self.keys.iter().map(|key| format!("{} IS NOT NULL", key.sql)).collect();
+        if parts.is_empty() {
+            "true".into()
+        } else {
+            parts.join(" AND ")
+        }
+    }
+
+    /// COPY from the Arrow table `transient`. With `checked`, only rows whose both ends exist are taken.
+    pub(super) fn copy(&self, transient: &str, checked: bool) -> String {
+        let columns: Vec<&Column> = self.columns().collect();
+        let list: Vec<String> = self
+            .order
+            .iter()
+            .map(|index| match &columns[*index].cast {
+                Some(target) => format!("CAST(s.c{index} AS {target})"),
+                None => format!("s.c{index}"),
+            })
+            .collect();
+        let transient = cypher_identifier(transient);
+        let (mut pattern, mut options) = (format!("(s:{transient})"), String::new());
+        if let Some([from, to]) = &self.ends {
+            if checked {
+                pattern = format!(
+                    "{pattern}, (a:{}), (b:{}) WHERE a.{} = {} AND b.{} = {}",
+                    cypher_identifier(&from.table),
+                    cypher_identifier(&to.table),
+                    cypher_identifier(&from.key),
+                    list[0],
+                    cypher_identifier(&to.key),
+                    list[1],
+                );
+            }
+            if self.name_ends {
+                options = format!(
+                    " (FROM='{}', TO='{}')",
+                    from.table.replace('\'', "\\'"),
+                    to.table.replace('\'', "\\'")
+                );
+            }
+        }
+        format!(
+            "COPY {} FROM (MATCH {pattern} RETURN {}){options}",
+            cypher_identifier(&self.table),
+            list.join(", ")
+        )
+    }
+}
+
+/// Larger than any number of columns.
+const VALUE: usize = 1 << 32;
+
+/// The statement that makes a table for staged columns: a node table, or a relationship table between `ends`.
+pub(super) fn create_table(
+    name: &str,
+    staged: &StagingTable,
+    ends: Option<(&str, &str)>,
+) -> Result<String, EngineError> {
+    let mut columns = Vec::new();
+    for column in &staged.columns {
+        if ends.is_some()
+            && ["src", "dst", "from", "to"]
+                .iter()
+                .any(|end| column.name.eq_ignore_ascii_case(end))
+        {
+            continue;
+        }
+        let target = column_type(&column.type_name).ok_or_else(|| {
+            EngineError::invalid(
+                format!("columns.{}", column.name),
+                format!(
+                    "has type {}, for which a graph has no type; cast it in the file",
+                    column.type_name
+                ),
+            )
+        })?;
+        columns.push((column.name.as_str(), target));
+    }
+    let name = cypher_identifier(name);
+    let list = |columns: &[(&str, String)]| {
+        let list: Vec<String> = columns
+            .iter()
+            .map(|(name, ty)| format!("{} {ty}", cypher_identifier(name)))
+            .collect();
+        list.join(", ")
+    };
+    match ends {
+        Some((from, to)) => {
+            let separator = if columns.is_empty() { "" } else { ", " };
+            let (from, to) = (cypher_identifier(from), cypher_identifier(to));
+            Ok(format!(
+                "CREATE REL TABLE {name}(FROM {from} TO {to}{separator}{})",
+                list(&columns)
+            ))
+        }
+        None => {
+            let key = columns
+                .iter()
+                .find(|(name, _)| name.eq_ignore_ascii_case("identifier"))
+                .or(columns.first())
+                .ok_or_else(|| EngineError::invalid("columns", "the staging table has none"))?;
+            Ok(format!(
+                "CREATE NODE TABLE {name}({}, PRIMARY KEY({}))",
+                list(&columns),
+                cypher_identifier(key.0)
+            ))
+        }
+    }
+}
+
+fn find<'a>(staged: &'a StagingTable, name: &str) -> Option<&'a StagingColumn> {
+    let columns = &staged.columns;
+    columns
+        .iter()
+        .find(|column| column.name == name)
+        .or_else(|| columns.iter().find(|column| column.name.eq_ignore_ascii_case(name)))
+}
+
+fn column(target: &PropertyInfo, source: Option<&StagingColumn>) -> Result<Column, EngineError> {
+    let transport = transport(&target.type_name).ok_or_else(|| {
+        EngineError::invalid(
+            format!("columns.{}", target.name),
+            format!(
+                "has type {}, which cannot be filled from staging tables",
+                target.type_name
+            ),
+        )
+    })?;
+    let sql = match source {
+        // Whole numbers of any spelling (Parquet has no 128-bit integers, so they come as decimals, doubles or text).
+        Some(source) if target.type_name == "INT128" => {
+            format!("CAST(CAST({} AS HUGEINT) AS VARCHAR)", sql_identifier(&source.name))
+        }
+        None => format!("CAST(NULL AS {})", transport.sql_type),
+        Some(source) if same(&source.type_name, &transport.sql_type) => sql_identifier(&source.name),
+        Some(source) => format!("CAST({} AS {})", sql_identifier(&source.name), transport.sql_type),
+    };
+    Ok(Column {
+        sql,
+        cast: transport.cast.then(|| target.type_name.clone()),
+    })
+}
+
+fn missing(staged: &StagingTable, column: &str, table: &str) -> EngineError {
+    let have: Vec<&str> = staged.columns.iter().map(|column| column.name.as_str()).collect();
+    EngineError::invalid(
+        format!("columns.{column}"),
+        format!(
+            "is needed by {table} and is not among the staged columns ({})",
+            have.join(", ")
+        ),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::super::super::duckdb::StagingKind;
+    use super::*;
+
+    fn table(name: &str, properties: &[(&str, &str, bool)], connections: &[(&str, &str)]) -> TableInfo {
+        TableInfo {
+            id: 0,
+            name: name.into(),
+            kind: if connections.is_empty() {
+                TableKind::Node
+            } else {
+                TableKind::Relationship
+            },
+            comment: String::new(),
+            properties: properties
+                .iter()
+                .map(|(name, ty, key)| PropertyInfo {
+                    name: (*name).into(),
+                    type_name: (*ty).into(),
+                    primary_key: *key,
+                })
+                .collect(),
+            connections: connections.iter().map(|(a, b)| ((*a).into(), (*b).into())).collect(),
+        }
+    }
+
+    fn staged(columns: &[(&str, &str)]) -> StagingTable {
+        let columns: Vec<_> = columns
+            .iter()
+            .map(|(name, ty)| StagingColumn {
+                name: (*name).into(),
+                type_name: (*ty).into(),
+            })
+            .collect();
+        StagingTable {
+            name: "s".into(),
+            rows: 0,
+            kind: StagingKind::of(&columns),
+            columns,
+            files: vec![],
+        }
+    }
+
+    #[test]
+    fn node_columns_are_matched_by_name_and_cast() {
+        let target = table(
+            "P",
+            &[
+                ("name", "STRING", false),
+                ("id", "INT64", true),
+                ("gone", "DOUBLE", false),
+                ("u", "UUID", false),
+            ],
+            &[],
+        );
+        let plan = Plan::nodes(
+            &target,
+            &staged(&[
+                ("u", "VARCHAR"),
+                ("ID", "INTEGER"),
+                ("extra", "BLOB"),
+                ("name", "VARCHAR"),
+            ]),
+        )
+        .unwrap();
+        assert_eq!(
+            plan.select(),
+            "CAST(\"ID\" AS BIGINT) AS c0, \"name\" AS c1, CAST(NULL AS DOUBLE) AS c2, \"u\" AS c3"
+        );
+        assert_eq!(
+            plan.copy("stg", false),
+            "COPY `P` FROM (MATCH (s:`stg`) RETURN s.c1, s.c0, s.c2, CAST(s.c3 AS UUID))"
+        );
+        assert_eq!(plan.keys_present(), "CAST(\"ID\" AS BIGINT) IS NOT NULL");
+        assert_eq!(plan.filled_with_null, ["gone"]);
+        assert_eq!(plan.ignored_columns, ["extra"]);
+        let error = Plan::nodes(&target, &staged(&[("name", "VARCHAR")])).unwrap_err();
+        assert!(error.to_string().contains("columns.id"), "{error}");
+    }
+
+    #[test]
+    fn a_generated_key_needs_no_column() {
+        let target = table("P", &[("id", "SERIAL", true), ("name", "STRING", false)], &[]);
+        let plan = Plan::nodes(&target, &staged(&[("name", "VARCHAR")])).unwrap();
+        assert!(plan.keys.is_empty());
+        assert_eq!(plan.keys_present(), "true");
+        assert_eq!(plan.copy("stg", false), "COPY `P` FROM (MATCH (s:`stg`) RETURN s.c0)");
+    }
+
+    #[test]
+    fn relationships_take_the_key_types_of_their_ends() {
+        let (from, to) = (
+            table("A", &[("id", "INT64", true)], &[]),
+            table("B", &[("code", "STRING", true)], &[]),
+        );
+        let target = table("R", &[("w", "DOUBLE", false)], &[("A", "B")]);
+        let plan = Plan::relationships(
+            &target,
+            &from,
+            &to,
+            &staged(&[("src", "INTEGER"), ("dst", "VARCHAR"), ("w", "DOUBLE")]),
+        )
+        .unwrap();
+        assert_eq!(
+            plan.select(),
+            "CAST(\"src\" AS BIGINT) AS c0, \"dst\" AS c1, \"w\" AS c2"
+        );
+        assert_eq!(
+            plan.copy("stg", false),
+            "COPY `R` FROM (MATCH (s:`stg`) RETURN s.c0, s.c1, s.c2)"
+        );
+        assert_eq!(
+            plan.copy("stg", true),
+            "COPY `R` FROM (MATCH (s:`stg`), (a:`A`), (b:`B`) WHERE a.`id` = s.c0 AND b.`code` = s.c1 RETURN s.c0, s.c1, s.c2)"
+        );
+        let several = table("R", &[], &[("A", "B"), ("A", "A")]);
+        let plan =
+            Plan::relationships(&several, &from, &to, &staged(&[("from", "BIGINT"), ("to", "VARCHAR")])).unwrap();
+        assert!(plan.copy("stg", false).ends_with(" (FROM='A', TO='B')"));
+        assert!(Plan::relationships(&target, &from, &to, &staged(&[("src", "BIGINT")])).is_err());
+    }
+
+    #[test]
+    fn tables_are_made_from_staged_columns() {
+        let columns = staged(&[("name", "VARCHAR"), ("identifier", "VARCHAR"), ("tags", "VARCHAR[]")]);
+        assert_eq!(
+            create_table("P", &columns, None).unwrap(),
+            "CREATE NODE TABLE `P`(`name` STRING, `identifier` STRING, `tags` STRING[], PRIMARY KEY(`identifier`))"
+        );
+        let columns = staged(&[("code", "VARCHAR"), ("n", "INTEGER")]);
+        assert!(
+            create_table("P", &columns, None)
+                .unwrap()
+                .ends_with("PRIMARY KEY(`code`))")
+        );
+        let columns = staged(&[("src", "BIGINT"), ("dst", "BIGINT")]);
+        assert_eq!(
+            create_table("R", &columns, Some(("A", "B"))).unwrap(),
+            "CREATE REL TABLE `R`(FROM `A` TO `B`)"
+        );
+        assert!(create_table("P", &staged(&[("x", "GEOMETRY")]), None).is_err());
+    }
+}

@@ -1,0 +1,369 @@
+//! A materialise run, on the writer's thread of the graph.
+
+use std::sync::Arc;
+
+use duckdb::Connection;
+use lbug::Value;
+
+use super::super::duckdb::{FILE_ID, OpenStaging, SqlControl, StagingKind, StagingTable, describe, table_names};
+use super::super::error::EngineError;
+use super::super::ladybug::schema::{count, run_script, table};
+use super::super::ladybug::session::Session;
+use super::super::ladybug::{JobControl, TableInfo, TableKind};
+use super::super::names::{FileId, TableName, cypher_identifier, sql_identifier, sql_string};
+use super::mover::{Mover, transient_name};
+use super::plan::{Plan, create_table};
+use super::{MaterializeReport, MaterializeRequest, MaterializeStatus, Progress, Rejected};
+
+pub(super) struct Run<'r, 'c, 'db> {
+    pub(super) session: &'r mut Session<'c, 'db>,
+    pub(super) job: &'r Arc<JobControl>,
+    pub(super) staging: &'r OpenStaging,
+    pub(super) sql: &'r SqlControl,
+    pub(super) slice_bytes: usize,
+    pub(super) progress: &'r Progress,
+}
+
+/// What the staged rows are like, before any is moved.
+#[derive(Clone, Copy, Debug, Default)]
+struct Survey {
+    rows: u64,
+    with_keys: u64,
+    distinct_keys: u64,
+}
+
+impl Run<'_, '_, '_> {
+    pub(super) fn table(mut self, request: &MaterializeRequest) -> Result<MaterializeReport, EngineError> {
+        let duck = self.staging.connect()?;
+        self.sql.attach(&duck)?;
+        let Some(staged) = self.staged(&duck, request)? else {
+            return Ok(skipped(request));
+        };
+        let (target, created) = self.target(request, &staged)?;
+        let outcome = self.fill(&duck, request, &staged, &target, created);
+        if created && !matches!(outcome, Ok(_) | Err(EngineError::Partial { .. })) {
+            // A table that this run made and did not fill would only be in the way of the next one.
+            let drop_table = format!("DROP TABLE {}", cypher_identifier(&target.name));
+            if let Err(error) = self.session.run_once(self.job, &drop_table) {
+                tracing::warn!(%error, table = target.name, "the table of a failed run stays");
+            }
+            self.session.shared.schema_changed();
+        }
+        outcome
+    }
+
+    fn staged(&self, duck: &Connection, request: &MaterializeRequest) -> Result<Option<StagingTable>, EngineError> {
+        let names = table_names(duck).map_err(|error| self.staging.failure(error))?;
+        match names
+            .iter()
+            .find(|name| name.eq_ignore_ascii_case(request.table.as_str()))
+        {
+            None => Ok(None),
+            Some(name) => describe(self.staging, duck, name).map(Some),
+        }
+    }
+
+    /// The table of the graph, made if it may be.
+    fn target(
+        &mut self,
+        request: &MaterializeRequest,
+        staged: &StagingTable,
+    ) -> Result<(TableInfo, bool), EngineError> {
+        let name = request.table.as_str();
+        if let Some(found) = table(self.session, self.job, name)? {
+            return Ok((found, false));
+        }
+        if !request.create_table {
+            return Err(EngineError::NotFound {
+                what: "table of the graph",
+                name: name.to_owned(),
+            });
+        }
+        let ends = match (&request.from_table, &request.to_table, staged.kind) {
+            (Some(from), Some(to), _) => Some((from.as_str(), to.as_str())),
+            (None, None, StagingKind::Node | StagingKind::Other) => None,
+            _ => {
+                return Err(EngineError::invalid(
+                    "from_table",
+                    format!("{name} becomes a relationship table; from_table and to_table say which nodes it connects"),
+                ));
+            }
+        };
+        let statement = create_table(name, staged, ends)?;
+        run_script(self.session, self.job, &[statement]).map_err(|failure| failure.error)?;
+        match table(self.session, self.job, name)? {
+            Some(made) => Ok((made, true)),
+            None => Err(EngineError::internal(format!("{name} was made and is not there"))),
+        }
+    }
+
+    fn plan(
+        &mut self,
+        request: &MaterializeRequest,
+        staged: &StagingTable,
+        target: &TableInfo,
+    ) -> Result<Plan, EngineError> {
+        if target.kind == TableKind::Node {
+            return Plan::nodes(target, staged);
+        }
+        let wanted = |name: &str, side: &Option<TableName>| {
+            side.as_ref()
+                .is_none_or(|side| side.as_str().eq_ignore_ascii_case(name))
+        };
+        let pairs: Vec<&(String, String)> = target
+            .connections
+            .iter()
+            .filter(|(from, to)| wanted(from, &request.from_table) && wanted(to, &request.to_table))
+            .collect();
+        let [(from, to)] = pairs.as_slice() else {
+            let known: Vec<String> = target
+                .connections
+                .iter()
+                .map(|(from, to)| format!("{from} to {to}"))
+                .collect();
+            return Err(EngineError::invalid(
+                "from_table",
+                format!(
+                    "{} connects {}; from_table and to_table must choose one of them",
+                    target.name,
+                    known.join(", ")
+                ),
+            ));
+        };
+        let mut end = |name: &str| {
+            table(self.session, self.job, name)?.ok_or_else(|| EngineError::NotFound {
+                what: "node table",
+                name: name.to_owned(),
+            })
+        };
+        let (from, to) = (end(from)?, end(to)?);
+        Plan::relationships(target, &from, &to, staged)
+    }
+
+    fn fill(
+        &mut self,
+        duck: &Connection,
+        request: &MaterializeRequest,
+        staged: &StagingTable,
+        target: &TableInfo,
+        created_table: bool,
+    ) -> Result<MaterializeReport, EngineError> {
+        let plan = self.plan(request, staged, target)?;
+        let failure = |error| self.staging.failure(error);
+        // One state of the staging table for counting and for moving.
+        duck.execute_batch("BEGIN TRANSACTION").map_err(failure)?;
+        let source = format!(
+            "{}{}",
+            sql_identifier(&staged.name),
+            only_files(request.file_ids.as_deref())
+        );
+        let survey = survey(duck, &plan, &source).map_err(failure)?;
+        let mut rejected = Rejected {
+            null_keys: survey.rows - survey.with_keys,
+            ..Rejected::default()
+        };
+        let before = count(self.session, self.job, &target.name, target.kind)?;
+        let mut condition = plan.keys_present();
+        if plan.kind == TableKind::Node && !plan.keys.is_empty() {
+            if survey.distinct_keys < survey.with_keys {
+                rejected.duplicates = survey.with_keys - survey.distinct_keys;
+                condition = keep_last(duck, &plan, &source, &condition).map_err(failure)?;
+            }
+            if before > 0 && survey.with_keys > 0 {
+                rejected.already_present = self.exclude_present(duck, &plan, &source, &mut condition, before)?;
+            }
+        }
+        let total = survey.with_keys - rejected.duplicates - rejected.already_present;
+        let statement = format!("SELECT {} FROM {source} AND {condition}", plan.select());
+        let mut mover = Mover::new(self, &plan, total);
+        let moved = mover.all(duck, &statement);
+        let (rows, slices, dangling) = (mover.moved, mover.slices, mover.dangling);
+        rejected.dangling = dangling;
+        moved.map_err(|error| partial(self.sql.explain(error), rows))?;
+        self.settle(&plan, before, rows).map_err(|error| partial(error, rows))?;
+        Ok(MaterializeReport {
+            status: MaterializeStatus::Done,
+            table: target.name.clone(),
+            kind: target.kind,
+            rows_staged: survey.rows,
+            rows_ingested: rows,
+            rejected,
+            created_table,
+            filled_with_null: plan.filled_with_null,
+            ignored_columns: plan.ignored_columns,
+            slices,
+            execution_ms: 0.0,
+        })
+    }
+
+    /// Makes the rows durable, and checks that they are all there.
+    fn settle(&mut self, plan: &Plan, before: u64, rows: u64) -> Result<(), EngineError> {
+        self.session.limit_time(self.job);
+        self.session.run_once(self.job, "CHECKPOINT")?;
+        let after = count(self.session, self.job, &plan.table, plan.kind)?;
+        if after != before + rows {
+            return Err(EngineError::internal(format!(
+                "{} has {after} rows where {before} + {rows} were expected; restore the graph from a backup and report this",
+                plan.table
+            )));
+        }
+        Ok(())
+    }
+
+    /// Finds the staged rows whose key the graph has already. The graph looks the keys up; only row numbers come back,
+    /// so the type of the key does not matter.
+    fn exclude_present(
+        &mut self,
+        duck: &Connection,
+        plan: &Plan,
+        source: &str,
+        condition: &mut String,
+        before: u64,
+    ) -> Result<u64, EngineError> {
+        let failure = |error| self.staging.failure(error);
+        let key = &plan.keys[0];
+        let mut statement = duck
+            .prepare(&format!(
+                "SELECT {} AS c0, rowid AS c1 FROM {source} AND {condition}",
+                key.sql
+            ))
+            .map_err(failure)?;
+        let _ = statement.stream_arrow([]).map_err(failure)?;
+        let target = cypher_identifier(&plan.table);
+        let property = cypher_identifier(&key_name(self.session, self.job, plan)?);
+        let cast = |text: &str| match &key.cast {
+            Some(ty) => format!("CAST({text} AS {ty})"),
+            None => text.to_owned(),
+        };
+        // The staging connection is busy with the stream until its end, so what is found is kept here.
+        let mut present: Vec<i64> = Vec::new();
+        while let Some(slice) = self.slice(&statement)? {
+            let name = transient_name();
+            let transient = cypher_identifier(&name);
+            // Few keys are looked up in the index one by one; for many, one pass over the column is faster.
+            let lookup = if slice.rows.saturating_mul(4) < before {
+                format!(
+                    "MATCH (s:{transient}) WITH s.c1 AS number, {} AS key MATCH (t:{target}) WHERE t.{property} = key RETURN number",
+                    cast("s.c0")
+                )
+            } else {
+                format!(
+                    "MATCH (s:{transient}), (t:{target}) WHERE t.{property} = {} RETURN s.c1",
+                    cast("s.c0")
+                )
+            };
+            let numbers = self.in_transaction(|run| {
+                run.session.create_arrow_table(run.job, &name, &slice.batches)?;
+                let rows = run.session.rows(run.job, &lookup)?;
+                run.session.drop_arrow_table(run.job, &name)?;
+                Ok(rows)
+            })?;
+            present.extend(numbers.iter().filter_map(|row| match row.as_slice() {
+                [Value::Int64(number)] => Some(*number),
+                _ => None,
+            }));
+        }
+        if !present.is_empty() {
+            let fill = || -> Result<(), duckdb::Error> {
+                duck.execute_batch("CREATE TEMP TABLE gp_present(number BIGINT)")?;
+                let mut appender = duck.appender_to_catalog_and_db("gp_present", "temp", "main")?;
+                for number in &present {
+                    appender.append_row([number])?;
+                }
+                appender.flush()
+            };
+            fill().map_err(failure)?;
+            *condition = format!("({condition}) AND rowid NOT IN (SELECT number FROM gp_present)");
+        }
+        Ok(present.len() as u64)
+    }
+
+    /// Runs `work` in a transaction that is always given up: it only looks.
+    fn in_transaction<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, EngineError>) -> Result<T, EngineError> {
+        self.session.limit_time(self.job);
+        self.session.run_once(self.job, "BEGIN TRANSACTION")?;
+        let outcome = work(self);
+        // A failing statement has ended the transaction already.
+        let ended = self.session.run_once(self.job, "ROLLBACK");
+        if outcome.is_ok() {
+            ended?;
+        }
+        outcome
+    }
+}
+
+fn key_name(session: &mut Session<'_, '_>, job: &Arc<JobControl>, plan: &Plan) -> Result<String, EngineError> {
+    let found = table(session, job, &plan.table)?;
+    let key = found
+        .as_ref()
+        .and_then(TableInfo::primary_key)
+        .map(|key| key.name.clone());
+    key.ok_or_else(|| EngineError::internal(format!("{} has no key", plan.table)))
+}
+
+fn only_files(files: Option<&[FileId]>) -> String {
+    match files {
+        None => " WHERE true".into(),
+        Some([]) => " WHERE false".into(),
+        Some(files) => {
+            let ids: Vec<String> = files.iter().map(|file| sql_string(file.as_str())).collect();
+            format!(" WHERE {FILE_ID} IN ({})", ids.join(", "))
+        }
+    }
+}
+
+fn survey(duck: &Connection, plan: &Plan, source: &str) -> Result<Survey, duckdb::Error> {
+    let present = plan.keys_present();
+    let distinct = match (plan.kind, plan.keys.first()) {
+        (TableKind::Node, Some(key)) => format!("count(DISTINCT {})", key.sql),
+        _ => "0".into(),
+    };
+    let sql = format!("SELECT count(*), count(*) FILTER (WHERE {present}), {distinct} FROM {source}");
+    duck.query_row(&sql, [], |row| {
+        let number = |index| {
+            row.get::<_, i64>(index)
+                .map(|number| u64::try_from(number).unwrap_or_default())
+        };
+        Ok(Survey {
+            rows: number(0)?,
+            with_keys: number(1)?,
+            distinct_keys: number(2)?,
+        })
+    })
+}
+
+/// Of several rows with one key, the one that was staged last is kept.
+fn keep_last(duck: &Connection, plan: &Plan, source: &str, condition: &str) -> Result<String, duckdb::Error> {
+    let key = &plan.keys[0].sql;
+    duck.execute_batch(&format!(
+        "CREATE TEMP TABLE gp_keep AS SELECT max(rowid) AS number FROM {source} AND {condition} GROUP BY {key}"
+    ))?;
+    Ok("rowid IN (SELECT number FROM gp_keep)".into())
+}
+
+fn partial(error: EngineError, rows: u64) -> EngineError {
+    if rows == 0 {
+        error
+    } else {
+        EngineError::Partial {
+            rows,
+            source: Box::new(error),
+        }
+    }
+}
+
+fn skipped(request: &MaterializeRequest) -> MaterializeReport {
+    MaterializeReport {
+        status: MaterializeStatus::Skipped,
+        table: request.table.to_string(),
+        kind: TableKind::Node,
+        rows_staged: 0,
+        rows_ingested: 0,
+        rejected: Rejected::default(),
+        created_table: false,
+        filled_with_null: Vec::new(),
+        ignored_columns: Vec::new(),
+        slices: 0,
+        execution_ms: 0.0,
+    }
+}

@@ -1,0 +1,434 @@
+//! All databases of a node: which exist, which are open, and which of the open ones gives way when memory is short.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use parking_lot::RwLock;
+use tokio_util::sync::CancellationToken;
+
+use super::budget::{Budget, Reservation};
+use super::config::{EngineLimits, EnginesConfig};
+use super::duckdb::{OpenStaging, Staging, StagingOptions};
+use super::error::EngineError;
+use super::files::Files;
+use super::ladybug::open::OpenOptions;
+use super::ladybug::{Database, OpenDatabase};
+use super::lock::FileLock;
+use super::names::DatabaseId;
+
+const SWEEP: Duration = Duration::from_secs(5);
+/// How long to wait for running statements, after they have been interrupted, before giving up on closing a database.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// The engines of a node. Cheap to clone.
+#[derive(Clone)]
+pub struct Engines {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) files: Files,
+    pub(crate) read_only: bool,
+    limits: RwLock<EngineLimits>,
+    pub(crate) slots: RwLock<HashMap<DatabaseId, Arc<Slot>>>,
+    pub(crate) budget: Arc<Budget>,
+    stopping: AtomicBool,
+    sweeping: CancellationToken,
+    started: Instant,
+    pub(crate) started_at: SystemTime,
+    _lock: Option<FileLock>,
+}
+
+/// One database of the node, open or not.
+pub(crate) struct Slot {
+    id: DatabaseId,
+    /// Held while the graph or its staging is opened, closed or deleted.
+    pub(crate) gate: tokio::sync::Mutex<()>,
+    pub(crate) graph: RwLock<Option<Arc<OpenDatabase>>>,
+    pub(crate) staging: RwLock<Option<Arc<OpenStaging>>>,
+    /// True before the database is made and while it is removed.
+    pub(crate) deleted: AtomicBool,
+    /// Milliseconds since the engines started; 0 for never.
+    pub(crate) last_used: AtomicU64,
+}
+
+impl Slot {
+    pub(crate) fn new(id: DatabaseId) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            gate: tokio::sync::Mutex::new(()),
+            graph: RwLock::new(None),
+            staging: RwLock::new(None),
+            deleted: AtomicBool::new(false),
+            last_used: AtomicU64::new(0),
+        })
+    }
+
+    pub(crate) fn exists(&self) -> bool {
+        !self.deleted.load(Ordering::Acquire)
+    }
+
+    fn usable_graph(&self) -> Option<Arc<OpenDatabase>> {
+        self.graph.read().as_ref().filter(|open| !open.needs_reopen()).cloned()
+    }
+}
+
+impl Engines {
+    /// Takes the data directory for this process, removes what a crash left, and finds the databases. Opens none.
+    ///
+    /// # Errors
+    /// [`EngineError::Locked`] if another agent has the directory; limits that do not fit; a directory that cannot be
+    /// used.
+    pub async fn start(config: EnginesConfig) -> Result<Self, EngineError> {
+        config.limits.check()?;
+        let files = Files::new(&config.data_dir);
+        let read_only = config.read_only;
+        let (files, lock, ids) = tokio::task::spawn_blocking(move || {
+            let mut lock = None;
+            if !read_only {
+                files.make_directories()?;
+                lock = Some(FileLock::acquire(files.lock())?);
+                files.remove_leftovers()?;
+            }
+            let ids = files.list()?;
+            Ok::<_, EngineError>((files, lock, ids))
+        })
+        .await
+        .unwrap_or_else(|error| {
+            Err(EngineError::internal(format!(
+                "the start of the engines ended: {error}"
+            )))
+        })?;
+        let inner = Arc::new(Inner {
+            files,
+            read_only,
+            budget: Budget::new(config.limits.node_memory),
+            limits: RwLock::new(config.limits),
+            slots: RwLock::new(ids.into_iter().map(|id| (id.clone(), Slot::new(id))).collect()),
+            stopping: AtomicBool::new(false),
+            sweeping: CancellationToken::new(),
+            started: Instant::now(),
+            started_at: SystemTime::now(),
+            _lock: lock,
+        });
+        let (weak, stop) = (Arc::downgrade(&inner), inner.sweeping.clone());
+        tokio::spawn(async move {
+            while stop.run_until_cancelled(tokio::time::sleep(SWEEP)).await.is_some() {
+                let Some(inner) = weak.upgrade() else { return };
+                inner.close_idle().await;
+            }
+        });
+        Ok(Self { inner })
+    }
+
+    /// The limits that apply to databases opened from now on.
+    #[must_use]
+    pub fn limits(&self) -> EngineLimits {
+        self.inner.limits.read().clone()
+    }
+
+    /// Changes the limits. Limits that do not fit together are logged and left out.
+    pub fn set_limits(&self, limits: EngineLimits) {
+        if let Err(error) = limits.check() {
+            tracing::error!(%error, "limits that do not fit are ignored");
+            return;
+        }
+        self.inner.budget.set_total(limits.node_memory);
+        *self.inner.limits.write() = limits;
+    }
+
+    /// True if graphs are opened for reading only.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.inner.read_only
+    }
+
+    /// A graph, opened if it is not open. Keep the handle only while it is used: a database with handles cannot be
+    /// closed or deleted.
+    ///
+    /// # Errors
+    /// `NotFound`; `Busy` if all memory is with databases in use; what the engine says if it cannot open the file.
+    pub async fn database(&self, id: &DatabaseId) -> Result<Database, EngineError> {
+        let slot = self.inner.slot(id)?;
+        if let Some(open) = slot.usable_graph() {
+            return Ok(Database::new(open));
+        }
+        let _gate = slot.gate.lock().await;
+        self.inner.still_there(&slot)?;
+        if let Some(open) = slot.usable_graph() {
+            return Ok(Database::new(open));
+        }
+        // What is left is a handle that has to be opened anew.
+        close_graph(&slot, CLOSE_PATIENCE).await?;
+        let open = self.inner.open_graph(id, self.inner.files.graph(id)).await?;
+        *slot.graph.write() = Some(Arc::clone(&open));
+        Ok(Database::new(open))
+    }
+
+    /// The staging tables of a graph, made or opened if they are not open.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no such graph; `Busy` if all memory is with databases in use.
+    pub async fn staging(&self, id: &DatabaseId) -> Result<Staging, EngineError> {
+        if self.inner.read_only {
+            return Err(EngineError::ReadOnly {
+                message: "this node only reads; it has no staging tables".into(),
+            });
+        }
+        let slot = self.inner.slot(id)?;
+        if let Some(open) = slot.staging.read().clone() {
+            return Ok(Staging { open });
+        }
+        let _gate = slot.gate.lock().await;
+        self.inner.still_there(&slot)?;
+        if let Some(open) = slot.staging.read().clone() {
+            return Ok(Staging { open });
+        }
+        let limits = self.limits();
+        let memory = self.inner.reserve(limits.staging_memory, id).await?;
+        let options = StagingOptions {
+            file: self.inner.files.staging(id),
+            incoming: self.inner.files.incoming(id),
+            spill: self.inner.files.spill(id),
+            memory_bytes: limits.staging_memory,
+            threads: usize::try_from(limits.engine_threads).unwrap_or(2),
+        };
+        let id = id.clone();
+        let open = tokio::task::spawn_blocking(move || OpenStaging::open(id, options, memory))
+            .await
+            .unwrap_or_else(|error| Err(EngineError::internal(format!("the opening thread ended: {error}"))))?;
+        let open = Arc::new(open);
+        *slot.staging.write() = Some(Arc::clone(&open));
+        Ok(Staging { open })
+    }
+
+    /// Refuses further work, interrupts what runs, and closes everything with a checkpoint.
+    pub async fn shutdown(&self) {
+        self.inner.stopping.store(true, Ordering::Release);
+        self.inner.sweeping.cancel();
+        let slots: Vec<Arc<Slot>> = self.inner.slots.read().values().cloned().collect();
+        for slot in slots {
+            let _gate = slot.gate.lock().await;
+            if let Err(error) = close_graph(&slot, CLOSE_PATIENCE).await {
+                tracing::warn!(database = %slot.id, %error, "not closed; its log is replayed at the next start");
+            }
+            if let Err(error) = close_staging(&slot, CLOSE_PATIENCE).await {
+                tracing::warn!(database = %slot.id, %error, "staging not closed");
+            }
+        }
+    }
+}
+
+impl Inner {
+    pub(crate) fn limits(&self) -> EngineLimits {
+        self.limits.read().clone()
+    }
+
+    fn slot(&self, id: &DatabaseId) -> Result<Arc<Slot>, EngineError> {
+        let slot = self
+            .slots
+            .read()
+            .get(id)
+            .filter(|slot| slot.exists())
+            .cloned()
+            .ok_or_else(|| not_found(id))?;
+        if self.stopping.load(Ordering::Acquire) {
+            return Err(EngineError::Busy {
+                reason: "the agent is stopping".into(),
+                retry_after: Duration::from_secs(5),
+            });
+        }
+        slot.last_used.store(self.now(), Ordering::Relaxed);
+        Ok(slot)
+    }
+
+    fn still_there(&self, slot: &Slot) -> Result<(), EngineError> {
+        if slot.exists() {
+            Ok(())
+        } else {
+            Err(not_found(&slot.id))
+        }
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis())
+            .unwrap_or(u64::MAX)
+            .max(1)
+    }
+
+    pub(crate) async fn open_graph(
+        &self,
+        id: &DatabaseId,
+        path: std::path::PathBuf,
+    ) -> Result<Arc<OpenDatabase>, EngineError> {
+        let limits = self.limits();
+        let memory = self.reserve(limits.database_memory, id).await?;
+        let options = OpenOptions {
+            id: id.clone(),
+            path,
+            read_only: self.read_only,
+            pool_bytes: limits.database_memory,
+            engine_threads: limits.engine_threads,
+            readers: limits.reader_threads,
+            max_readers: limits.max_reader_threads,
+            max_database_size: limits.max_database_size,
+            statement_cache: limits.statement_cache,
+            queue_length: limits.queue_length,
+            slice_bytes: limits.slice_bytes,
+        };
+        OpenDatabase::open(options, memory).await.map(Arc::new)
+    }
+
+    /// Takes memory for a database, closing others that are not in use, the longest unused first.
+    async fn reserve(&self, bytes: u64, wanted_for: &DatabaseId) -> Result<Reservation, EngineError> {
+        loop {
+            if let Some(memory) = self.budget.reserve(bytes) {
+                return Ok(memory);
+            }
+            if !self.close_least_used(wanted_for).await {
+                return Err(EngineError::Busy {
+                    reason: format!(
+                        "{} MiB of the node's {} MiB are with databases in use, and {} MiB are needed",
+                        self.budget.reserved() >> 20,
+                        self.budget.total() >> 20,
+                        bytes >> 20
+                    ),
+                    retry_after: Duration::from_secs(5),
+                });
+            }
+        }
+    }
+
+    /// Closes one database; false if there is none that can be closed.
+    async fn close_least_used(&self, except: &DatabaseId) -> bool {
+        let mut slots: Vec<Arc<Slot>> = self
+            .slots
+            .read()
+            .values()
+            .filter(|slot| slot.id != *except)
+            .cloned()
+            .collect();
+        slots.sort_by_key(|slot| slot.last_used.load(Ordering::Relaxed));
+        for slot in slots {
+            let Ok(_gate) = slot.gate.try_lock() else { continue };
+            if close_graph(&slot, Duration::ZERO).await.is_ok_and(|closed| closed)
+                || close_staging(&slot, Duration::ZERO).await.is_ok_and(|closed| closed)
+            {
+                tracing::debug!(database = %slot.id, wanted_for = %except, "closed to make room");
+                return true;
+            }
+        }
+        false
+    }
+
+    async fn close_idle(&self) {
+        let limit = u64::try_from(self.limits.read().idle_close.as_millis()).unwrap_or(u64::MAX);
+        let slots: Vec<Arc<Slot>> = self.slots.read().values().cloned().collect();
+        for slot in slots {
+            if self.now().saturating_sub(slot.last_used.load(Ordering::Relaxed)) < limit {
+                continue;
+            }
+            let Ok(_gate) = slot.gate.try_lock() else { continue };
+            for closed in [
+                close_graph(&slot, Duration::ZERO).await,
+                close_staging(&slot, Duration::ZERO).await,
+            ] {
+                if let Ok(true) = closed {
+                    tracing::debug!(database = %slot.id, "closed after being idle");
+                }
+            }
+        }
+    }
+}
+
+/// Closes the graph of a slot, whose gate is held. With patience, running statements are interrupted and waited for;
+/// without, a graph in use is left open. Returns whether one was closed.
+pub(crate) async fn close_graph(slot: &Slot, patience: Duration) -> Result<bool, EngineError> {
+    let Some(open) = take_if(&slot.graph, |open| {
+        patience > Duration::ZERO || Arc::strong_count(open) == 1
+    }) else {
+        return if patience > Duration::ZERO || slot.graph.read().is_none() {
+            Ok(false)
+        } else {
+            Err(in_use(&slot.id))
+        };
+    };
+    if Arc::strong_count(&open) > 1 {
+        open.set_closing(true);
+    }
+    if !alone(&open, patience).await {
+        open.set_closing(false);
+        *slot.graph.write() = Some(open);
+        return Err(in_use(&slot.id));
+    }
+    let closed = open.closed();
+    drop(open);
+    // Disconnects when the thread has ended.
+    let _ = closed.recv_async().await;
+    Ok(true)
+}
+
+pub(crate) async fn close_staging(slot: &Slot, patience: Duration) -> Result<bool, EngineError> {
+    let Some(open) = take_if(&slot.staging, |open| {
+        patience > Duration::ZERO || Arc::strong_count(open) == 1
+    }) else {
+        return if patience > Duration::ZERO || slot.staging.read().is_none() {
+            Ok(false)
+        } else {
+            Err(in_use(&slot.id))
+        };
+    };
+    if !alone(&open, patience).await {
+        *slot.staging.write() = Some(open);
+        return Err(in_use(&slot.id));
+    }
+    // Closing writes the log into the file.
+    let _ = tokio::task::spawn_blocking(move || drop(open)).await;
+    Ok(true)
+}
+
+/// Takes what is in a slot. Handles are only made from the slot, under its lock, so one that nobody else holds here
+/// stays alone.
+fn take_if<T>(place: &RwLock<Option<Arc<T>>>, condition: impl Fn(&Arc<T>) -> bool) -> Option<Arc<T>> {
+    let mut place = place.write();
+    if place.as_ref().is_some_and(condition) {
+        place.take()
+    } else {
+        None
+    }
+}
+
+async fn alone<T>(open: &Arc<T>, patience: Duration) -> bool {
+    let until = Instant::now() + patience;
+    while Arc::strong_count(open) > 1 {
+        if Instant::now() >= until {
+            return false;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    true
+}
+
+fn in_use(id: &DatabaseId) -> EngineError {
+    EngineError::Busy {
+        reason: format!("database {id:?} is in use"),
+        retry_after: Duration::from_secs(5),
+    }
+}
+
+pub(crate) fn not_found(id: &DatabaseId) -> EngineError {
+    EngineError::NotFound {
+        what: "database",
+        name: id.to_string(),
+    }
+}
+
+impl std::fmt::Debug for Engines {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engines")
+            .field("usage", &self.usage())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,71 @@
+//! The HTTP contract of a graph node: routes, authentication, limits and streams.
+//!
+//! [`server`] accepts connections and [`front`] does for every request what is the same for all; the other modules hold
+//! one resource each.
+
+mod auth;
+mod backup;
+mod body;
+mod databases;
+mod error;
+mod front;
+mod headers;
+mod materialize;
+mod query;
+mod schema;
+pub mod server;
+mod sql;
+mod stream;
+mod system;
+mod tables;
+mod tasks;
+mod upload;
+mod validation;
+
+pub use auth::Auth;
+pub use error::ApiError;
+pub use front::Front;
+
+use crate::state::AppState;
+use axum::{
+    Router,
+    http::StatusCode,
+    routing::{delete, get, post, put},
+};
+
+/// Largest body of a request that has no limit of its own, in bytes.
+const BODY_LIMIT: usize = 10 << 20;
+/// Largest body of a schema, in bytes.
+const SCHEMA_LIMIT: usize = 1 << 20;
+
+/// Every route of the agent.
+pub fn router(state: AppState) -> Router {
+    Router::new()
+        .route("/health", get(system::health))
+        .route("/status", get(system::status))
+        .route("/info", get(system::info))
+        .route("/metrics", get(system::metrics))
+        .route("/admin/drain", post(system::drain))
+        .route("/databases", get(databases::list).post(databases::create))
+        .route("/databases/{id}", get(databases::get).delete(databases::delete))
+        .route("/databases/{id}/query", post(query::query))
+        .route("/databases/{id}/schema", get(schema::get).post(schema::post))
+        .route("/databases/{id}/metrics", get(databases::metrics))
+        .route("/databases/{id}/backup", post(backup::post))
+        .route("/databases/{id}/tables", get(tables::list).post(tables::create))
+        .route("/databases/{id}/tables/query", post(sql::query))
+        .route("/databases/{id}/tables/{table}", delete(tables::delete))
+        .route(
+            "/databases/{id}/tables/{table}/files/{file_id}",
+            put(upload::put).delete(tables::delete_file),
+        )
+        .route("/databases/{id}/tables/{table}/materialize", post(materialize::post))
+        .route("/tasks", get(tasks::list))
+        .route("/tasks/stats", get(tasks::stats))
+        .route("/tasks/{id}", delete(tasks::cancel))
+        .route("/tasks/{id}/status", get(tasks::status))
+        .route("/tasks/{id}/monitor", get(tasks::monitor))
+        .fallback(|| async { ApiError::new(StatusCode::NOT_FOUND, "Not Found") })
+        .method_not_allowed_fallback(|| async { ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed") })
+        .with_state(state)
+}

@@ -1,0 +1,258 @@
+//! `/databases`: create, list, look at, delete, and the figures of one database.
+
+use super::{
+    BODY_LIMIT, body,
+    error::ApiError,
+    headers,
+    validation::{ANY, Fields, IDENTIFIER, Text},
+};
+use crate::{
+    engines::{BaseSchema, DatabaseId, DatabaseInfo, DeleteScope, EngineError},
+    state::AppState,
+};
+use axum::{
+    extract::{Path, Request, State},
+    http::StatusCode,
+    response::Response,
+};
+use serde_json::{Value, json};
+use std::time::{Duration, Instant, SystemTime};
+
+/// Kinds of schema. `memory` and `empty` are for subgraphs and came later than the contract.
+const SCHEMA_TYPES: Text = Text {
+    one_of: Some(&["entity", "shared", "custom", "memory", "knowledge", "empty"]),
+    ..ANY
+};
+
+fn info_body(info: &DatabaseInfo, read_only: bool) -> Value {
+    json!({
+        "graph_id": info.id.as_str(),
+        "database_path": info.path,
+        "created_at": rfc3339(info.created_at),
+        "size_bytes": info.size_bytes,
+        "staging_bytes": info.staging_bytes,
+        "read_only": read_only,
+        "is_healthy": true,
+        "last_accessed": rfc3339(info.last_used),
+        "open": info.open,
+        "recovered": info.recovered,
+    })
+}
+
+fn rfc3339(time: Option<SystemTime>) -> Value {
+    match time.and_then(|time| jiff::Timestamp::try_from(time).ok()) {
+        Some(time) => json!(format!("{time:.3}")),
+        None => Value::Null,
+    }
+}
+
+/// Every database of the node, from the file system: a list does not open them.
+pub(super) async fn list(State(state): State<AppState>) -> Result<Response, ApiError> {
+    let read_only = state.is_replica();
+    let infos = state.databases();
+    let total: u64 = infos.iter().map(|info| info.size_bytes).sum();
+    let (current, max) = (state.counted_databases(), state.settings().databases_per_node as usize);
+    body::value(&json!({
+        "databases": infos.iter().map(|info| info_body(info, read_only)).collect::<Vec<_>>(),
+        "total_databases": infos.len(),
+        "total_size_bytes": total,
+        "node_capacity": {
+            "max_databases": max,
+            "current_databases": current,
+            "capacity_remaining": max.saturating_sub(current),
+            "utilization_percent": if max == 0 { 100.0 } else { (current as f64 / max as f64 * 1e4).round() / 100.0 },
+        },
+    }))
+}
+
+/// Makes a database with its schema, or nothing at all.
+pub(super) async fn create(State(state): State<AppState>, request: Request) -> Result<Response, ApiError> {
+    let started = Instant::now();
+    let (parts, body) = request.into_parts();
+    state.write_permit(&parts.headers).await?;
+    let mut fields = Fields::parse(&body::read(body, BODY_LIMIT).await?)?;
+    let graph_id = fields.required_text("graph_id", IDENTIFIER);
+    let schema_type = fields
+        .text("schema_type", SCHEMA_TYPES)
+        .unwrap_or_else(|| "entity".to_owned());
+    let repository = fields.text("repository_name", ANY);
+    let ddl = fields.text("custom_schema_ddl", ANY);
+    let is_subgraph = fields.flag("is_subgraph", false);
+    // Part of the contract, and decided by the control plane long before the request comes here.
+    fields.text("tenant_tier", ANY);
+    fields.finish()?;
+
+    let id = DatabaseId::parse(&graph_id)?;
+    if schema_type == "shared" && repository.is_none() {
+        return Err(ApiError::bad_request(
+            "repository_name is required for schema_type 'shared'",
+        ));
+    }
+    if state.engines.contains(&id) {
+        return Err(ApiError::new(
+            StatusCode::CONFLICT,
+            format!("Database {id} already exists"),
+        ));
+    }
+    let place = if is_subgraph {
+        None
+    } else {
+        Some(state.take_place(&id)?)
+    };
+    let base = match schema_type.as_str() {
+        "entity" | "shared" if !is_subgraph => Some(BaseSchema::Entity),
+        "memory" | "knowledge" => Some(BaseSchema::Memory),
+        _ => None,
+    };
+    let custom = ddl.filter(|ddl| !ddl.trim().is_empty()).map(BaseSchema::Custom);
+    let schema = match (base, custom) {
+        (Some(base), Some(custom)) => BaseSchema::Many(vec![base, custom]),
+        (Some(one), None) | (None, Some(one)) => one,
+        (None, None) => BaseSchema::Empty,
+    };
+    // The work goes on when the caller goes away, since half of it may be done.
+    let engines = state.engines.clone();
+    let work = tokio::spawn({
+        let id = id.clone();
+        async move {
+            let created = engines.create(&id, &schema).await;
+            drop(place);
+            created
+        }
+    });
+    let created = finished(work).await??;
+    let execution_time_ms = elapsed_ms(started);
+    tracing::info!(operation = "create_database", graph = %id, schema_type, duration_ms = execution_time_ms, "database created");
+    body::value(&json!({
+        "status": "success",
+        "graph_id": graph_id,
+        "database_path": created.path,
+        "schema_applied": created.statements > 0,
+        "execution_time_ms": execution_time_ms,
+    }))
+}
+
+/// Waits for work that goes on even if the caller goes away.
+async fn finished<T>(work: tokio::task::JoinHandle<T>) -> Result<T, ApiError> {
+    work.await.map_err(|error| {
+        ApiError::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            format!("the work ended without an answer: {error}"),
+        )
+    })
+}
+
+/// One database, from the file system.
+pub(super) async fn get(State(state): State<AppState>, Path(id): Path<String>) -> Result<Response, ApiError> {
+    let id = DatabaseId::parse(&id)?;
+    body::value(&info_body(&info(&state, &id)?, state.is_replica()))
+}
+
+/// Deletes a database with its staging; `?preserve_duckdb=true` keeps the staging, `?staging_only=true` deletes only that.
+pub(super) async fn delete(
+    State(state): State<AppState>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    state.write_permit(request.headers()).await?;
+    let id = DatabaseId::parse(&id)?;
+    let query = request.uri().query();
+    let scope = match (
+        headers::flag(query, "staging_only"),
+        headers::flag(query, "preserve_duckdb"),
+    ) {
+        (true, true) => {
+            return Err(ApiError::bad_request(
+                "staging_only and preserve_duckdb exclude each other",
+            ));
+        }
+        (true, false) => DeleteScope::StagingOnly,
+        (false, true) => DeleteScope::KeepStaging,
+        (false, false) => DeleteScope::Everything,
+    };
+    let engines = state.engines.clone();
+    let target = id.clone();
+    let work = tokio::spawn(async move { engines.delete(&target, scope).await });
+    let deleted = finished(work).await?.map_err(|error| not_found(&id, error))?;
+    if !deleted.existed {
+        return Err(missing(&id));
+    }
+    state.forget(&id);
+    tracing::info!(operation = "delete_database", graph = %id, files = deleted.removed.len(), "database deleted");
+    if !deleted.failed.is_empty() {
+        return Err(ApiError::with_detail(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            json!({
+                "error": format!("Database {id} was deleted, but some of its files could not be removed"),
+                "removed": deleted.removed, "failed": deleted.failed,
+            }),
+        ));
+    }
+    body::value(&json!({
+        "status": "success",
+        "message": format!("Database {id} deleted successfully"),
+        "existed": deleted.existed,
+        "removed": deleted.removed,
+        "failed": deleted.failed,
+    }))
+}
+
+/// Sizes and counts of one database; `?include_counts=false` spares the counting.
+pub(super) async fn metrics(
+    State(state): State<AppState>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let id = DatabaseId::parse(&id)?;
+    let info = info(&state, &id)?;
+    let wanted = headers::parameter(request.uri().query(), "include_counts").is_none_or(|value| value != "false");
+    let counts = if wanted {
+        let _place = state.admission.enter(id.as_str()).await?;
+        let database = state.engines.database(&id).await?;
+        Some(database.counts().await?)
+    } else {
+        None
+    };
+    body::value(&json!({
+        "graph_id": id.as_str(),
+        "database_name": id.as_str(),
+        "size_bytes": info.size_bytes,
+        "size_mb": (info.size_bytes as f64 / 1_048_576.0 * 100.0).round() / 100.0,
+        "staging_bytes": info.staging_bytes,
+        "node_count": counts.as_ref().map(|counts| counts.nodes),
+        "relationship_count": counts.as_ref().map(|counts| counts.relationships),
+        "tables": counts.map(|counts| counts.tables.into_iter().map(|(name, rows)| (name, json!(rows))).collect::<serde_json::Map<_, _>>()),
+        "last_modified": rfc3339(info.modified_at),
+        "query_count": info.queries,
+        "active_queries": info.active_queries,
+        "backend_type": "ladybug",
+        "instance_id": state.facts.node,
+        "node_type": if state.is_replica() { "shared_replica" } else { "writer" },
+    }))
+}
+
+/// What is known of a database; one that is still being made is not there yet.
+fn info(state: &AppState, id: &DatabaseId) -> Result<DatabaseInfo, ApiError> {
+    let info = state.engines.info(id).map_err(|error| not_found(id, error))?;
+    if info.path.is_file() {
+        Ok(info)
+    } else {
+        Err(missing(id))
+    }
+}
+
+pub(super) fn missing(id: &DatabaseId) -> ApiError {
+    ApiError::new(StatusCode::NOT_FOUND, format!("Database {id} not found"))
+}
+
+fn not_found(id: &DatabaseId, error: EngineError) -> ApiError {
+    match error {
+        EngineError::NotFound { .. } => missing(id),
+        other => other.into(),
+    }
+}
+
+/// Milliseconds since `started`, with two decimals.
+pub(super) fn elapsed_ms(started: Instant) -> f64 {
+    (Duration::as_secs_f64(&started.elapsed()) * 1e5).round() / 100.0
+}

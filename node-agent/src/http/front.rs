@@ -1,0 +1,239 @@
+//! What is the same for every request: its id, its key, its measure, its line in the log, and an answer even when a
+//! handler panics. One plain service around the router, so that the hot path passes no chain of layers.
+
+use super::{
+    auth::Denied,
+    error::{ApiError, Rejected},
+};
+use crate::{
+    metrics::{Operation, Reason, RequestLabels, status_class},
+    state::{AppState, REGISTRATION_PATIENCE},
+};
+use axum::{
+    Router,
+    body::Body,
+    http::{HeaderValue, Method, Request, Response, StatusCode},
+    response::IntoResponse,
+};
+use futures::FutureExt;
+use hyper::body::Incoming;
+use std::{net::IpAddr, panic::AssertUnwindSafe, time::Instant};
+use tower::Service;
+
+/// Paths that need no key.
+const OPEN: [&str; 4] = ["/health", "/status", "/info", "/metrics"];
+const REQUEST_ID: &str = "x-request-id";
+
+/// The agent as one service.
+#[derive(Clone, Debug)]
+pub struct Front {
+    router: Router,
+    state: AppState,
+}
+
+impl Front {
+    /// The router of this state, with everything around it.
+    pub fn new(state: AppState) -> Self {
+        Self {
+            router: super::router(state.clone()),
+            state,
+        }
+    }
+
+    /// Answers one request from `peer`.
+    pub async fn answer(&self, peer: IpAddr, request: Request<Incoming>) -> Response<Body> {
+        let started = Instant::now();
+        let operation = operation(request.method(), request.uri().path());
+        let id = request_id(&request).unwrap_or_else(|| {
+            // Hexadecimal digits are always a header value.
+            HeaderValue::from_str(&self.state.request_id()).unwrap_or(HeaderValue::from_static("0"))
+        });
+        // Only what is logged is kept, and for the usual request nothing is.
+        let logged = operation.is_logged() || tracing::enabled!(tracing::Level::DEBUG);
+        let path = logged.then(|| request.uri().path().to_owned());
+
+        let denied = if OPEN.contains(&request.uri().path()) {
+            None
+        } else {
+            self.check_key(&request, peer).await
+        };
+        let mut response = match denied {
+            Some(denied) => ApiError::from(denied).into_response(),
+            None => {
+                let mut router = self.router.clone();
+                let answer = AssertUnwindSafe(async move { router.call(request.map(Body::new)).await });
+                match answer.catch_unwind().await {
+                    Ok(Ok(response)) => response,
+                    Ok(Err(never)) => match never {},
+                    Err(_) => {
+                        tracing::error!(operation = operation.name, "a handler panicked");
+                        ApiError::new(
+                            StatusCode::INTERNAL_SERVER_ERROR,
+                            "Internal error; the node's log has the reason",
+                        )
+                        .into_response()
+                    }
+                }
+            }
+        };
+        let elapsed = started.elapsed();
+        let status = response.status();
+        let metrics = &self.state.metrics;
+        let labels = RequestLabels {
+            operation: operation.name,
+            code: status_class(status.as_u16()),
+        };
+        metrics.requests.get_or_create(&labels).inc();
+        if let Some(rejected) = response.extensions_mut().remove::<Rejected>() {
+            metrics.rejected.get_or_create(&Reason { reason: rejected.0 }).inc();
+        }
+        if denied.is_some_and(Denied::is_wrong_key) {
+            metrics.auth_failures.inc();
+        }
+        let labels = Operation {
+            operation: operation.name,
+        };
+        metrics
+            .request_duration
+            .get_or_create(&labels)
+            .observe(elapsed.as_secs_f64());
+        if let Some(path) = path {
+            log(
+                &operation,
+                &path,
+                status,
+                (elapsed.as_secs_f64() * 1e6).round() / 1e3,
+                &id,
+            );
+        } else if status.is_server_error() {
+            tracing::warn!(
+                operation = operation.name,
+                status = status.as_u16(),
+                duration_ms = elapsed.as_secs_f64() * 1e3,
+                request_id = id.to_str().unwrap_or_default(),
+                "request failed"
+            );
+        }
+        response.headers_mut().insert(REQUEST_ID, id);
+        response
+    }
+
+    async fn check_key(&self, request: &Request<Incoming>, peer: IpAddr) -> Option<Denied> {
+        let denied = self.state.auth.check(request.headers(), peer).err();
+        if denied != Some(Denied::NotReady) {
+            return denied;
+        }
+        self.state.standing.registered_within(REGISTRATION_PATIENCE).await;
+        self.state.auth.check(request.headers(), peer).err()
+    }
+}
+
+fn log(operation: &Route, path: &str, status: StatusCode, duration_ms: f64, id: &HeaderValue) {
+    let graph = path.strip_prefix("/databases/").and_then(|rest| rest.split('/').next());
+    let request_id = id.to_str().unwrap_or_default();
+    let (name, status) = (operation.name, status.as_u16());
+    if status >= 500 {
+        tracing::warn!(
+            operation = name,
+            graph,
+            status,
+            duration_ms,
+            request_id,
+            "request failed"
+        );
+    } else if operation.is_logged() {
+        tracing::info!(operation = name, graph, status, duration_ms, request_id, "request");
+    } else {
+        tracing::debug!(operation = name, graph, status, duration_ms, request_id, "request");
+    }
+}
+
+/// A request id of the caller's, if it is short and plain.
+fn request_id(request: &Request<Incoming>) -> Option<HeaderValue> {
+    let given = request.headers().get(REQUEST_ID)?;
+    let plain = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':' | b'/' | b'=' | b'+');
+    (!given.is_empty() && given.len() <= 128 && given.as_bytes().iter().all(plain)).then(|| given.clone())
+}
+
+/// A route as metrics and logs name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Route {
+    name: &'static str,
+    changes: bool,
+}
+
+impl Route {
+    /// Changes are logged; reads are counted.
+    fn is_logged(self) -> bool {
+        self.changes
+    }
+}
+
+fn operation(method: &Method, path: &str) -> Route {
+    let mut segments = path.trim_start_matches('/').split('/');
+    let first = segments.next().unwrap_or_default();
+    let rest: [Option<&str>; 5] = std::array::from_fn(|_| segments.next());
+    let get = method == Method::GET || method == Method::HEAD;
+    let read = |name| Route { name, changes: false };
+    let write = |name| Route { name, changes: true };
+    match (first, rest) {
+        ("health", _) => read("health"),
+        ("status", _) => read("status"),
+        ("info", _) => read("info"),
+        ("metrics", _) => read("metrics"),
+        ("admin", _) => write("drain"),
+        ("tasks", [Some("stats"), ..]) => read("task_stats"),
+        ("tasks", [_, Some("monitor"), ..]) => read("task_monitor"),
+        ("tasks", [_, Some("status"), ..]) => read("task_status"),
+        ("tasks", [Some(_), None, ..]) => write("task_cancel"),
+        ("tasks", _) => read("task_list"),
+        ("databases", [None, ..]) if get => read("database_list"),
+        ("databases", [None, ..]) => write("database_create"),
+        ("databases", [_, None, ..]) if get => read("database_get"),
+        ("databases", [_, None, ..]) => write("database_delete"),
+        ("databases", [_, Some("query"), None, ..]) => read("query"),
+        ("databases", [_, Some("schema"), None, ..]) if get => read("schema_get"),
+        ("databases", [_, Some("schema"), None, ..]) => write("schema_apply"),
+        ("databases", [_, Some("metrics"), None, ..]) => read("database_metrics"),
+        ("databases", [_, Some("backup"), None, ..]) => write("backup"),
+        ("databases", [_, Some("tables"), None, ..]) if get => read("table_list"),
+        ("databases", [_, Some("tables"), None, ..]) => write("table_create"),
+        ("databases", [_, Some("tables"), Some("query"), None, _]) => read("sql"),
+        ("databases", [_, Some("tables"), _, None, _]) => write("table_delete"),
+        ("databases", [_, Some("tables"), _, Some("materialize"), None]) => write("materialize"),
+        ("databases", [_, Some("tables"), _, Some("files"), _]) if method == Method::PUT => write("file_upload"),
+        ("databases", [_, Some("tables"), _, Some("files"), _]) => write("file_delete"),
+        _ => read("other"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes_have_names_of_a_bounded_number() {
+        for (method, path, name) in [
+            (Method::GET, "/health", "health"),
+            (Method::POST, "/databases", "database_create"),
+            (Method::GET, "/databases", "database_list"),
+            (Method::DELETE, "/databases/kg1", "database_delete"),
+            (Method::POST, "/databases/kg1/query", "query"),
+            (Method::POST, "/databases/kg1/tables/query", "sql"),
+            (Method::POST, "/databases/kg1/tables", "table_create"),
+            (Method::DELETE, "/databases/kg1/tables/T", "table_delete"),
+            (Method::POST, "/databases/kg1/tables/T/materialize", "materialize"),
+            (Method::PUT, "/databases/kg1/tables/T/files/f", "file_upload"),
+            (Method::DELETE, "/databases/kg1/tables/T/files/f", "file_delete"),
+            (Method::GET, "/tasks", "task_list"),
+            (Method::GET, "/tasks/stats", "task_stats"),
+            (Method::GET, "/tasks/x/monitor", "task_monitor"),
+            (Method::DELETE, "/tasks/x", "task_cancel"),
+            (Method::POST, "/admin/drain", "drain"),
+            (Method::GET, "/wp-admin.php", "other"),
+            (Method::GET, "/databases/a/b/c/d/e/f/g", "other"),
+        ] {
+            assert_eq!(operation(&method, path).name, name, "{method} {path}");
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! What callers say in headers and in the query string.
+
+use axum::http::{HeaderMap, header};
+
+/// How rows should be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    /// One JSON document.
+    Json,
+    /// A line of JSON per chunk.
+    NdJson,
+    /// Server-sent events.
+    Sse,
+}
+
+impl Format {
+    /// The format that the `Accept` header names; `streaming=true` turns JSON into NDJSON.
+    pub(super) fn negotiate(headers: &HeaderMap, query: Option<&str>) -> Self {
+        if accepts(headers, "text/event-stream") {
+            Self::Sse
+        } else if accepts(headers, "application/x-ndjson") || flag(query, "streaming") {
+            Self::NdJson
+        } else {
+            Self::Json
+        }
+    }
+}
+
+/// Whether the `Accept` header names this type itself, not a wildcard that covers it.
+pub(super) fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
+    headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|item| {
+            item.split(';')
+                .next()
+                .is_some_and(|name| name.trim().eq_ignore_ascii_case(media_type))
+        })
+}
+
+/// Whether `Prefer: respond-async` was sent (RFC 7240).
+pub(super) fn prefers_async(headers: &HeaderMap) -> bool {
+    headers
+        .get_all("prefer")
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|item| {
+            item.split(';')
+                .next()
+                .is_some_and(|name| name.trim().eq_ignore_ascii_case("respond-async"))
+        })
+}
+
+/// A parameter of the query string, decoded.
+pub(super) fn parameter(query: Option<&str>, name: &str) -> Option<String> {
+    let pairs = url::form_urlencoded::parse(query?.as_bytes());
+    pairs
+        .into_iter()
+        .find(|(key, _)| key == name)
+        .map(|(_, value)| value.into_owned())
+}
+
+/// A truth value of the query string; absent is false.
+pub(super) fn flag(query: Option<&str>, name: &str) -> bool {
+    // The usual request has no query string, and then nothing is parsed.
+    query.is_some()
+        && parameter(query, name).is_some_and(|value| matches!(value.as_str(), "true" | "True" | "1" | "on" | "yes"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use axum::http::HeaderValue;
+
+    fn accept(value: &str) -> HeaderMap {
+        HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_str(value).unwrap())])
+    }
+
+    #[test]
+    fn the_format_is_negotiated() {
+        assert_eq!(Format::negotiate(&HeaderMap::new(), None), Format::Json);
+        assert_eq!(Format::negotiate(&accept("*/*"), Some("streaming=false")), Format::Json);
+        assert_eq!(
+            Format::negotiate(&accept("application/json"), Some("streaming=true")),
+            Format::NdJson
+        );
+        assert_eq!(
+            Format::negotiate(&accept("application/x-ndjson;q=0.9, */*"), None),
+            Format::NdJson
+        );
+        assert_eq!(
+            Format::negotiate(&accept("text/event-stream"), Some("streaming=true")),
+            Format::Sse
+        );
+    }
+
+    #[test]
+    fn parameters_are_decoded() {
+        assert_eq!(parameter(Some("a=1&name=x%20y"), "name").as_deref(), Some("x y"));
+        assert_eq!(parameter(None, "name"), None);
+        let prefer = HeaderMap::from_iter([(
+            "prefer".parse().unwrap(),
+            HeaderValue::from_static("wait=5, respond-async"),
+        )]);
+        assert!(prefers_async(&prefer) && !prefers_async(&HeaderMap::new()));
+    }
+}

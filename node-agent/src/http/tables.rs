@@ -1,0 +1,406 @@
+//! Staging tables: made from files of the object store, listed, and deleted.
+
+use super::{
+    BODY_LIMIT, body,
+    databases::{elapsed_ms, missing},
+    error::ApiError,
+    headers,
+    tasks::{Finish, started_body, wait_for},
+    validation::{Fields, IDENTIFIER, Text},
+};
+use crate::{
+    engines::{DatabaseId, FileId, StageMode, StageOptions, StageReport, StagedFile, Staging, StagingKind, TableName},
+    objects::{Bounds, Credentials},
+    state::{AppState, WritePermit},
+    tasks::{TaskContext, TaskType},
+};
+use axum::{
+    extract::{Path, Request, State},
+    http::StatusCode,
+    response::Response,
+};
+use serde_json::{Map, Value, json};
+use std::{collections::HashMap, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+/// Every staging table; a graph without staging has none, and none is made by looking.
+pub(super) async fn list(State(state): State<AppState>, Path(id): Path<String>) -> Result<Response, ApiError> {
+    let id = DatabaseId::parse(&id)?;
+    if !state.engines.contains(&id) {
+        return Err(missing(&id));
+    }
+    if !state.engines.has_staging(&id) {
+        return Ok(body::json("[]"));
+    }
+    let _place = state.admission.enter(id.as_str()).await?;
+    let staging = state.engines.staging(&id).await?;
+    let tables: Vec<Value> = staging
+        .tables()
+        .await?
+        .into_iter()
+        .map(|table| {
+            json!({
+                "graph_id": id.as_str(),
+                "table_name": table.name,
+                "row_count": table.rows,
+                "size_bytes": 0,
+                "s3_location": Value::Null,
+                "kind": kind_word(table.kind),
+                "columns": table.columns.iter().map(|c| json!({"name": c.name, "type": c.type_name})).collect::<Vec<_>>(),
+                "files": table.files.iter().map(|(id, rows)| json!({"file_id": id, "row_count": rows})).collect::<Vec<_>>(),
+            })
+        })
+        .collect();
+    body::value(&tables)
+}
+
+pub(super) fn kind_word(kind: StagingKind) -> &'static str {
+    match kind {
+        StagingKind::Node => "node",
+        StagingKind::Relationship => "relationship",
+        StagingKind::Other => "other",
+    }
+}
+
+/// Makes (or replaces) a staging table from Parquet files. A task does it, so that a caller that goes away does not
+/// leave half of it; without `Prefer: respond-async` the answer waits for the task.
+pub(super) async fn create(
+    State(state): State<AppState>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let started = Instant::now();
+    let (parts, body) = request.into_parts();
+    let permit = state.write_permit(&parts.headers).await?;
+    let id = DatabaseId::parse(&id)?;
+    let wanted = Wanted::parse(&body::read(body, BODY_LIMIT).await?)?;
+    if wanted.graph_id.as_deref().is_some_and(|given| given != id.as_str()) {
+        return Err(ApiError::bad_request("graph_id: differs from the graph in the path"));
+    }
+    if !state.engines.contains(&id) {
+        return Err(missing(&id));
+    }
+    let table = wanted.table.clone();
+    state.admission.check_memory()?;
+
+    let (finish, finished) = Finish::<StageReport>::pair();
+    let starting = state.starting.lock().await;
+    let about = [("graph_id", id.as_str()), ("table_name", table.as_str())];
+    if let Some(running) = state.tasks.find_unfinished(TaskType::Staging, &about) {
+        return Err(already(&id, &table, &running));
+    }
+    let metadata = Map::from_iter([
+        ("graph_id".to_owned(), json!(id.as_str())),
+        ("table_name".to_owned(), json!(table.as_str())),
+        ("sources".to_owned(), json!(wanted.patterns)),
+    ]);
+    let name = format!("staging_{id}_{table}");
+    let work = {
+        let (state, id) = (state.clone(), id.clone());
+        move |context: TaskContext| async move {
+            finish.run(stage_sources(&state, &id, wanted, &permit, &context).await, |report| {
+                state.metrics.staged_rows.inc_by(report.rows);
+                json!({"row_count": report.total_rows, "kind": kind_word(report.kind)})
+            })
+        }
+    };
+    let task = state
+        .tasks
+        .start(TaskType::Staging, &name, metadata, Some(state.load_turn(&id)), work)
+        .await?;
+    drop(starting);
+    if headers::prefers_async(&parts.headers) {
+        return started_body(&task.id, &format!("Staging of table {table} started"));
+    }
+    let report = wait_for(&state, &task, finished).await?;
+    body::value(&json!({
+        "status": "success",
+        "graph_id": id.as_str(),
+        "table_name": table.as_str(),
+        "execution_time_ms": elapsed_ms(started),
+        "row_count": report.total_rows,
+        "kind": kind_word(report.kind),
+        "columns": report.columns.iter().map(|c| json!({"name": c.name, "type": c.type_name})).collect::<Vec<_>>(),
+        "files": report.files.iter().map(|(id, rows)| json!({"file_id": id.as_str(), "row_count": rows})).collect::<Vec<_>>(),
+    }))
+}
+
+pub(super) fn already(id: &DatabaseId, table: &TableName, task: &str) -> ApiError {
+    ApiError::with_detail(
+        StatusCode::CONFLICT,
+        json!({
+            "error": format!("Table {table} of {id} is being loaded already; follow task {task} instead of starting another"),
+            "task_id": task,
+            "monitor_url": format!("/tasks/{task}/monitor"),
+        }),
+    )
+}
+
+struct Wanted {
+    graph_id: Option<String>,
+    table: TableName,
+    patterns: Vec<String>,
+    file_ids: HashMap<String, FileId>,
+    credentials: Option<Credentials>,
+}
+
+impl Wanted {
+    fn parse(body: &[u8]) -> Result<Self, ApiError> {
+        let mut fields = Fields::parse(body)?;
+        let graph_id = fields.text("graph_id", IDENTIFIER);
+        let table = fields.required_text(
+            "table_name",
+            Text {
+                max: Some(128),
+                ..IDENTIFIER
+            },
+        );
+        let patterns = match fields.take("s3_pattern") {
+            Some(Value::String(one)) => vec![one],
+            Some(Value::Array(list)) if !list.is_empty() && list.iter().all(Value::is_string) => list
+                .iter()
+                .filter_map(|item| item.as_str().map(str::to_owned))
+                .collect(),
+            Some(other) => {
+                fields.wrong(
+                    "string_type",
+                    "s3_pattern",
+                    "Input should be an address or a list of addresses",
+                    &other,
+                );
+                Vec::new()
+            }
+            None => {
+                fields.missing("s3_pattern");
+                Vec::new()
+            }
+        };
+        let map = fields.object("file_id_map").unwrap_or_default();
+        if map.values().any(|value| !value.is_string()) {
+            fields.wrong(
+                "string_type",
+                "file_id_map",
+                "Every file id should be a valid string",
+                &Value::Null,
+            );
+        }
+        let credentials = fields.object("s3_credentials");
+        fields.finish()?;
+        let table = TableName::parse(&table)?;
+        let mut file_ids = HashMap::new();
+        for (uri, value) in map {
+            file_ids.insert(uri, FileId::parse(value.as_str().unwrap_or_default())?);
+        }
+        let credentials = credentials
+            .map(|object| serde_json::from_value::<Credentials>(Value::Object(object)))
+            .transpose()
+            // The text of serde's error names fields, never values of strings that have the right type.
+            .map_err(|_| {
+                ApiError::bad_request(
+                    "s3_credentials: expected aws_access_key_id, aws_secret_access_key, and optionally \
+                     aws_session_token, endpoint_url, region",
+                )
+            })?;
+        Ok(Self {
+            graph_id,
+            table,
+            patterns,
+            file_ids,
+            credentials,
+        })
+    }
+}
+
+async fn stage_sources(
+    state: &AppState,
+    id: &DatabaseId,
+    wanted: Wanted,
+    permit: &WritePermit,
+    context: &TaskContext,
+) -> Result<StageReport, ApiError> {
+    let settings = state.settings();
+    let bounds = Bounds {
+        files: settings.copy.file_limit(),
+        bytes: settings.copy.max_file_bytes(),
+    };
+    let work = async {
+        let files = state
+            .sources
+            .resolve(&wanted.patterns, wanted.credentials.as_ref(), bounds)
+            .await?;
+        let staging = state.engines.staging(id).await?;
+        let total: u64 = files.iter().map(|file| file.size).sum();
+        let mut fetched = 0;
+        let (mut incoming, mut staged) = (Vec::new(), Vec::new());
+        for file in &files {
+            let target = staging.incoming()?;
+            fetched += file.fetch(target.path(), bounds.bytes).await?;
+            // Fetching is half of the work as far as progress goes.
+            context.progress(fetched / 2, total);
+            let file_id = match wanted.file_ids.get(&file.uri) {
+                Some(known) => known.clone(),
+                None => default_file_id(&file.uri)?,
+            };
+            staged.push(StagedFile {
+                path: target.path().to_owned(),
+                file_id,
+            });
+            incoming.push(target);
+        }
+        stage(
+            &staging,
+            &wanted.table,
+            staged,
+            StageMode::ReplaceTable,
+            &settings,
+            permit,
+            context.cancelled(),
+        )
+        .await
+    };
+    let limited = async {
+        match settings.copy.timeout() {
+            None => work.await,
+            Some(limit) => tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
+                let message = format!("Loading took longer than {} s (copy.timeoutSeconds)", limit.as_secs());
+                Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, message))
+            }),
+        }
+    };
+    tokio::select! {
+        result = limited => result,
+        () = context.cancelled().cancelled() => Err(ApiError::bad_request("cancelled")),
+        () = permit.ends.cancelled() => Err(crate::registration::lease::Refusal::Fenced.into()),
+    }
+}
+
+/// Hands files to DuckDB, under the tier's time limit and for as long as the lease lasts.
+pub(super) async fn stage(
+    staging: &Staging,
+    table: &TableName,
+    files: Vec<StagedFile>,
+    mode: StageMode,
+    settings: &crate::config::Settings,
+    permit: &WritePermit,
+    cancel: &CancellationToken,
+) -> Result<StageReport, ApiError> {
+    let unlimited = std::time::Duration::from_secs(24 * 3600);
+    let cancel = cancel.child_token();
+    let options = StageOptions {
+        timeout: settings.copy.timeout().unwrap_or(unlimited),
+        cancel: cancel.clone(),
+    };
+    tokio::select! {
+        biased;
+        report = staging.stage(table, files, mode, options) => Ok(report?),
+        () = permit.ends.cancelled() => {
+            cancel.cancel();
+            Err(crate::registration::lease::Refusal::Fenced.into())
+        }
+    }
+}
+
+/// A file without an id of the caller's goes by its address.
+fn default_file_id(uri: &str) -> Result<FileId, ApiError> {
+    if uri.len() <= 200 {
+        return Ok(FileId::parse(uri)?);
+    }
+    use sha2::Digest;
+    Ok(FileId::parse(&hex::encode(sha2::Sha256::digest(uri)))?)
+}
+
+/// Deletes a staging table; one that is not there is deleted already.
+pub(super) async fn delete(
+    State(state): State<AppState>,
+    Path((id, table)): Path<(String, String)>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let _permit = state.write_permit(request.headers()).await?;
+    let (id, table) = (DatabaseId::parse(&id)?, TableName::parse(&table)?);
+    if !state.engines.contains(&id) {
+        return Err(missing(&id));
+    }
+    let existed = state.engines.has_staging(&id) && state.engines.staging(&id).await?.drop_table(&table).await?;
+    tracing::info!(operation = "delete_table", graph = %id, table = %table, existed, "staging table deleted");
+    body::value(&json!({
+        "status": "success",
+        "message": format!("Table {table} {}", if existed { "deleted successfully" } else { "did not exist" }),
+    }))
+}
+
+/// Deletes the rows that one file brought; none is a success too.
+pub(super) async fn delete_file(
+    State(state): State<AppState>,
+    Path((id, table, file_id)): Path<(String, String, String)>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let _permit = state.write_permit(request.headers()).await?;
+    let (id, table, file_id) = (
+        DatabaseId::parse(&id)?,
+        TableName::parse(&table)?,
+        FileId::parse(&file_id)?,
+    );
+    if !state.engines.contains(&id) {
+        return Err(missing(&id));
+    }
+    let deleted = if state.engines.has_staging(&id) {
+        state.engines.staging(&id).await?.remove_file(&table, &file_id).await?
+    } else {
+        0
+    };
+    tracing::info!(operation = "delete_file", graph = %id, table = %table, rows = deleted, "rows of a file deleted");
+    body::value(&json!({
+        "status": "success",
+        "rows_deleted": deleted,
+        "message": format!("Deleted {deleted} rows of file {file_id} from table {table}"),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_request_names_table_and_sources() {
+        let one =
+            Wanted::parse(br#"{"graph_id":"kg1","table_name":"Entity","s3_pattern":"s3://b/x/*.parquet"}"#).unwrap();
+        assert_eq!((one.table.as_str(), one.patterns.len()), ("Entity", 1));
+        let many = Wanted::parse(
+            br#"{"table_name":"E","s3_pattern":["s3://b/1","s3://b/2"],"file_id_map":{"s3://b/1":"f1"},
+                "s3_credentials":{"aws_access_key_id":"a","aws_secret_access_key":"s"}}"#,
+        )
+        .unwrap();
+        assert_eq!((many.patterns.len(), many.file_ids["s3://b/1"].as_str()), (2, "f1"));
+        assert!(many.credentials.is_some());
+        for (body, status) in [
+            (r#"{"table_name":"E"}"#, 422),
+            (r#"{"table_name":"E","s3_pattern":[]}"#, 422),
+            (r#"{"table_name":"E","s3_pattern":[1]}"#, 422),
+            (r#"{"table_name":"E x","s3_pattern":"s3://b/1"}"#, 422),
+            (r#"{"table_name":"E","s3_pattern":"s3://b/1","surplus":1}"#, 422),
+            (
+                r#"{"table_name":"E","s3_pattern":"s3://b/1","s3_credentials":{"password":"x"}}"#,
+                400,
+            ),
+        ] {
+            assert_eq!(
+                Wanted::parse(body.as_bytes()).err().unwrap().status.as_u16(),
+                status,
+                "{body}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_address_has_a_file_id() {
+        assert_eq!(default_file_id("s3://b/1").unwrap().as_str(), "s3://b/1");
+        assert_eq!(
+            default_file_id(&format!("s3://b/{}", "x".repeat(900)))
+                .unwrap()
+                .as_str()
+                .len(),
+            64
+        );
+    }
+}

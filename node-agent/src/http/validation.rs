@@ -1,0 +1,384 @@
+//! Bodies read field by field, with every mistake collected into the 422 list that clients of the contract expect:
+//! `{"detail":[{"type","loc","msg","input",…}]}`.
+
+use super::error::ApiError;
+use axum::http::StatusCode;
+use serde_json::{Map, Value, json};
+
+/// Fields whose value is never repeated in an answer.
+const PRIVATE: [&str; 2] = ["s3_credentials", "parameters"];
+
+/// What a text must look like.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Text {
+    /// Most characters.
+    pub max: Option<usize>,
+    /// Only ASCII letters, digits, `_` and `-`.
+    pub identifier: bool,
+    /// The words that are allowed.
+    pub one_of: Option<&'static [&'static str]>,
+}
+
+/// An id or a name as the contract has it.
+pub(super) const IDENTIFIER: Text = Text {
+    max: Some(64),
+    identifier: true,
+    one_of: None,
+};
+/// Any text.
+pub(super) const ANY: Text = Text {
+    max: None,
+    identifier: false,
+    one_of: None,
+};
+
+const PATTERN: &str = "^[a-zA-Z0-9_-]+$";
+
+/// The fields of one body.
+#[derive(Debug)]
+pub(super) struct Fields {
+    object: Map<String, Value>,
+    known: Vec<&'static str>,
+    errors: Vec<Value>,
+}
+
+impl Fields {
+    /// Parses a body that must be a JSON object.
+    ///
+    /// # Errors
+    /// 422 when it is not JSON, or not an object.
+    pub(super) fn parse(body: &[u8]) -> Result<Self, ApiError> {
+        if body.is_empty() {
+            return Err(unprocessable(vec![error(
+                "missing",
+                &[],
+                "Field required",
+                Value::Null,
+            )]));
+        }
+        match serde_json::from_slice(body) {
+            Ok(Value::Object(object)) => Ok(Self {
+                object,
+                known: Vec::new(),
+                errors: Vec::new(),
+            }),
+            Ok(other) => Err(unprocessable(vec![error(
+                "model_attributes_type",
+                &[],
+                "Input should be a valid dictionary or object to extract fields from",
+                shorten(&other),
+            )])),
+            Err(problem) => {
+                let mut entry = error("json_invalid", &[], "JSON decode error", json!({}));
+                entry["ctx"] = json!({"error": problem.to_string()});
+                Err(unprocessable(vec![entry]))
+            }
+        }
+    }
+
+    /// An empty body is an empty object: for requests in which everything has a default.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse).
+    pub(super) fn parse_or_empty(body: &[u8]) -> Result<Self, ApiError> {
+        if body.is_empty() {
+            Self::parse(b"{}")
+        } else {
+            Self::parse(body)
+        }
+    }
+
+    /// A text that must be there.
+    pub(super) fn required_text(&mut self, name: &'static str, rule: Text) -> String {
+        match self.take(name) {
+            None => {
+                self.missing(name);
+                String::new()
+            }
+            Some(value) => self.check_text(name, value, rule).unwrap_or_default(),
+        }
+    }
+
+    /// A text that may be absent or null.
+    pub(super) fn text(&mut self, name: &'static str, rule: Text) -> Option<String> {
+        let value = self.take(name)?;
+        if value.is_null() {
+            None
+        } else {
+            self.check_text(name, value, rule)
+        }
+    }
+
+    /// A truth value with its default.
+    pub(super) fn flag(&mut self, name: &'static str, default: bool) -> bool {
+        match self.take(name) {
+            None => default,
+            Some(Value::Bool(value)) => value,
+            Some(other) => {
+                self.wrong("bool_type", name, "Input should be a valid boolean", &other);
+                default
+            }
+        }
+    }
+
+    /// A list of texts that may be absent or null.
+    pub(super) fn texts(&mut self, name: &'static str) -> Option<Vec<String>> {
+        match self.take(name)? {
+            Value::Null => None,
+            Value::Array(items) => {
+                let count = items.len();
+                let texts: Vec<String> = items
+                    .into_iter()
+                    .filter_map(|item| {
+                        if let Value::String(text) = item {
+                            Some(text)
+                        } else {
+                            None
+                        }
+                    })
+                    .collect();
+                if texts.len() != count {
+                    self.wrong("string_type", name, "Every item should be a valid string", &Value::Null);
+                }
+                Some(texts)
+            }
+            other => {
+                self.wrong("list_type", name, "Input should be a valid list", &other);
+                None
+            }
+        }
+    }
+
+    /// A list of any values that may be absent or null.
+    pub(super) fn list(&mut self, name: &'static str) -> Option<Vec<Value>> {
+        match self.take(name)? {
+            Value::Null => None,
+            Value::Array(items) => Some(items),
+            other => {
+                self.wrong("list_type", name, "Input should be a valid list", &other);
+                None
+            }
+        }
+    }
+
+    /// An object that may be absent or null.
+    pub(super) fn object(&mut self, name: &'static str) -> Option<Map<String, Value>> {
+        match self.take(name)? {
+            Value::Null => None,
+            Value::Object(object) => Some(object),
+            other => {
+                self.wrong("dict_type", name, "Input should be a valid dictionary", &other);
+                None
+            }
+        }
+    }
+
+    /// A value as it stands, for fields of more than one shape.
+    pub(super) fn take(&mut self, name: &'static str) -> Option<Value> {
+        self.known.push(name);
+        self.object.get(name).cloned()
+    }
+
+    /// Records that a field is missing.
+    pub(super) fn missing(&mut self, name: &'static str) {
+        let entry = error("missing", &[name], "Field required", self.shown());
+        self.errors.push(entry);
+    }
+
+    /// Records that a field is wrong.
+    pub(super) fn wrong(&mut self, kind: &str, name: &'static str, message: &str, input: &Value) {
+        self.errors.push(error(
+            kind,
+            &[name],
+            message,
+            if PRIVATE.contains(&name) {
+                Value::Null
+            } else {
+                shorten(input)
+            },
+        ));
+    }
+
+    /// Ends the reading; fields that nobody asked for are mistakes.
+    ///
+    /// # Errors
+    /// 422 with every mistake.
+    pub(super) fn finish(mut self) -> Result<(), ApiError> {
+        let unknown: Vec<String> = self
+            .object
+            .keys()
+            .filter(|key| !self.known.contains(&key.as_str()))
+            .cloned()
+            .collect();
+        for name in unknown {
+            let input = shorten(&self.object[&name]);
+            self.errors.push(error(
+                "extra_forbidden",
+                &[&name],
+                "Extra inputs are not permitted",
+                input,
+            ));
+        }
+        if self.errors.is_empty() {
+            Ok(())
+        } else {
+            Err(unprocessable(self.errors))
+        }
+    }
+
+    fn check_text(&mut self, name: &'static str, value: Value, rule: Text) -> Option<String> {
+        let Value::String(text) = value else {
+            self.wrong("string_type", name, "Input should be a valid string", &value);
+            return None;
+        };
+        if let Some(max) = rule.max
+            && text.len() > max
+            && text.chars().count() > max
+        {
+            self.errors.push(too_long(name, max, &text));
+            return None;
+        }
+        if rule.identifier
+            && (text.is_empty()
+                || !text
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-')))
+        {
+            let message = format!("String should match pattern '{PATTERN}'");
+            let mut entry = error(
+                "string_pattern_mismatch",
+                &[name],
+                &message,
+                shorten(&Value::String(text)),
+            );
+            entry["ctx"] = json!({"pattern": PATTERN});
+            self.errors.push(entry);
+            return None;
+        }
+        if let Some(words) = rule.one_of
+            && !words.contains(&text.as_str())
+        {
+            let expected = words
+                .iter()
+                .map(|word| format!("'{word}'"))
+                .collect::<Vec<_>>()
+                .join(", ");
+            let mut entry = error(
+                "enum",
+                &[name],
+                &format!("Input should be one of {expected}"),
+                shorten(&Value::String(text)),
+            );
+            entry["ctx"] = json!({"expected": expected});
+            self.errors.push(entry);
+            return None;
+        }
+        Some(text)
+    }
+
+    fn shown(&self) -> Value {
+        let fields = self.object.iter().filter(|(name, _)| !PRIVATE.contains(&name.as_str()));
+        Value::Object(fields.map(|(name, value)| (name.clone(), shorten(value))).collect())
+    }
+}
+
+/// The entry for a text that is too long.
+pub(super) fn too_long(name: &str, max: usize, text: &str) -> Value {
+    let message = format!("String should have at most {max} characters");
+    let mut entry = error(
+        "string_too_long",
+        &[name],
+        &message,
+        shorten(&Value::String(text.to_owned())),
+    );
+    entry["ctx"] = json!({"max_length": max});
+    entry
+}
+
+/// 422 with a list of mistakes.
+pub(super) fn unprocessable(errors: Vec<Value>) -> ApiError {
+    ApiError::with_detail(StatusCode::UNPROCESSABLE_ENTITY, Value::Array(errors))
+}
+
+fn error(kind: &str, path: &[&str], message: &str, input: Value) -> Value {
+    let loc: Vec<&str> = std::iter::once("body").chain(path.iter().copied()).collect();
+    json!({"type": kind, "loc": loc, "msg": message, "input": input})
+}
+
+/// The input as it is repeated in an answer: enough to recognise it.
+fn shorten(value: &Value) -> Value {
+    match value {
+        Value::String(text) if text.len() > 200 => Value::String(text.chars().take(200).chain("…".chars()).collect()),
+        Value::Array(items) if items.len() > 20 => Value::String(format!("a list of {} items", items.len())),
+        Value::Object(object) if object.len() > 20 => Value::String(format!("an object of {} fields", object.len())),
+        other => other.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn kinds(error: &ApiError) -> Vec<(String, Value)> {
+        let list = error.detail.as_array().unwrap();
+        list.iter()
+            .map(|e| (e["type"].as_str().unwrap().to_owned(), e["loc"].clone()))
+            .collect()
+    }
+
+    #[test]
+    fn every_mistake_is_listed() {
+        let body = br#"{"graph_id":"a b","long":"xxxx","flag":"yes","kind":"other","surplus":1}"#;
+        let mut fields = Fields::parse(body).unwrap();
+        fields.required_text("graph_id", IDENTIFIER);
+        fields.required_text("absent", ANY);
+        fields.text("long", Text { max: Some(3), ..ANY });
+        fields.flag("flag", true);
+        fields.text(
+            "kind",
+            Text {
+                one_of: Some(&["entity", "shared"]),
+                ..ANY
+            },
+        );
+        let refused = fields.finish().unwrap_err();
+        assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY);
+        let expected = [
+            ("string_pattern_mismatch", "graph_id"),
+            ("missing", "absent"),
+            ("string_too_long", "long"),
+            ("bool_type", "flag"),
+            ("enum", "kind"),
+            ("extra_forbidden", "surplus"),
+        ];
+        let expected: Vec<_> = expected
+            .iter()
+            .map(|(kind, name)| ((*kind).to_owned(), json!(["body", name])))
+            .collect();
+        assert_eq!(kinds(&refused), expected);
+    }
+
+    #[test]
+    fn what_is_not_an_object_is_refused() {
+        for (body, kind) in [
+            (&b"{"[..], "json_invalid"),
+            (b"[1]", "model_attributes_type"),
+            (b"", "missing"),
+        ] {
+            assert_eq!(kinds(&Fields::parse(body).unwrap_err())[0].0, kind);
+        }
+        assert!(Fields::parse_or_empty(b"").unwrap().finish().is_ok());
+    }
+
+    #[test]
+    fn secrets_are_not_repeated() {
+        let body = br#"{"s3_credentials":{"aws_secret_access_key":"hush"},"parameters":{"p":"hush"}}"#;
+        let mut fields = Fields::parse(body).unwrap();
+        fields.required_text("table_name", IDENTIFIER);
+        fields.object("s3_credentials");
+        fields.list("parameters");
+        let refused = fields.finish().unwrap_err();
+        assert!(!refused.detail.to_string().contains("hush"), "{:?}", refused.detail);
+    }
+}

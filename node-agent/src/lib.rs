@@ -1,0 +1,23 @@
+//! The node agent: one process that hosts every graph database of a node and serves them over HTTP.
+//!
+//! - [`engines`] runs LadybugDB and DuckDB on threads of their own;
+//! - [`http`] is the contract: routes, authentication, limits, streams;
+//! - [`tasks`] keeps what takes longer than a request, on disk;
+//! - [`registration`] decides whether this agent may write;
+//! - [`admission`] decides whether there is room for one more request;
+//! - [`backup`] and [`objects`] move data from and to object storage;
+//! - [`metrics`] counts, and documents every series.
+
+pub mod admission;
+pub mod args;
+pub mod backup;
+pub mod config;
+pub mod disk;
+pub mod engines;
+pub mod http;
+pub mod metrics;
+pub mod objects;
+pub mod registration;
+pub mod run;
+pub mod state;
+pub mod tasks;

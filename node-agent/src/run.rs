@@ -1,0 +1,273 @@
+//! The life of the process: open, listen, register, serve, drain.
+
+use crate::{
+    admission::{Admission, Memory},
+    args::{Args, Role},
+    config::{ConfigError, NodeConfig},
+    engines::{EngineError, Engines, EnginesConfig, LADYBUG_VERSION, duckdb_version, ladybug_storage_version},
+    http::{Auth, Front, server},
+    objects::{BackupStore, SourceError, Sources, StoreError},
+    registration::{
+        Follower, Standing, SystemClock,
+        client::{CallError, ControlPlane, EngineVersions},
+        files::{FileError, VolumeFiles},
+        follow,
+        lease::Machine,
+    },
+    state::{AppState, NodeFacts, PATIENCE, Parts, engine_limits},
+    tasks::{TaskError, TaskStore},
+};
+use std::{
+    io,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
+use tokio_util::sync::CancellationToken;
+
+/// Why the agent cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration file is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A file of the volume is wrong.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The engines do not start.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The tasks cannot be read.
+    #[error(transparent)]
+    Task(#[from] TaskError),
+    /// The object store is wrong.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The import directory is wrong.
+    #[error("--import-dir: {0}")]
+    Import(#[from] SourceError),
+    /// No client for the control plane.
+    #[error(transparent)]
+    Client(#[from] CallError),
+    /// The address is taken, or not this machine's.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The data directory cannot be made.
+    #[error("data directory {path}: {source}")]
+    DataDir {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Signals cannot be received.
+    #[error("cannot receive signals: {0}")]
+    Signal(io::Error),
+    /// An open agent on an open address.
+    #[error("refusing to listen on {0} without a key: set GRAPH_API_KEY, or listen on 127.0.0.1")]
+    NoKey(std::net::IpAddr),
+}
+
+/// Runs the agent until SIGTERM or SIGINT. `key` is the value of `GRAPH_API_KEY`.
+///
+/// # Errors
+/// When it cannot start; a started agent ends without an error.
+pub async fn run(args: Args, key: Option<String>) -> Result<(), StartError> {
+    let started = Instant::now();
+    let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Signal)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signal)?;
+    let key = key.filter(|key| !key.is_empty());
+    if args.config.is_none() && key.is_none() {
+        if !args.host.is_loopback() {
+            return Err(StartError::NoKey(args.host));
+        }
+        tracing::warn!(
+            operation = "start",
+            "GRAPH_API_KEY is not set: everybody on this machine may call this agent"
+        );
+    }
+    // Object stores and control planes may be reached over https; a second installation in one process does no harm.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+
+    let stop = CancellationToken::new();
+    let state = open(&args, key.as_deref(), started, &stop).await?;
+    let address = SocketAddr::new(args.host, args.port);
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|source| StartError::Listen { address, source })?;
+    let bound = listener
+        .local_addr()
+        .map_err(|source| StartError::Listen { address, source })?;
+    let reachable = args.advertise.clone().unwrap_or_else(|| format!("http://{bound}"));
+    let files = VolumeFiles::new(&args.data_dir);
+    files.write_address(&reachable)?;
+    let _ = state.facts.address.set(reachable.clone());
+    tracing::info!(
+        operation = "start",
+        address = reachable,
+        node = state.facts.node,
+        databases = state.engines.list().len(),
+        duration_ms = started.elapsed().as_millis() as u64,
+        "listening"
+    );
+
+    let background = CancellationToken::new();
+    tokio::spawn(state.standing.clone().watch(background.clone()));
+    if let Some(config) = args.config.clone() {
+        let follower = Follower {
+            config,
+            files,
+            standing: state.standing.clone(),
+            host: Arc::new(state.clone()),
+            control_plane: ControlPlane::new(Duration::from_secs(5))?,
+        };
+        tokio::spawn(follow(follower, background.clone()));
+    }
+    let patience = Duration::from_secs(args.drain_seconds);
+    let serving = tokio::spawn(server::serve(
+        listener,
+        Front::new(state.clone()),
+        stop.clone(),
+        patience,
+    ));
+
+    tokio::select! {
+        _ = terminate.recv() => tracing::info!(operation = "shutdown", signal = "SIGTERM", "draining"),
+        _ = interrupt.recv() => tracing::info!(operation = "shutdown", signal = "SIGINT", "draining"),
+    }
+    // Writes that run keep their lease while they finish: renewing goes on until the end.
+    state.standing.drain();
+    stop.cancel();
+    let (_, served) = tokio::join!(state.tasks.shutdown(patience), serving);
+    if let Err(error) = served {
+        tracing::error!(operation = "shutdown", %error, "the server ended badly");
+    }
+    let failed = checkpoint_all(&state, Duration::from_secs(30)).await;
+    state.engines.shutdown().await;
+    background.cancel();
+    tracing::info!(operation = "shutdown", not_checkpointed = failed.len(), "stopped");
+    Ok(())
+}
+
+async fn open(
+    args: &Args,
+    key: Option<&str>,
+    started: Instant,
+    stop: &CancellationToken,
+) -> Result<AppState, StartError> {
+    make_private(&args.data_dir)?;
+    let data_dir = args.data_dir.canonicalize().map_err(|source| StartError::DataDir {
+        path: args.data_dir.clone(),
+        source,
+    })?;
+    let files = VolumeFiles::new(&data_dir);
+    let config = args.config.as_deref().map(NodeConfig::read).transpose()?;
+    let (standing, auth, node) = match &config {
+        None => (Machine::standalone(), Auth::standalone(key), "standalone".to_owned()),
+        Some(config) => {
+            let identity = files.identity(&config.node);
+            let auth = Auth::issued(identity.as_ref().map(|identity| identity.api_key.as_str()));
+            (Machine::registering(files.epoch()?), auth, config.node.clone())
+        }
+    };
+    // Copies of backups that a crash left behind.
+    let scratch = data_dir.join("tmp");
+    if let Err(error) = std::fs::remove_dir_all(&scratch)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        return Err(StartError::DataDir {
+            path: scratch,
+            source: error,
+        });
+    }
+    let settings = args.settings();
+    let url = config
+        .as_ref()
+        .and_then(|config| config.object_store.clone())
+        .or_else(|| args.object_store.clone());
+    let backup_store = url.as_deref().map(BackupStore::open).transpose()?;
+    let sources = Sources::new(args.import_dir.as_deref())?;
+    let tasks = TaskStore::open(&data_dir.join("tasks"))?;
+    let engines = Engines::start(EnginesConfig {
+        data_dir: data_dir.clone(),
+        read_only: args.role == Role::Replica,
+        limits: engine_limits(&settings),
+    })
+    .await?;
+    let facts = NodeFacts {
+        node,
+        data_dir,
+        started,
+        address: OnceLock::new(),
+        engines: EngineVersions {
+            ladybug: LADYBUG_VERSION.to_owned(),
+            ladybug_storage: ladybug_storage_version().to_string(),
+            duckdb: duckdb_version(),
+        },
+        row_limit: args.row_limit.max(1),
+    };
+    let admission = Admission::new(
+        settings.engine.connections_per_database,
+        PATIENCE,
+        args.min_available_mib << 20,
+        Memory::sampled(stop.clone()),
+    );
+    let standing = Standing::new(standing, SystemClock);
+    Ok(AppState::new(Parts {
+        engines,
+        standing,
+        tasks,
+        auth,
+        admission,
+        sources,
+        facts,
+        backup_store,
+        settings,
+        stop: stop.clone(),
+    }))
+}
+
+fn make_private(dir: &std::path::Path) -> Result<(), StartError> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(|source| StartError::DataDir {
+            path: dir.to_owned(),
+            source,
+        })
+}
+
+/// Checkpoints every open database, so that its data file is whole; names those that could not be.
+pub async fn checkpoint_all(state: &AppState, timeout: Duration) -> Vec<String> {
+    if state.engines.is_read_only() {
+        return Vec::new();
+    }
+    let mut failed = Vec::new();
+    for id in state.engines.list() {
+        // A closed database was checkpointed when it was closed.
+        if !state.engines.info(&id).is_ok_and(|info| info.open) {
+            continue;
+        }
+        let result = match state.engines.database(&id).await {
+            Ok(database) => database.checkpoint(timeout).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = result {
+            tracing::warn!(operation = "checkpoint", graph = %id, %error, "database not checkpointed; its log keeps what it has");
+            failed.push(id.to_string());
+        }
+    }
+    failed
+}

@@ -1,0 +1,456 @@
+//! What every request needs: the engines, the agent's standing, tasks, limits and figures.
+
+use crate::{
+    admission::{Admission, sample},
+    config::{NodeConfig, Settings},
+    disk::disk,
+    engines::{DatabaseId, DatabaseInfo, EngineLimits, Engines},
+    http::{ApiError, Auth},
+    metrics::Metrics,
+    objects::{BackupStore, Sources},
+    registration::{
+        Host, Standing,
+        client::{Capacity, DatabaseSize, EngineVersions, LeaseRequest, RegisterRequest},
+        lease::{Refusal, State},
+    },
+    tasks::TaskStore,
+};
+use axum::http::{HeaderMap, StatusCode};
+use parking_lot::{Mutex, RwLock};
+use std::{
+    collections::{HashMap, HashSet},
+    path::PathBuf,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+/// Facts of this process that do not change.
+#[derive(Debug)]
+pub struct NodeFacts {
+    /// `GraphNode`'s name, or `standalone`.
+    pub node: String,
+    /// The volume.
+    pub data_dir: PathBuf,
+    /// When the process began.
+    pub started: Instant,
+    /// Where it can be reached; known once it listens.
+    pub address: OnceLock<String>,
+    /// Versions of the engines.
+    pub engines: EngineVersions,
+    /// Most rows of a JSON answer.
+    pub row_limit: usize,
+}
+
+/// Everything that handlers share.
+pub struct Shared {
+    /// LadybugDB and DuckDB.
+    pub engines: Engines,
+    /// Whether this agent may write.
+    pub standing: Standing,
+    /// Work that outlives its request.
+    pub tasks: TaskStore,
+    /// Counts.
+    pub metrics: Metrics,
+    /// Who may call.
+    pub auth: Auth,
+    /// Room for one more request.
+    pub admission: Admission,
+    /// Where files of staging tables may come from.
+    pub sources: Sources,
+    /// Facts of this process.
+    pub facts: NodeFacts,
+    /// Where backups go.
+    pub backup_store: RwLock<Option<BackupStore>>,
+    /// One backup at a time: each holds a copy of a database on the volume.
+    pub backup_turn: Arc<Semaphore>,
+    /// Cancelled when the process is about to end.
+    pub stop: CancellationToken,
+    /// Held while a task is looked for and, if there is none, started: two requests must not both find none.
+    pub starting: tokio::sync::Mutex<()>,
+    settings: RwLock<Arc<Settings>>,
+    creating: Mutex<HashSet<DatabaseId>>,
+    load_turns: Mutex<HashMap<DatabaseId, (usize, Arc<Semaphore>)>>,
+    replica: AtomicBool,
+    read_only: bool,
+    next_request: AtomicU64,
+    request_prefix: u32,
+}
+
+/// The parts from which the state is made.
+pub struct Parts {
+    /// LadybugDB and DuckDB.
+    pub engines: Engines,
+    /// Whether this agent may write.
+    pub standing: Standing,
+    /// Work that outlives its request.
+    pub tasks: TaskStore,
+    /// Who may call.
+    pub auth: Auth,
+    /// Room for one more request.
+    pub admission: Admission,
+    /// Where files of staging tables may come from.
+    pub sources: Sources,
+    /// Facts of this process.
+    pub facts: NodeFacts,
+    /// Where backups go.
+    pub backup_store: Option<BackupStore>,
+    /// Figures of the tier.
+    pub settings: Settings,
+    /// Cancelled when the process is about to end.
+    pub stop: CancellationToken,
+}
+
+/// The shared state; cheap to clone.
+#[derive(Clone)]
+pub struct AppState(Arc<Shared>);
+
+impl std::ops::Deref for AppState {
+    type Target = Shared;
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for AppState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AppState")
+            .field("facts", &self.facts)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The right to change something, for as long as the agent holds its lease.
+#[derive(Clone, Debug)]
+pub struct WritePermit {
+    /// Cancelled when the right ends.
+    pub ends: CancellationToken,
+}
+
+impl AppState {
+    /// Puts the parts together.
+    pub fn new(parts: Parts) -> Self {
+        let read_only = parts.engines.is_read_only();
+        let metrics = Metrics::new(&parts.facts.engines.ladybug, &parts.facts.engines.duckdb);
+        Self(Arc::new(Shared {
+            engines: parts.engines,
+            standing: parts.standing,
+            tasks: parts.tasks,
+            metrics,
+            auth: parts.auth,
+            admission: parts.admission,
+            sources: parts.sources,
+            facts: parts.facts,
+            backup_store: RwLock::new(parts.backup_store),
+            backup_turn: Arc::new(Semaphore::new(1)),
+            stop: parts.stop,
+            starting: tokio::sync::Mutex::default(),
+            settings: RwLock::new(Arc::new(parts.settings)),
+            creating: Mutex::default(),
+            load_turns: Mutex::default(),
+            replica: AtomicBool::new(read_only),
+            read_only,
+            next_request: AtomicU64::new(0),
+            request_prefix: rand::random(),
+        }))
+    }
+
+    /// The figures that hold now.
+    pub fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings.read())
+    }
+
+    /// Whether this node only reads.
+    pub fn is_replica(&self) -> bool {
+        self.replica.load(Ordering::Relaxed)
+    }
+
+    /// The turn of a graph's loads: `copy.concurrent` at a time.
+    pub fn load_turn(&self, id: &DatabaseId) -> Arc<Semaphore> {
+        let limit = self.settings().copy.concurrent_loads();
+        let mut turns = self.load_turns.lock();
+        match turns.get(id) {
+            Some((current, turn)) if *current == limit => Arc::clone(turn),
+            _ => {
+                let turn = Arc::new(Semaphore::new(limit));
+                turns.insert(id.clone(), (limit, Arc::clone(&turn)));
+                turn
+            }
+        }
+    }
+
+    /// Forgets a database that was deleted.
+    pub fn forget(&self, id: &DatabaseId) {
+        self.admission.forget(id.as_str());
+        self.load_turns.lock().remove(id);
+    }
+
+    /// A fresh id for a request that brought none.
+    pub fn request_id(&self) -> String {
+        format!(
+            "{:08x}{:08x}",
+            self.request_prefix,
+            self.next_request.fetch_add(1, Ordering::Relaxed)
+        )
+    }
+
+    /// The right to change something, for this request. A request that comes before the registration waits for it.
+    ///
+    /// # Errors
+    /// 403 on a node that only reads, 409 when the caller means another epoch, 503 without a lease.
+    pub async fn write_permit(&self, headers: &HeaderMap) -> Result<WritePermit, ApiError> {
+        if matches!(self.standing.permit(), Err(Refusal::Registering)) && !self.is_replica() {
+            self.standing.registered_within(REGISTRATION_PATIENCE).await;
+        }
+        self.write_permit_now(headers)
+    }
+
+    /// The same without waiting, for requests that may well not need it.
+    ///
+    /// # Errors
+    /// As [`write_permit`](Self::write_permit).
+    pub fn write_permit_now(&self, headers: &HeaderMap) -> Result<WritePermit, ApiError> {
+        if self.is_replica() {
+            return Err(ApiError::new(
+                StatusCode::FORBIDDEN,
+                "This node only reads; send changes to the graph's writer",
+            ));
+        }
+        self.check_epoch(headers)?;
+        match self.standing.permit() {
+            Ok(ends) => Ok(WritePermit { ends }),
+            Err(refusal) => Err(refusal.into()),
+        }
+    }
+
+    fn check_epoch(&self, headers: &HeaderMap) -> Result<(), ApiError> {
+        let Some(given) = headers.get("x-graphplane-epoch") else {
+            return Ok(());
+        };
+        let held = match self.standing.state() {
+            State::Active { epoch, .. } | State::Fenced { epoch } | State::Draining { epoch, .. } => epoch,
+            // Alone there is nobody to disagree with; before registration the lease refuses anyway.
+            State::Standalone | State::Registering => return Ok(()),
+        };
+        let meant = given.to_str().ok().and_then(|text| text.trim().parse::<u64>().ok());
+        if meant == Some(held) {
+            return Ok(());
+        }
+        Err(ApiError::new(
+            StatusCode::CONFLICT,
+            match meant {
+                Some(meant) => format!("The request is for epoch {meant} of this volume, but the node holds epoch {held}; look the node up again"),
+                None => "X-Graphplane-Epoch is not a number".to_owned(),
+            },
+        )
+        .rejected("epoch"))
+    }
+
+    /// What is known of every database of the node. One that is still being made is not among them.
+    pub fn databases(&self) -> Vec<DatabaseInfo> {
+        let ids = self.engines.list();
+        ids.iter()
+            .filter_map(|id| self.engines.info(id).ok())
+            .filter(|info| info.path.is_file())
+            .collect()
+    }
+
+    /// Databases that count against the node's limit: subgraphs, named `<graph>_<name>`, share their parent's place.
+    pub fn counted_databases(&self) -> usize {
+        counted(&self.engines.list())
+    }
+
+    /// Takes a place on the node for a database that is about to be made.
+    ///
+    /// # Errors
+    /// 507 when the node is full.
+    pub fn take_place(&self, id: &DatabaseId) -> Result<TakenPlace, ApiError> {
+        let max = self.settings().databases_per_node as usize;
+        let mut creating = self.creating.lock();
+        // What is being made may or may not be in the list already, and counts once.
+        let mut all = self.engines.list();
+        all.extend(creating.iter().cloned());
+        all.sort();
+        all.dedup();
+        if counted(&all) >= max {
+            let message = format!(
+                "Maximum database capacity reached ({max}); delete a database or place this one on another node"
+            );
+            return Err(ApiError::new(StatusCode::INSUFFICIENT_STORAGE, message));
+        }
+        creating.insert(id.clone());
+        Ok(TakenPlace {
+            id: id.clone(),
+            state: self.clone(),
+        })
+    }
+}
+
+/// The place of a database that is being made; given back when dropped, since the list has the database by then.
+#[derive(Debug)]
+pub struct TakenPlace {
+    id: DatabaseId,
+    state: AppState,
+}
+
+impl Drop for TakenPlace {
+    fn drop(&mut self) {
+        self.state.creating.lock().remove(&self.id);
+    }
+}
+
+fn counted(all: &[DatabaseId]) -> usize {
+    all.iter().filter(|id| !is_subgraph(id, all)).count()
+}
+
+fn is_subgraph(id: &DatabaseId, all: &[DatabaseId]) -> bool {
+    id.as_str()
+        .split_once('_')
+        .is_some_and(|(parent, _)| all.iter().any(|other| other.as_str() == parent))
+}
+
+/// The limits of the engines under a tier's settings, made to fit together: a graph with its staging must fit into the
+/// node, however small that is.
+pub fn engine_limits(settings: &Settings) -> EngineLimits {
+    const MIB: u64 = 1 << 20;
+    let defaults = EngineLimits::default();
+    let node_memory = settings.memory.node_mib.saturating_mul(MIB).max(192 * MIB);
+    let staging_memory = defaults.staging_memory.min(node_memory / 3).max(64 * MIB);
+    let database_memory = settings
+        .memory
+        .per_database_mib
+        .saturating_mul(MIB)
+        .clamp(64 * MIB, node_memory - staging_memory);
+    EngineLimits {
+        node_memory,
+        database_memory,
+        staging_memory,
+        max_reader_threads: settings
+            .engine
+            .connections_per_database
+            .clamp(defaults.reader_threads, 64),
+        // The limit of the contract does not count subgraphs, and is checked where databases are made.
+        max_databases: usize::MAX,
+        ..defaults
+    }
+}
+
+impl Host for AppState {
+    fn register_request(&self, config: &NodeConfig, volume_epoch: u64) -> RegisterRequest {
+        let disk = disk(&self.facts.data_dir);
+        RegisterRequest {
+            node: config.node.clone(),
+            address: self.facts.address.get().cloned().unwrap_or_default(),
+            instance_id: config
+                .instance_id
+                .clone()
+                .unwrap_or_else(|| format!("local-{}", config.node)),
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            engines: self.facts.engines.clone(),
+            capacity: Capacity {
+                memory_mib: (sample().total >> 20).min(1 << 30),
+                databases: self.settings().databases_per_node,
+                disk_mib: disk.size >> 20,
+            },
+            databases: self.databases().iter().map(|info| info.id.to_string()).collect(),
+            volume_epoch,
+        }
+    }
+
+    fn lease_request(&self, epoch: u64, fenced: bool) -> LeaseRequest {
+        let disk = disk(&self.facts.data_dir);
+        let databases = self.databases().into_iter().map(|info| DatabaseSize {
+            id: info.id.to_string(),
+            size_bytes: info.size_bytes,
+            staging_bytes: info.staging_bytes,
+        });
+        LeaseRequest {
+            epoch,
+            address: self.facts.address.get().cloned().unwrap_or_default(),
+            databases: databases.collect(),
+            memory_used_mib: sample().resident >> 20,
+            disk_used_mib: disk.used >> 20,
+            disk_free_mib: disk.free >> 20,
+            fenced,
+            active_queries: self.engines.usage().active_queries as u64,
+        }
+    }
+
+    fn apply_settings(&self, settings: &Settings) {
+        if *self.settings() == *settings {
+            return;
+        }
+        tracing::info!(operation = "settings", settings = ?settings, "new settings of the tier");
+        self.engines.set_limits(engine_limits(settings));
+        self.admission.set_limit(settings.engine.connections_per_database);
+        *self.settings.write() = Arc::new(settings.clone());
+    }
+
+    fn apply_identity(&self, role: Option<&str>, api_key: &str, config: &NodeConfig) {
+        self.auth.set_issued(api_key);
+        self.replica
+            .store(self.read_only || role == Some("replica"), Ordering::Relaxed);
+        if let Some(url) = &config.object_store {
+            match BackupStore::open(url) {
+                Ok(store) => *self.backup_store.write() = Some(store),
+                Err(error) => tracing::error!(operation = "registration", %error, "the object store cannot be used"),
+            }
+        }
+    }
+
+    fn drain(&self) {
+        self.standing.drain();
+    }
+}
+
+/// How long a request that comes before the registration waits for it, at most.
+pub const REGISTRATION_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a request waits for its place in a database, at most.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn subgraphs_share_the_place_of_their_parent() {
+        let ids: Vec<DatabaseId> = ["kg1", "kg1_dev", "kg2_dev", "my_own"]
+            .iter()
+            .map(|id| id.parse().unwrap())
+            .collect();
+        let own: Vec<&str> = ids
+            .iter()
+            .filter(|id| !is_subgraph(id, &ids))
+            .map(DatabaseId::as_str)
+            .collect();
+        assert_eq!((own, counted(&ids)), (vec!["kg1", "kg2_dev", "my_own"], 3));
+    }
+
+    #[test]
+    fn every_tier_gives_limits_that_fit() {
+        for (node_mib, per_database_mib) in [
+            (0, 0),
+            (100, 100),
+            (512, 512),
+            (1024, 128),
+            (7168, 716),
+            (14_336, 2048),
+            (30_720, 30_720),
+            (u64::MAX, u64::MAX),
+        ] {
+            let mut settings = Settings::default();
+            settings.memory.node_mib = node_mib;
+            settings.memory.per_database_mib = per_database_mib;
+            let limits = engine_limits(&settings);
+            assert!(limits.check().is_ok(), "{node_mib}/{per_database_mib}: {limits:?}");
+        }
+        let limits = engine_limits(&Settings::default());
+        assert_eq!(limits.database_memory, 512 << 20);
+    }
+}

@@ -1,0 +1,97 @@
+//! What was acknowledged is there after `kill -9`.
+
+use crate::fixture::{Agent, PEOPLE, acquaintances, people};
+use serde_json::json;
+
+#[tokio::test]
+async fn acknowledged_queries_survive() {
+    let mut agent = Agent::start().await;
+    agent.database("kg1", PEOPLE).await;
+    for round in 0..3u64 {
+        for i in 0..20 {
+            agent
+                .cypher(
+                    "kg1",
+                    &format!("CREATE (:Person {{identifier: {}, name: 'x'}})", round * 100 + i),
+                )
+                .await
+                .ok();
+        }
+        agent.restart_after_kill().await;
+        assert_eq!(
+            agent.number("kg1", "MATCH (p:Person) RETURN count(p)").await,
+            (round + 1) * 20
+        );
+    }
+    let body = json!({"type": "ddl", "ddl": "CREATE NODE TABLE City(id INT64 PRIMARY KEY)"});
+    agent.post("/databases/kg1/schema", body).await.ok();
+    agent.restart_after_kill().await;
+    assert!(
+        agent.get("/databases/kg1/schema").await.ok()["node_tables"]
+            .as_array()
+            .unwrap()
+            .contains(&json!("City"))
+    );
+}
+
+#[tokio::test]
+async fn acknowledged_loads_survive() {
+    let mut agent = Agent::start().await;
+    agent.database("kg1", PEOPLE).await;
+    agent
+        .put("/databases/kg1/tables/Person/files/f", people(30_000))
+        .await
+        .ok();
+    agent.restart_after_kill().await;
+    assert_eq!(agent.get("/databases/kg1/tables").await.ok()[0]["row_count"], 30_000);
+    agent
+        .post("/databases/kg1/tables/Person/materialize", json!({}))
+        .await
+        .ok();
+    agent.restart_after_kill().await;
+    assert_eq!(agent.number("kg1", "MATCH (p:Person) RETURN count(p)").await, 30_000);
+    agent
+        .put("/databases/kg1/tables/KNOWS/files/f", acquaintances(30_000, 50_000))
+        .await
+        .ok();
+    agent
+        .post("/databases/kg1/tables/KNOWS/materialize", json!({}))
+        .await
+        .ok();
+    agent.restart_after_kill().await;
+    assert_eq!(
+        agent
+            .number("kg1", "MATCH (:Person)-[k:KNOWS]->(:Person) RETURN count(k)")
+            .await,
+        50_000
+    );
+}
+
+#[tokio::test]
+async fn a_created_database_survives_and_a_deleted_one_does_not_return() {
+    let mut agent = Agent::start().await;
+    agent.database("kg1", PEOPLE).await;
+    agent.database("kg2", PEOPLE).await;
+    agent.delete("/databases/kg2").await.ok();
+    agent.restart_after_kill().await;
+    assert_eq!(agent.get("/info").await.ok()["databases"], json!(["kg1"]));
+    agent.get("/databases/kg2").await.fails(404);
+}
+
+#[tokio::test]
+async fn two_agents_never_share_a_volume() {
+    let agent = Agent::start().await;
+    agent.database("kg1", PEOPLE).await;
+    let second = std::process::Command::new(env!("CARGO_BIN_EXE_graphplane-node-agent"))
+        .args(["--port", "0", "--data-dir"])
+        .arg(agent.volume())
+        .output()
+        .unwrap();
+    assert!(!second.status.success());
+    assert!(
+        String::from_utf8_lossy(&second.stderr).contains("in use"),
+        "{}",
+        String::from_utf8_lossy(&second.stderr)
+    );
+    agent.cypher("kg1", "CREATE (:Person {identifier: 1})").await.ok();
+}

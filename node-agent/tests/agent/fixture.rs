@@ -1,0 +1,294 @@
+//! An agent process, and Parquet files for it.
+
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use serde_json::{Value, json};
+use std::{
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+use tempfile::TempDir;
+
+pub(crate) const KEY: &str = "test-key-0123456789";
+
+/// A running agent; killed when dropped.
+pub(crate) struct Agent {
+    child: Option<Child>,
+    pub url: String,
+    pub key: String,
+    pub root: TempDir,
+    args: Vec<String>,
+    envs: Vec<(String, String)>,
+    client: reqwest::Client,
+}
+
+impl Agent {
+    pub(crate) async fn start() -> Self {
+        Self::with(&[]).await
+    }
+
+    pub(crate) async fn with(args: &[&str]) -> Self {
+        Self::launch(TempDir::new().unwrap(), args, &[("GRAPH_API_KEY", KEY)]).await
+    }
+
+    pub(crate) async fn launch(root: TempDir, args: &[&str], envs: &[(&str, &str)]) -> Self {
+        // The client wants one even for plain HTTP; a second test of this process finds it installed.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut agent = Self {
+            child: None,
+            url: String::new(),
+            key: KEY.to_owned(),
+            root,
+            args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+            envs: envs
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect(),
+            client: reqwest::Client::builder()
+                .timeout(Duration::from_secs(120))
+                .build()
+                .unwrap(),
+        };
+        agent.spawn().await;
+        agent
+    }
+
+    pub(crate) fn volume(&self) -> PathBuf {
+        self.root.path().join("volume")
+    }
+
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.root.path().join("agent.log")).unwrap_or_default()
+    }
+
+    /// Starts the process and waits until it listens.
+    pub(crate) async fn spawn(&mut self) {
+        let address = self.volume().join("agent.address");
+        let _ = std::fs::remove_file(&address);
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.root.path().join("agent.log"))
+            .unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_graphplane-node-agent"))
+            .arg("--data-dir")
+            .arg(self.volume())
+            .args(["--port", "0"])
+            .args(&self.args)
+            .env_remove("GRAPH_API_KEY")
+            .env_remove("RUST_LOG")
+            .envs(self.envs.iter().cloned())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.child = Some(child);
+        let until = Instant::now() + Duration::from_secs(60);
+        loop {
+            if let Ok(text) = std::fs::read_to_string(&address) {
+                self.url = text.trim().to_owned();
+                return;
+            }
+            if let Some(status) = self.child.as_mut().unwrap().try_wait().unwrap() {
+                panic!("the agent ended with {status}: {}", self.log());
+            }
+            assert!(Instant::now() < until, "the agent does not listen: {}", self.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// SIGKILL, as a crash of the machine's power supply would have it.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    pub(crate) async fn restart_after_kill(&mut self) {
+        self.kill();
+        self.spawn().await;
+    }
+
+    pub(crate) fn signal_terminate(&self) {
+        let pid = rustix::process::Pid::from_child(self.child.as_ref().unwrap());
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    }
+
+    /// SIGTERM, and how the process ended.
+    pub(crate) async fn terminate(&mut self) -> ExitStatus {
+        self.signal_terminate();
+        self.wait().await
+    }
+
+    pub(crate) async fn wait(&mut self) -> ExitStatus {
+        let mut child = self.child.take().unwrap();
+        tokio::task::spawn_blocking(move || child.wait().unwrap())
+            .await
+            .unwrap()
+    }
+
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let pid = self.child.as_ref().unwrap().id();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.split_whitespace().next().unwrap().parse::<u64>().unwrap() << 10
+    }
+
+    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client
+            .request(method, format!("{}{path}", self.url))
+            .header("X-Graph-API-Key", &self.key)
+    }
+
+    pub(crate) fn bare(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, format!("{}{path}", self.url))
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        Answer::of(self.request(Method::GET, path).send().await.unwrap()).await
+    }
+
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
+        Answer::of(self.request(Method::DELETE, path).send().await.unwrap()).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: Value) -> Answer {
+        Answer::of(self.request(Method::POST, path).json(&body).send().await.unwrap()).await
+    }
+
+    pub(crate) async fn put(&self, path: &str, body: Vec<u8>) -> Answer {
+        Answer::of(self.request(Method::PUT, path).body(body).send().await.unwrap()).await
+    }
+
+    /// A database with this schema.
+    pub(crate) async fn database(&self, id: &str, ddl: &str) {
+        let body = json!({"graph_id": id, "schema_type": "custom", "custom_schema_ddl": ddl});
+        self.post("/databases", body).await.ok();
+    }
+
+    pub(crate) async fn cypher(&self, id: &str, text: &str) -> Answer {
+        self.post(
+            &format!("/databases/{id}/query"),
+            json!({"cypher": text, "database": id}),
+        )
+        .await
+    }
+
+    /// The one number that a query returns.
+    pub(crate) async fn number(&self, id: &str, text: &str) -> u64 {
+        let answer = self.cypher(id, text).await.ok();
+        let row = answer["data"][0].as_object().unwrap();
+        row.values().next().unwrap().as_u64().unwrap()
+    }
+
+    /// Follows a task by its status until it has ended.
+    pub(crate) async fn task(&self, id: &str) -> Value {
+        let until = Instant::now() + Duration::from_secs(120);
+        loop {
+            let record = self.get(&format!("/tasks/{id}/status")).await.ok();
+            if matches!(record["status"].as_str().unwrap(), "completed" | "failed" | "cancelled") {
+                return record;
+            }
+            assert!(Instant::now() < until, "task {id} does not end: {record}");
+            tokio::time::sleep(Duration::from_millis(30)).await;
+        }
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A response that has been read.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub status: StatusCode,
+    pub headers: reqwest::header::HeaderMap,
+    pub text: String,
+}
+
+impl Answer {
+    pub(crate) async fn of(response: Response) -> Self {
+        Self {
+            status: response.status(),
+            headers: response.headers().clone(),
+            text: response.text().await.unwrap(),
+        }
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("not JSON ({error}): {}", self.text))
+    }
+
+    /// The body of a success.
+    #[track_caller]
+    pub(crate) fn ok(&self) -> Value {
+        assert!(self.status.is_success(), "{}: {}", self.status, self.text);
+        self.json()
+    }
+
+    /// The `detail` of a failure with this status.
+    #[track_caller]
+    pub(crate) fn fails(&self, status: u16) -> Value {
+        assert_eq!(self.status.as_u16(), status, "{}", self.text);
+        self.json()["detail"].clone()
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    pub(crate) fn lines(&self) -> Vec<Value> {
+        self.text
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+}
+
+/// The rows of a SELECT as a Parquet file.
+pub(crate) fn parquet(select: &str) -> Vec<u8> {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("rows.parquet");
+    parquet_at(&path, select);
+    std::fs::read(&path).unwrap()
+}
+
+pub(crate) fn parquet_at(path: &Path, select: &str) {
+    let connection = duckdb::Connection::open_in_memory().unwrap();
+    connection
+        .execute_batch(&format!("COPY ({select}) TO '{}' (FORMAT parquet)", path.display()))
+        .unwrap();
+}
+
+/// Looks until something is true; the wait is bounded but never part of what is asserted.
+pub(crate) async fn eventually<F, Fut>(what: &str, mut condition: F)
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = bool>,
+{
+    let until = Instant::now() + Duration::from_secs(60);
+    while !condition().await {
+        assert!(Instant::now() < until, "never happened: {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+pub(crate) const PEOPLE: &str = "CREATE NODE TABLE Person(identifier INT64 PRIMARY KEY, name STRING, score DOUBLE);
+     CREATE REL TABLE KNOWS(FROM Person TO Person, weight DOUBLE);";
+
+pub(crate) fn people(rows: u64) -> Vec<u8> {
+    parquet(&format!(
+        "SELECT i AS identifier, 'name ' || i AS name, CASE WHEN i % 3 = 0 THEN NULL ELSE i / 2.0 END::DOUBLE AS score FROM range({rows}) t(i)"
+    ))
+}
+
+pub(crate) fn acquaintances(people: u64, rows: u64) -> Vec<u8> {
+    parquet(&format!(
+        "SELECT i % {people} AS \"from\", (i * 7 + 1) % {people} AS \"to\", i::DOUBLE AS weight FROM range({rows}) t(i)"
+    ))
+}

@@ -1,0 +1,283 @@
+//! Registration, renewal, fencing and epochs, against a control plane that can fall silent.
+
+use crate::{
+    fixture::{Agent, Answer, PEOPLE, eventually},
+    plane::{API_KEY, CREDENTIAL, Plane, TOKEN},
+};
+use reqwest::Method;
+use serde_json::{Value, json};
+use std::os::unix::fs::PermissionsExt;
+use tempfile::TempDir;
+
+async fn managed(plane: &Plane) -> Agent {
+    let root = TempDir::new().unwrap();
+    let config = plane.config(root.path());
+    let mut agent = Agent::launch(root, &["--config", config.to_str().unwrap()], &[]).await;
+    agent.key = API_KEY.to_owned();
+    agent
+}
+
+async fn state(agent: &Agent) -> Value {
+    Answer::of(agent.bare(Method::GET, "/info").send().await.unwrap())
+        .await
+        .ok()["state"]
+        .clone()
+}
+
+async fn until(agent: &Agent, wanted: &str) {
+    eventually(&format!("state {wanted}"), || async { state(agent).await == wanted }).await;
+}
+
+#[tokio::test]
+async fn an_agent_registers_once_with_its_token_and_then_with_its_credential() {
+    let plane = Plane::start().await;
+    let mut agent = managed(&plane).await;
+    until(&agent, "active").await;
+    let (token, body) = plane.registrations()[0].clone();
+    assert_eq!(token, TOKEN);
+    assert_eq!(
+        (&body["node"], &body["volumeEpoch"], &body["databases"]),
+        (&json!("node-1"), &json!(0), &json!([]))
+    );
+    assert_eq!(body["address"], json!(agent.url));
+    assert_eq!(
+        body["engines"],
+        json!({"ladybug": "0.22.1", "ladybugStorage": "49", "duckdb": "1.5.6"})
+    );
+    assert!(body["capacity"]["memoryMiB"].as_u64().unwrap() > 0 && body["capacity"]["diskMiB"].as_u64().unwrap() > 0);
+
+    // The figures of the tier are in force.
+    let info = agent.get("/info").await.ok();
+    assert_eq!((&info["max_databases"], &info["epoch"]), (&json!(3), &json!(4)));
+    assert_eq!(info["configuration"]["query_limits"]["timeout_seconds"], 20);
+    assert_eq!(
+        std::fs::read_to_string(agent.volume().join("epoch")).unwrap().trim(),
+        "4"
+    );
+    let identity = agent.volume().join("agent.identity.json");
+    assert_eq!(
+        std::fs::metadata(&identity).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+
+    agent.database("kg1", PEOPLE).await;
+    eventually("a renewal that names the database", || async {
+        plane
+            .renewals()
+            .last()
+            .is_some_and(|renewal| renewal["databases"][0]["id"] == "kg1")
+    })
+    .await;
+    let renewal = plane.renewals().last().unwrap().clone();
+    assert_eq!((&renewal["epoch"], &renewal["fenced"]), (&json!(4), &json!(false)));
+    assert!(renewal["databases"][0]["sizeBytes"].as_u64().unwrap() > 0);
+    assert!(renewal["memoryUsedMiB"].as_u64().unwrap() > 0 && renewal["diskFreeMiB"].is_u64());
+
+    // New figures arrive with a renewal, without a restart.
+    plane.say(|says| says.query_timeout = 7);
+    eventually("the new limit", || async {
+        agent.get("/info").await.ok()["configuration"]["query_limits"]["timeout_seconds"] == 7
+    })
+    .await;
+
+    plane.say(|says| says.epoch = 5);
+    agent.restart_after_kill().await;
+    until(&agent, "active").await;
+    let (token, body) = plane.registrations().last().unwrap().clone();
+    assert_eq!(
+        (token.as_str(), &body["volumeEpoch"], &body["databases"]),
+        (CREDENTIAL, &json!(4), &json!(["kg1"]))
+    );
+    assert_eq!(agent.get("/info").await.ok()["epoch"], 5);
+    for secret in [TOKEN, CREDENTIAL, API_KEY] {
+        assert!(!agent.log().contains(secret), "a secret is in the log");
+    }
+}
+
+#[tokio::test]
+async fn a_silent_control_plane_fences_the_agent() {
+    let plane = Plane::start().await;
+    plane.say(|says| says.lease_seconds = 2);
+    let agent = managed(&plane).await;
+    until(&agent, "active").await;
+    agent.database("kg1", PEOPLE).await;
+    agent.cypher("kg1", "CREATE (:Person {identifier: 1})").await.ok();
+
+    plane.say(|says| says.silent = true);
+    until(&agent, "fenced").await;
+    let refused = agent.cypher("kg1", "CREATE (:Person {identifier: 2})").await;
+    let detail = refused.fails(503);
+    assert_eq!(detail["reason"], "fenced", "{detail}");
+    assert!(refused.header("retry-after").is_some());
+    agent.post("/databases", json!({"graph_id": "kg2"})).await.fails(503);
+    agent
+        .put("/databases/kg1/tables/Person/files/f", vec![1])
+        .await
+        .fails(503);
+    agent.delete("/databases/kg1").await.fails(503);
+    // Reads go on.
+    assert_eq!(agent.number("kg1", "MATCH (p:Person) RETURN count(p)").await, 1);
+
+    plane.say(|says| says.silent = false);
+    until(&agent, "active").await;
+    agent.cypher("kg1", "CREATE (:Person {identifier: 2})").await.ok();
+}
+
+#[tokio::test]
+async fn a_write_that_runs_when_the_lease_ends_is_interrupted() {
+    let plane = Plane::start().await;
+    plane.say(|says| says.lease_seconds = 3);
+    let agent = managed(&plane).await;
+    until(&agent, "active").await;
+    agent
+        .database(
+            "kg1",
+            "CREATE NODE TABLE N(id INT64 PRIMARY KEY); CREATE NODE TABLE M(id INT64 PRIMARY KEY);",
+        )
+        .await;
+    agent
+        .cypher("kg1", "UNWIND range(1, 3000) AS i CREATE (:N {id: i})")
+        .await
+        .ok();
+    plane.say(|says| says.silent = true);
+    // Searches for hours what is not there before it would write: far longer than the lease.
+    let write = "MATCH (a:N), (b:N), (c:N) WHERE a.id + b.id + c.id = -1 CREATE (:M {id: a.id})";
+    let detail = agent.cypher("kg1", write).await.fails(503);
+    assert_eq!(detail["reason"], "fenced", "{detail}");
+    assert!(
+        detail["error"].as_str().unwrap().contains("while this statement ran"),
+        "{detail}"
+    );
+    assert_eq!(agent.number("kg1", "MATCH (m:M) RETURN count(m)").await, 0);
+}
+
+#[tokio::test]
+async fn a_refused_renewal_fences_at_once() {
+    let plane = Plane::start().await;
+    let agent = managed(&plane).await;
+    until(&agent, "active").await;
+    agent.database("kg1", PEOPLE).await;
+    // Another agent got the volume: renewals are refused, and so is an older epoch at the next registration.
+    plane.say(|says| {
+        says.refuse_renewals = true;
+        says.epoch = 3;
+    });
+    until(&agent, "fenced").await;
+    let registered = plane.registrations().len();
+    eventually("attempts to register again", || async {
+        plane.registrations().len() > registered + 1
+    })
+    .await;
+    assert_eq!(state(&agent).await, "fenced", "an answer with a lower epoch was taken");
+    assert_eq!(
+        std::fs::read_to_string(agent.volume().join("epoch")).unwrap().trim(),
+        "4"
+    );
+    agent.cypher("kg1", "CREATE (:Person {identifier: 1})").await.fails(503);
+    plane.say(|says| {
+        says.refuse_renewals = false;
+        says.epoch = 6;
+    });
+    until(&agent, "active").await;
+    agent.cypher("kg1", "CREATE (:Person {identifier: 1})").await.ok();
+}
+
+#[tokio::test]
+async fn a_change_for_another_epoch_is_refused() {
+    let plane = Plane::start().await;
+    let agent = managed(&plane).await;
+    until(&agent, "active").await;
+    agent.database("kg1", PEOPLE).await;
+    let send = |epoch: &'static str, cypher: &'static str| {
+        let request = agent
+            .request(Method::POST, "/databases/kg1/query")
+            .header("X-Graphplane-Epoch", epoch);
+        async move { Answer::of(request.json(&json!({"cypher": cypher})).send().await.unwrap()).await }
+    };
+    send("4", "CREATE (:Person {identifier: 1})").await.ok();
+    send("3", "CREATE (:Person {identifier: 2})").await.fails(409);
+    send("5", "CREATE (:Person {identifier: 2})").await.fails(409);
+    send("3", "MATCH (p:Person) RETURN count(p)").await.ok();
+    let request = agent
+        .request(Method::DELETE, "/databases/kg1")
+        .header("X-Graphplane-Epoch", "3");
+    Answer::of(request.send().await.unwrap()).await.fails(409);
+    assert_eq!(agent.number("kg1", "MATCH (p:Person) RETURN count(p)").await, 1);
+}
+
+#[tokio::test]
+async fn before_registration_nobody_gets_in() {
+    let plane = Plane::start().await;
+    plane.say(|says| says.silent = true);
+    let agent = managed(&plane).await;
+    let health = Answer::of(agent.bare(Method::GET, "/health").send().await.unwrap())
+        .await
+        .ok();
+    assert_eq!(health["accepts_writes"], false);
+    let refused = agent.get("/databases").await;
+    assert_eq!(refused.fails(503)["reason"], "registering");
+    assert!(refused.header("retry-after").is_some());
+    plane.say(|says| says.silent = false);
+    until(&agent, "active").await;
+    agent.get("/databases").await.ok();
+    let stranger = agent.bare(Method::GET, "/databases").header("X-Graph-API-Key", "other");
+    Answer::of(stranger.send().await.unwrap()).await.fails(401);
+}
+
+#[tokio::test]
+async fn a_restarted_agent_reads_before_it_is_registered_again() {
+    let plane = Plane::start().await;
+    let mut agent = managed(&plane).await;
+    until(&agent, "active").await;
+    agent.database("kg1", PEOPLE).await;
+    plane.say(|says| says.silent = true);
+    agent.restart_after_kill().await;
+    assert_eq!(agent.number("kg1", "MATCH (p:Person) RETURN count(p)").await, 0);
+    let detail = agent.cypher("kg1", "CREATE (:Person {identifier: 1})").await.fails(503);
+    assert_eq!(detail["reason"], "registering");
+}
+
+#[tokio::test]
+async fn the_control_plane_can_drain_a_node() {
+    let plane = Plane::start().await;
+    let agent = managed(&plane).await;
+    until(&agent, "active").await;
+    agent.database("kg1", PEOPLE).await;
+    plane.say(|says| says.draining = true);
+    until(&agent, "draining").await;
+    assert_eq!(
+        agent.cypher("kg1", "CREATE (:Person {identifier: 1})").await.fails(503)["reason"],
+        "draining"
+    );
+    assert_eq!(agent.number("kg1", "MATCH (p:Person) RETURN count(p)").await, 0);
+    let status = Answer::of(agent.bare(Method::GET, "/status").send().await.unwrap()).await;
+    assert_eq!(status.status.as_u16(), 503);
+    assert!(status.header("retry-after").is_some());
+    agent.get("/health").await.ok();
+}
+
+#[tokio::test]
+async fn a_replica_of_the_control_plane_only_reads() {
+    let plane = Plane::start().await;
+    plane.say(|says| says.role = "replica");
+    let agent = managed(&plane).await;
+    until(&agent, "active").await;
+    agent.post("/databases", json!({"graph_id": "kg1"})).await.fails(403);
+    assert_eq!(agent.get("/info").await.ok()["node_type"], "shared_replica");
+}
+
+#[tokio::test]
+async fn a_volume_of_another_node_lends_no_identity() {
+    let plane = Plane::start().await;
+    let root = TempDir::new().unwrap();
+    let config = plane.config(root.path());
+    std::fs::create_dir_all(root.path().join("volume")).unwrap();
+    let stranger = json!({"node": "node-0", "credential": "strangers", "apiKey": "strangers", "epoch": 3});
+    std::fs::write(root.path().join("volume/agent.identity.json"), stranger.to_string()).unwrap();
+    std::fs::write(root.path().join("volume/epoch"), "3\n").unwrap();
+    let mut agent = Agent::launch(root, &["--config", config.to_str().unwrap()], &[]).await;
+    agent.key = API_KEY.to_owned();
+    until(&agent, "active").await;
+    let (token, body) = plane.registrations()[0].clone();
+    assert_eq!((token.as_str(), &body["volumeEpoch"]), (TOKEN, &json!(3)));
+}

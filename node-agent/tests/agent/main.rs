@@ -1,0 +1,16 @@
+//! Tests of the real program over HTTP: one agent process per test, on a free port, in a directory of its own.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod backups;
+mod contract;
+mod drain;
+mod durability;
+mod fixture;
+mod lease;
+mod loading;
+mod observability;
+mod plane;
+mod security;
+mod streaming;
+mod tasks;

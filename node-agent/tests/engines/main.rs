@@ -1,0 +1,10 @@
+//! The engines as the rest of the agent uses them, with real databases in temporary directories.
+#![allow(clippy::unwrap_used)]
+
+mod durability;
+mod isolation;
+mod lifecycle;
+mod materialize;
+mod queries;
+mod staging;
+mod support;
