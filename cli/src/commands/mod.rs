@@ -1,0 +1,11 @@
+//! One module per command.
+
+pub mod backup;
+pub mod create;
+pub mod delete;
+pub mod load;
+pub mod query;
+pub mod status;
+pub mod tiers;
+pub mod up;
+mod waiting;
