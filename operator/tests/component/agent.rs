@@ -38,6 +38,8 @@ pub(crate) struct Behaviour {
     pub(crate) fail_backups: Mutex<Option<String>>,
     /// Agents start and never register.
     pub(crate) never_register: AtomicBool,
+    /// The answers to registrations stay on their way.
+    pub(crate) hold_answers: AtomicBool,
     /// Agents stop renewing.
     pub(crate) never_renew: AtomicBool,
 }
