@@ -201,7 +201,7 @@ impl AppState {
     /// The right to change something, for this request. A request that comes before the registration waits for it.
     ///
     /// # Errors
-    /// 403 on a node that only reads, 409 when the caller means another epoch, 503 without a lease.
+    /// 403 on a node that only reads or for a caller who may only read, 409 when the caller means another epoch, 503 without a lease.
     pub async fn write_permit(&self, headers: &HeaderMap) -> Result<WritePermit, ApiError> {
         if matches!(self.standing.permit(), Err(Refusal::Registering)) && !self.is_replica() {
             self.standing.registered_within(REGISTRATION_PATIENCE).await;
@@ -239,6 +239,13 @@ impl AppState {
         let meant = given.to_str().ok().and_then(|text| text.trim().parse::<u64>().ok());
         if meant == Some(held) {
             return Ok(());
+        }
+        // No volume ever has epoch 0: the gateway sends it for a caller who may only read.
+        if meant == Some(0) {
+            return Err(ApiError::new(
+                StatusCode::FORBIDDEN,
+                "The caller may only read, and this would change something",
+            ));
         }
         Err(ApiError::new(
             StatusCode::CONFLICT,

@@ -206,6 +206,46 @@ async fn a_change_for_another_epoch_is_refused() {
 }
 
 #[tokio::test]
+async fn only_changes_are_refused_and_counted_for_their_epoch() {
+    let plane = Plane::start().await;
+    let agent = managed(&plane).await;
+    until(&agent, "active").await;
+    agent.database("kg1", PEOPLE).await;
+    let send = |method: Method, path: &'static str, epoch: &'static str, body: Value| {
+        let request = agent.request(method, path).header("X-Graphplane-Epoch", epoch);
+        async move { Answer::of(request.json(&body).send().await.unwrap()).await }
+    };
+    let (query, sql) = ("/databases/kg1/query", "/databases/kg1/tables/query");
+    let refusals = async || {
+        let metrics = Answer::of(agent.bare(Method::GET, "/metrics").send().await.unwrap())
+            .await
+            .text;
+        let lines = metrics
+            .lines()
+            .filter(|l| l.starts_with("graphplane_agent_rejected_total{"));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let read = json!({"cypher": "MATCH (p:Person) RETURN count(p)"});
+    // The gateway sends 0 for who may only read.
+    for epoch in ["0", "3"] {
+        send(Method::POST, query, epoch, read.clone()).await.ok();
+        send(Method::POST, sql, epoch, json!({"sql": "SELECT 1"})).await.ok();
+        send(Method::GET, "/databases/kg1/tables", epoch, json!(null))
+            .await
+            .ok();
+    }
+    let change = json!({"cypher": "CREATE (:Person {identifier: 1})"});
+    let refused = send(Method::POST, query, "0", change.clone()).await.fails(403);
+    assert!(refused.to_string().contains("may only read"), "{refused}");
+    assert_eq!(refusals().await, Vec::<String>::new());
+    send(Method::POST, query, "3", change).await.fails(409);
+    assert_eq!(
+        refusals().await,
+        ["graphplane_agent_rejected_total{reason=\"epoch\"} 1"]
+    );
+}
+
+#[tokio::test]
 async fn before_registration_nobody_gets_in() {
     let plane = Plane::start().await;
     plane.say(|says| says.silent = true);
