@@ -20,7 +20,7 @@ Exit codes:
 Examples:
   graphplane up --data-dir .graphplane
   graphplane load airports examples/airports/Airport.parquet examples/airports/Route.parquet
-  graphplane query airports 'MATCH (a:Airport) RETURN count(a)'
+  graphplane query airports 'MATCH (a:Airport) RETURN count(*) AS airports'
   graphplane status";
 
 /// Graph databases as declarative resources: run the control plane, load data, query.

@@ -118,9 +118,23 @@ fn the_tour_gives_the_true_answers() {
         .kubectl(&["get", "graph", "airports", "-o", "jsonpath={.status.graphId}"])
         .ok();
     let nodes_before = plane.kubectl(&["get", "graphnodes", "-o", "name"]).ok();
+    let tier = ["tier", "ladybug-standard"];
+    let change = ["--type=merge", "-p", r#"{"spec": {"description": "mine"}}"#];
+    plane.kubectl(&[&["patch"][..], &tier[..], &change].concat()).ok();
     plane.stop();
     assert_eq!(plane.agents(), [], "stopping stops the agents");
+    assert!(
+        !plane.dir().join("endpoints.json").exists(),
+        "what is not served is not announced"
+    );
     plane.start_again();
+    assert_eq!(
+        plane
+            .kubectl(&[&["get"][..], &tier[..], &["-o", "jsonpath={.spec.description}"]].concat())
+            .ok(),
+        "mine",
+        "tiers that exist are not changed"
+    );
     plane.until_ready("airports");
     plane.until("the query answers again", || {
         plane.graphplane(&["query", "airports", "RETURN 1"]).code == Some(0)

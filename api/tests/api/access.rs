@@ -1,9 +1,12 @@
 //! Keys, roles and tenants.
 
 use crate::fake_agent::FakeAgent;
-use crate::plane::{ADMIN, EDITOR, OTHER, Plane, VIEWER};
+use crate::plane::{ADMIN, EDITOR, OTHER, Plane, VIEWER, until};
 use crate::resources::karate;
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::PostParams;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 #[tokio::test]
 async fn without_a_valid_key_nothing_is_shown() {
@@ -327,4 +330,26 @@ async fn keys_are_made_listed_and_deleted() {
         let refused = plane.call("POST", "/v1/api-keys", ADMIN, Some(body)).await.expect(422);
         assert_eq!(refused.text("/errors/0/field"), field);
     }
+}
+
+#[tokio::test]
+async fn a_key_may_be_made_with_kubectl() {
+    let plane = Plane::start().await;
+    let secret = json!({
+        "apiVersion": "v1", "kind": "Secret",
+        "metadata": {"name": "mine", "labels": {"graphplane.dev/purpose": "api-key"}},
+        "stringData": {"sha256": hex::encode(Sha256::digest("gp_mine")), "role": "viewer", "namespace": "team-b"},
+    });
+    plane
+        .system::<Secret>()
+        .create(&PostParams::default(), &serde_json::from_value(secret).unwrap())
+        .await
+        .unwrap();
+    until("the key is known", async || {
+        (plane.call("GET", "/v1/graphs", "gp_mine", None).await.status == 200).then_some(())
+    })
+    .await;
+    let graph = json!({"name": "g", "tier": "t"});
+    let refused = plane.call("POST", "/v1/graphs", "gp_mine", Some(graph)).await;
+    assert_eq!(refused.expect(403).problem(), "forbidden");
 }

@@ -44,7 +44,7 @@ Next, in another terminal:
   kubectl apply -f examples/airports/graph.yaml
   kubectl wait --for=condition=Ready graph/airports
   {program} --data-dir {data_dir} load airports examples/airports/
-  {program} --data-dir {data_dir} query airports 'MATCH (a:Airport) RETURN count(a)'
+  {program} --data-dir {data_dir} query airports 'MATCH (a:Airport) RETURN count(*) AS airports'
   curl -H \"Authorization: Bearer $(cat {key})\" {api}/v1/graphs
 
 Ctrl-C stops it; the next start continues where it was.
