@@ -219,6 +219,40 @@ fn deletion_keeps_what_the_policy_says() {
 }
 
 #[test]
+fn a_drained_node_gets_nothing_new_and_lets_go_of_what_it_has() {
+    let plane = Plane::start();
+    plane.apply_until_ready(&format!("{TIER}{}", graph("old", "Snapshot")), "old");
+    let drain = "graphplane.dev/drain=true";
+    plane.kubectl(&["annotate", "graphnode", "--all", drain]).ok();
+    let renewed = || {
+        let lease = ["get", "lease", "-n", "graphplane-system", "node-small-0"];
+        plane
+            .kubectl(&[&lease[..], &["-o", "jsonpath={.spec.renewTime}"]].concat())
+            .ok()
+    };
+    // The second renewal is certainly answered from the annotated node.
+    for _ in 0..2 {
+        let before = renewed();
+        plane.until("the agent renews its lease", || renewed() != before);
+    }
+    assert!(write(&plane, "old", 1), "a node that is drained serves on");
+    plane.apply_until_ready(&graph("new", "Delete"), "new");
+    let node = |graph| {
+        plane
+            .kubectl(&["get", "graph", graph, "-o", "jsonpath={.status.node}"])
+            .ok()
+    };
+    assert_ne!(node("new"), node("old"));
+    plane.kubectl(&["delete", "graph", "old", "--timeout=100s"]).ok();
+    let phase = "jsonpath={.items[*].status.phase}";
+    assert_eq!(plane.kubectl(&["get", "backups", "-o", phase]).ok(), "Completed");
+    plane.until("the empty node goes", || {
+        plane.kubectl(&["get", "graphnodes", "-o", "name"]).ok().trim()
+            == format!("graphnode.graphplane.dev/{}", node("new"))
+    });
+}
+
+#[test]
 fn bad_input_names_the_field_and_leaves_nothing() {
     let plane = Plane::start();
     plane.kubectl_with(&["apply", "-f", "-"], Some(TIER)).ok();
