@@ -152,7 +152,7 @@ pub struct CopySettings {
     pub concurrent: i64,
     /// Files of one request.
     pub max_files: i64,
-    /// Loads of one graph per day (UTC); kept by the control plane, which sees every node.
+    /// Loads into one graph per day (UTC).
     pub per_day: i64,
 }
 
@@ -184,6 +184,11 @@ impl CopySettings {
     /// Loads at the same time, at least one.
     pub fn concurrent_loads(&self) -> usize {
         usize::try_from(self.concurrent).map_or(16, |n| n.clamp(1, 16))
+    }
+
+    /// Loads into one graph per day; `None` is unlimited.
+    pub fn loads_per_day(&self) -> Option<u64> {
+        u64::try_from(self.per_day).ok()
     }
 
     /// Files of one request.

@@ -4,6 +4,7 @@
 //! - [`http`] is the contract: routes, authentication, limits, streams;
 //! - [`tasks`] keeps what takes longer than a request, on disk;
 //! - [`registration`] decides whether this agent may write;
+//! - [`quota`] counts the loads of a day;
 //! - [`admission`] decides whether there is room for one more request;
 //! - [`backup`] and [`objects`] move data from and to object storage;
 //! - [`metrics`] counts, and documents every series.
@@ -17,6 +18,7 @@ pub mod engines;
 pub mod http;
 pub mod metrics;
 pub mod objects;
+pub mod quota;
 pub mod registration;
 pub mod run;
 pub mod state;

@@ -7,6 +7,7 @@ use crate::{
     engines::{EngineError, Engines, EnginesConfig, LADYBUG_VERSION, duckdb_version, ladybug_storage_version},
     http::{Auth, Front, server},
     objects::{BackupStore, SourceError, Sources, StoreError},
+    quota::DailyLoads,
     registration::{
         Follower, Standing, SystemClock,
         client::{CallError, ControlPlane, EngineVersions},
@@ -198,6 +199,7 @@ async fn open(
     let backup_store = url.as_deref().map(BackupStore::open).transpose()?;
     let sources = Sources::new(args.import_dir.as_deref())?;
     let tasks = TaskStore::open(&data_dir.join("tasks"))?;
+    let loads = DailyLoads::open(&data_dir)?;
     let engines = Engines::start(EnginesConfig {
         data_dir: data_dir.clone(),
         read_only: args.role == Role::Replica,
@@ -227,6 +229,7 @@ async fn open(
         engines,
         standing,
         tasks,
+        loads,
         auth,
         admission,
         sources,

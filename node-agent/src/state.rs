@@ -8,6 +8,7 @@ use crate::{
     http::{ApiError, Auth},
     metrics::Metrics,
     objects::{BackupStore, Sources},
+    quota::DailyLoads,
     registration::{
         Host, Standing,
         client::{Capacity, DatabaseSize, EngineVersions, LeaseRequest, RegisterRequest},
@@ -54,6 +55,8 @@ pub struct Shared {
     pub standing: Standing,
     /// Work that outlives its request.
     pub tasks: TaskStore,
+    /// Loads of the day.
+    pub loads: Arc<DailyLoads>,
     /// Counts.
     pub metrics: Metrics,
     /// Who may call.
@@ -89,6 +92,8 @@ pub struct Parts {
     pub standing: Standing,
     /// Work that outlives its request.
     pub tasks: TaskStore,
+    /// Loads of the day.
+    pub loads: DailyLoads,
     /// Who may call.
     pub auth: Auth,
     /// Room for one more request.
@@ -140,6 +145,7 @@ impl AppState {
             engines: parts.engines,
             standing: parts.standing,
             tasks: parts.tasks,
+            loads: Arc::new(parts.loads),
             metrics,
             auth: parts.auth,
             admission: parts.admission,
@@ -181,6 +187,21 @@ impl AppState {
                 turn
             }
         }
+    }
+
+    /// Counts a load into a graph that is about to begin.
+    ///
+    /// # Errors
+    /// 429 when the tier permits no more on this day.
+    pub async fn count_load(&self, id: &DatabaseId) -> Result<(), ApiError> {
+        let Some(limit) = self.settings().copy.loads_per_day() else {
+            return Ok(());
+        };
+        let (loads, id) = (Arc::clone(&self.loads), id.clone());
+        let counted = tokio::task::spawn_blocking(move || loads.begin(&id, limit, jiff::Timestamp::now()));
+        let failed =
+            |error: tokio::task::JoinError| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string());
+        counted.await.map_err(failed)?.map_err(ApiError::from)
     }
 
     /// Forgets a database that was deleted.

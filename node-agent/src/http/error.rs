@@ -5,6 +5,7 @@ use crate::{
     admission::Overload,
     engines::{EngineError, ErrorClass},
     objects::{SourceError, StoreError},
+    quota::QuotaError,
     registration::lease::Refusal,
     tasks::TaskError,
 };
@@ -168,6 +169,23 @@ impl From<TaskError> for ApiError {
             TaskError::Disk(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self::new(status, error.to_string())
+    }
+}
+
+impl From<QuotaError> for ApiError {
+    fn from(error: QuotaError) -> Self {
+        let text = error.to_string();
+        let QuotaError::Spent { limit, resets, .. } = error else {
+            return Self::new(StatusCode::INTERNAL_SERVER_ERROR, text);
+        };
+        let pause = Duration::try_from(resets.duration_since(jiff::Timestamp::now())).unwrap_or_default();
+        let detail = json!({
+            "error": text, "reason": "copy_per_day", "limit": limit, "resets_at": resets.to_string(),
+            "retry_after": seconds(pause),
+        });
+        Self::with_detail(StatusCode::TOO_MANY_REQUESTS, detail)
+            .retry_after(pause)
+            .rejected("copy_per_day")
     }
 }
 

@@ -52,6 +52,7 @@ pub(super) async fn post(
     if let Some(running) = state.tasks.find_unfinished(TaskType::Ingestion, &about) {
         return Err(already(&id, &table, &running));
     }
+    state.count_load(&id).await?;
     let metadata = Map::from_iter([
         ("graph_id".to_owned(), json!(id.as_str())),
         ("table_name".to_owned(), json!(table.as_str())),

@@ -1,7 +1,7 @@
 //! Registration, renewal, fencing and epochs, against a control plane that can fall silent.
 
 use crate::{
-    fixture::{Agent, Answer, PEOPLE, eventually},
+    fixture::{Agent, Answer, PEOPLE, eventually, people},
     plane::{API_KEY, CREDENTIAL, Plane, TOKEN},
 };
 use reqwest::Method;
@@ -243,6 +243,50 @@ async fn only_changes_are_refused_and_counted_for_their_epoch() {
         refusals().await,
         ["graphplane_agent_rejected_total{reason=\"epoch\"} 1"]
     );
+}
+
+#[tokio::test]
+async fn loads_of_a_day_are_limited_by_the_tier_across_restarts() {
+    let plane = Plane::start().await;
+    plane.say(|says| says.loads_per_day = 2);
+    let mut agent = managed(&plane).await;
+    until(&agent, "active").await;
+    for graph in ["kg1", "kg2"] {
+        agent.database(graph, PEOPLE).await;
+        let file = format!("/databases/{graph}/tables/Person/files/f");
+        agent.put(&file, people(10)).await.ok();
+    }
+    let load = "/databases/kg1/tables/Person/materialize";
+    for wrong in [json!({"surplus": 1}), json!({"file_ids": "f"})] {
+        agent.post(load, wrong).await.fails(422);
+    }
+    agent.post(load, json!({})).await.ok();
+    agent.post(load, json!({})).await.ok();
+    let refused = agent.post(load, json!({})).await;
+    let wait: i64 = refused.header("retry-after").unwrap().parse().unwrap();
+    let detail = refused.fails(429);
+    assert_eq!(
+        (&detail["reason"], &detail["limit"]),
+        (&json!("copy_per_day"), &json!(2))
+    );
+    let resets: jiff::Timestamp = detail["resets_at"].as_str().unwrap().parse().unwrap();
+    assert!(
+        resets.as_second() % 86_400 == 0 && (1..=86_400).contains(&wait),
+        "{detail}, {wait} s"
+    );
+    agent
+        .post("/databases/kg2/tables/Person/materialize", json!({}))
+        .await
+        .ok();
+
+    agent.restart_after_kill().await;
+    until(&agent, "active").await;
+    agent.post(load, json!({})).await.fails(429);
+    plane.say(|says| says.loads_per_day = -1);
+    eventually("the tier's new figure has reached the agent", || async {
+        agent.post(load, json!({})).await.status == 200
+    })
+    .await;
 }
 
 #[tokio::test]

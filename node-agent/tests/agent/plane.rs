@@ -27,6 +27,7 @@ pub(crate) struct Says {
     pub refuse_renewals: bool,
     pub role: &'static str,
     pub query_timeout: u64,
+    pub loads_per_day: i64,
 }
 
 impl Default for Says {
@@ -39,6 +40,7 @@ impl Default for Says {
             refuse_renewals: false,
             role: "writer",
             query_timeout: 20,
+            loads_per_day: 10,
         }
     }
 }
@@ -109,7 +111,7 @@ fn settings(says: &Says) -> Value {
     json!({
         "engine": {"queryTimeoutSeconds": says.query_timeout, "maxQueryLength": 5000, "chunkRows": 500, "connectionsPerDatabase": 4},
         "memory": {"nodeMiB": 1024, "perDatabaseMiB": 128}, "databasesPerNode": 3,
-        "copy": {"maxFileSizeGiB": 1, "timeoutSeconds": 300, "concurrent": 1, "maxFiles": 100, "perDay": 10},
+        "copy": {"maxFileSizeGiB": 1, "timeoutSeconds": 300, "concurrent": 1, "maxFiles": 100, "perDay": says.loads_per_day},
     })
 }
 
