@@ -57,9 +57,9 @@ pub(crate) trait Producer: Send + Sync {
     fn abandon(self: Arc<Self>);
     /// Why it ended without saying so through the channel.
     fn ended(&self) -> EngineError;
-    /// Called when its time is over and nothing has come: the error to answer with, or `None` to go on waiting (for a
-    /// write, whose outcome must be known).
-    fn expire(&self) -> Option<EngineError>;
+    /// Called when its time is over and nothing has come. Interrupts it; the error to answer with, or `None` to go on
+    /// waiting (for a write, whose outcome must be known).
+    fn expire(self: Arc<Self>) -> Option<EngineError>;
 }
 
 /// The rows of one statement.
@@ -72,10 +72,6 @@ pub struct RowStream {
     summary: Option<RowSummary>,
     _keep_open: Arc<dyn Send + Sync>,
 }
-
-/// How long the answer to a reading statement is awaited beyond its own limit, since engines notice a limit only
-/// between two batches of rows.
-pub(crate) const GRACE: Duration = Duration::from_millis(500);
 
 /// How long a producer waits for a reader that does not take the next chunk.
 pub(crate) const STALL: Duration = Duration::from_secs(60);
@@ -99,11 +95,11 @@ impl RowStream {
             summary: None,
             _keep_open: keep_open,
         };
-        let received = match tokio::time::timeout_at((deadline + GRACE).into(), stream.events.recv_async()).await {
+        let received = match tokio::time::timeout_at(deadline.into(), stream.events.recv_async()).await {
             Ok(event) => event.ok(),
             Err(_) => {
-                // Returning here drops the stream, which tells the engine to give up.
-                if let Some(error) = stream.producer.as_ref().and_then(|producer| producer.expire()) {
+                // Returning here drops the stream.
+                if let Some(error) = stream.producer.clone().and_then(|producer| producer.expire()) {
                     return Err(error);
                 }
                 stream.events.recv_async().await.ok()

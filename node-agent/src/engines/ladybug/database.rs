@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::error::EngineError;
 use super::super::names::DatabaseId;
-use super::super::rows::{GRACE, Producer as _, RowStream};
+use super::super::rows::{Producer as _, RowStream};
 use super::control::{CancelOnDrop, JobControl};
 use super::error::from_panic;
 use super::guard::{StatementKind, admit};
@@ -211,7 +211,6 @@ impl Database {
         let job = Arc::clone(control);
         let task = Message::Task(Box::new(move |session| {
             let outcome = job.begin().and_then(|()| {
-                session.limit_time(&job);
                 catch_unwind(AssertUnwindSafe(|| work(session, &job))).unwrap_or_else(|panic| Err(from_panic(&*panic)))
             });
             job.finish();
@@ -220,9 +219,9 @@ impl Database {
         }));
         let _ = queue.send(task);
         let lost = |_| EngineError::internal("the database closed before the work was done");
-        match tokio::time::timeout_at((control.deadline() + GRACE).into(), answer.recv_async()).await {
+        match tokio::time::timeout_at(control.deadline().into(), answer.recv_async()).await {
             Ok(answer) => answer.map_err(lost)?,
-            Err(_) => match control.expire() {
+            Err(_) => match Arc::clone(control).expire() {
                 Some(error) => Err(error),
                 None => answer.recv_async().await.map_err(lost)?,
             },

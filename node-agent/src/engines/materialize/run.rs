@@ -29,7 +29,6 @@ pub(super) struct Run<'r, 'c, 'db> {
 struct Survey {
     rows: u64,
     with_keys: u64,
-    distinct_keys: u64,
 }
 
 impl Run<'_, '_, '_> {
@@ -163,22 +162,32 @@ impl Run<'_, '_, '_> {
             ..Rejected::default()
         };
         let before = count(self.session, self.job, &target.name, target.kind)?;
+        let select = format!("SELECT {} FROM {source}", plan.select());
         let mut condition = plan.keys_present();
-        if plan.kind == TableKind::Node && !plan.keys.is_empty() {
-            if survey.distinct_keys < survey.with_keys {
-                rejected.duplicates = survey.with_keys - survey.distinct_keys;
-                condition = keep_last(duck, &plan, &source, &condition).map_err(failure)?;
-            }
-            if before > 0 && survey.with_keys > 0 {
-                rejected.already_present = self.exclude_present(duck, &plan, &source, &mut condition, before)?;
-            }
+        let mut mover = Mover::new(self, &plan, survey.with_keys);
+        let mut moved = Ok(false);
+        if plan.kind == TableKind::Node && before == 0 {
+            // Nearly always all keys are different, and COPY refuses them as a whole if they are not: when everything
+            // goes in one transaction, that is the cheapest way to find out.
+            moved = mover.at_once(duck, &format!("{select} AND {condition}"));
         }
-        let total = survey.with_keys - rejected.duplicates - rejected.already_present;
-        let statement = format!("SELECT {} FROM {source} AND {condition}", plan.select());
-        let mut mover = Mover::new(self, &plan, total);
-        let moved = mover.all(duck, &statement);
-        let (rows, slices, dangling) = (mover.moved, mover.slices, mover.dangling);
-        rejected.dangling = dangling;
+        if matches!(moved, Ok(false)) {
+            if plan.kind == TableKind::Node && !plan.keys.is_empty() {
+                rejected.duplicates = mover
+                    .run
+                    .exclude_duplicates(duck, &plan, &source, &mut condition, survey)?;
+                if before > 0 {
+                    rejected.already_present =
+                        mover
+                            .run
+                            .exclude_present(duck, &plan, &source, &mut condition, before)?;
+                }
+            }
+            mover.total = survey.with_keys - rejected.duplicates - rejected.already_present;
+            moved = mover.all(duck, &format!("{select} AND {condition}"));
+        }
+        let (rows, slices) = (mover.moved, mover.slices);
+        rejected.dangling = mover.dangling;
         moved.map_err(|error| partial(self.sql.explain(error), rows))?;
         self.settle(&plan, before, rows).map_err(|error| partial(error, rows))?;
         Ok(MaterializeReport {
@@ -198,7 +207,6 @@ impl Run<'_, '_, '_> {
 
     /// Makes the rows durable, and checks that they are all there.
     fn settle(&mut self, plan: &Plan, before: u64, rows: u64) -> Result<(), EngineError> {
-        self.session.limit_time(self.job);
         self.session.run_once(self.job, "CHECKPOINT")?;
         let after = count(self.session, self.job, &plan.table, plan.kind)?;
         if after != before + rows {
@@ -208,6 +216,27 @@ impl Run<'_, '_, '_> {
             )));
         }
         Ok(())
+    }
+
+    /// Finds staged rows that share their key with a later one.
+    fn exclude_duplicates(
+        &mut self,
+        duck: &Connection,
+        plan: &Plan,
+        source: &str,
+        condition: &mut String,
+        survey: Survey,
+    ) -> Result<u64, EngineError> {
+        let failure = |error| self.staging.failure(error);
+        let distinct = format!("SELECT count(DISTINCT {}) FROM {source}", plan.keys[0].sql);
+        let distinct: i64 = duck.query_row(&distinct, [], |row| row.get(0)).map_err(failure)?;
+        let duplicates = survey
+            .with_keys
+            .saturating_sub(u64::try_from(distinct).unwrap_or_default());
+        if duplicates > 0 {
+            *condition = keep_last(duck, plan, source, condition).map_err(failure)?;
+        }
+        Ok(duplicates)
     }
 
     /// Finds the staged rows whose key the graph has already. The graph looks the keys up; only row numbers come back,
@@ -280,7 +309,6 @@ impl Run<'_, '_, '_> {
 
     /// Runs `work` in a transaction that is always given up: it only looks.
     fn in_transaction<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, EngineError>) -> Result<T, EngineError> {
-        self.session.limit_time(self.job);
         self.session.run_once(self.job, "BEGIN TRANSACTION")?;
         let outcome = work(self);
         // A failing statement has ended the transaction already.
@@ -313,12 +341,10 @@ fn only_files(files: Option<&[FileId]>) -> String {
 }
 
 fn survey(duck: &Connection, plan: &Plan, source: &str) -> Result<Survey, duckdb::Error> {
-    let present = plan.keys_present();
-    let distinct = match (plan.kind, plan.keys.first()) {
-        (TableKind::Node, Some(key)) => format!("count(DISTINCT {})", key.sql),
-        _ => "0".into(),
-    };
-    let sql = format!("SELECT count(*), count(*) FILTER (WHERE {present}), {distinct} FROM {source}");
+    let sql = format!(
+        "SELECT count(*), count(*) FILTER (WHERE {}) FROM {source}",
+        plan.keys_present()
+    );
     duck.query_row(&sql, [], |row| {
         let number = |index| {
             row.get::<_, i64>(index)
@@ -327,7 +353,6 @@ fn survey(duck: &Connection, plan: &Plan, source: &str) -> Result<Survey, duckdb
         Ok(Survey {
             rows: number(0)?,
             with_keys: number(1)?,
-            distinct_keys: number(2)?,
         })
     })
 }
