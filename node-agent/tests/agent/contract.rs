@@ -222,7 +222,7 @@ async fn a_query_is_stopped_at_its_limit() {
     let rows = parquet("SELECT range AS id FROM range(3000)");
     agent.put("/databases/kg1/tables/N/files/f", rows).await.ok();
     agent.post("/databases/kg1/tables/N/materialize", json!({})).await.ok();
-    let slow = "MATCH (a:N), (b:N), (c:N) WHERE a.id + b.id + c.id = -1 RETURN count(*)";
+    let slow = "MATCH (a:N), (b:N), (c:N), (d:N) WHERE a.id + b.id + c.id + d.id = -1 RETURN count(*)";
     agent.cypher("kg1", slow).await.fails(408);
     // The thread and the database are free again; on a slow machine the limit may cut this one too.
     let count = || agent.cypher("kg1", "MATCH (n:N) RETURN count(n) AS n");

@@ -82,7 +82,7 @@ async fn sigterm_interrupts_what_does_not_end() {
         .cypher("kg1", "UNWIND range(1, 3000) AS i CREATE (:N {id: i})")
         .await
         .ok();
-    let slow = "MATCH (a:N), (b:N), (c:N) WHERE a.id + b.id + c.id = -1 RETURN count(*)";
+    let slow = "MATCH (a:N), (b:N), (c:N), (d:N) WHERE a.id + b.id + c.id + d.id = -1 RETURN count(*)";
     let running = agent
         .request(Method::POST, "/databases/kg1/query")
         .json(&json!({"cypher": slow}));

@@ -137,7 +137,7 @@ async fn a_write_that_runs_when_the_lease_ends_is_interrupted() {
         .await
         .ok();
     // Searches for hours what is not there before it would write: far longer than the lease.
-    let write = "MATCH (a:N), (b:N), (c:N) WHERE a.id + b.id + c.id = -1 CREATE (:M {id: a.id})";
+    let write = "MATCH (a:N), (b:N), (c:N), (d:N) WHERE a.id + b.id + c.id + d.id = -1 CREATE (:M {id: a.id})";
     let lease_ends = async {
         agent.runs("kg1", 1).await;
         plane.say(|says| says.last_lease_seconds = Some(1));
