@@ -3,15 +3,13 @@
 
 mod common;
 
-use std::time::Duration;
-
-use common::{Fixture, WIDGETS, widget};
+use common::{Fixture, PATIENCE, WIDGETS, widget};
 use http::Method;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 async fn next(watch: &mut UnboundedReceiver<Value>) -> (String, Value) {
-    let event = tokio::time::timeout(Duration::from_secs(30), watch.recv())
+    let event = tokio::time::timeout(PATIENCE, watch.recv())
         .await
         .expect("an event")
         .expect("no end");

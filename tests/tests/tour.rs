@@ -139,7 +139,7 @@ fn the_tour_gives_the_true_answers() {
     assert_eq!(plane.kubectl(&["get", "graphnodes", "-o", "name"]).ok(), nodes_before);
 
     // Deletion: a final snapshot is kept, then process and directory go.
-    plane.kubectl(&["delete", "graph", "airports", "--timeout=100s"]).ok();
+    plane.kubectl(&["delete", "graph", "airports", "--timeout=240s"]).ok();
     let backups = plane.kubectl(&["get", "backups", "-o", "json"]).ok();
     let backups: Value = serde_json::from_str(&backups).unwrap();
     let kept = backups["items"].as_array().unwrap();
@@ -151,7 +151,7 @@ fn the_tour_gives_the_true_answers() {
         plane.dir().join("objects").join(key).join("manifest.json").is_file(),
         "{key}"
     );
-    plane.kubectl(&["delete", "graph", "members", "--timeout=100s"]).ok();
+    plane.kubectl(&["delete", "graph", "members", "--timeout=240s"]).ok();
     plane.until("the empty node's process is gone", || plane.agents().is_empty());
     plane.until("its directory is gone", || {
         std::fs::read_dir(plane.dir().join("volumes")).map_or(0, |entries| entries.count()) == 0

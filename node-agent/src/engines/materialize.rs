@@ -139,7 +139,7 @@ impl Database {
         let slice_bytes = self.open.options().slice_bytes;
         let stop = super::duckdb::SqlControl::watch(request.timeout);
         let _stop = super::duckdb::CancelGuard::new(&stop, cancel.clone());
-        let (staging, sql) = (staging.clone(), Arc::clone(&stop));
+        let (staging, sql, cancelled) = (staging.clone(), Arc::clone(&stop), cancel.clone());
         let outcome = self
             .on_writer_until(request.timeout, &cancel, move |session, job| {
                 let run = Run {
@@ -147,6 +147,7 @@ impl Database {
                     job,
                     staging: &staging.open,
                     sql: &sql,
+                    cancel: &cancelled,
                     slice_bytes,
                     progress: &progress,
                 };

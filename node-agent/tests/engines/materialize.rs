@@ -1,7 +1,6 @@
 //! From staging tables into the graph: nothing lost, nothing twice, everything counted.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use graphplane_node_agent::engines::{
     BaseSchema, EngineError, EngineLimits, ErrorClass, FileId, MaterializeRequest, MaterializeStatus, ProgressUpdate,
@@ -11,7 +10,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{graph, id, limits, materialize, one, rows, stage, start, table};
+use crate::support::{PATIENCE, graph, id, limits, materialize, one, rows, stage, start, table};
 
 const ALL: StageMode = StageMode::ReplaceTable;
 
@@ -522,7 +521,7 @@ async fn tables_are_made_from_staged_columns_when_asked() {
     .unwrap();
     let bad = MaterializeRequest {
         create_table: true,
-        timeout: Duration::from_secs(60),
+        timeout: PATIENCE,
         ..plain("Bad")
     };
     assert_eq!(materialize(&g, &staging, bad).await.unwrap().rejected.null_keys, 1);

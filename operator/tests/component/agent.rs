@@ -38,6 +38,8 @@ pub(crate) struct Behaviour {
     pub(crate) fail_backups: Mutex<Option<String>>,
     /// Agents start and never register.
     pub(crate) never_register: AtomicBool,
+    /// Leases last seconds, so that a test can see them end, and not so long that no busy machine lets one lapse.
+    pub(crate) short_leases: AtomicBool,
     /// Agents stop renewing.
     pub(crate) never_renew: AtomicBool,
 }

@@ -155,7 +155,7 @@ fn cuts(deeds: usize) -> Vec<Cut> {
         .collect()
 }
 
-const AT_ONCE: usize = 6;
+const AT_ONCE: usize = 4;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cut_anywhere_in_building_up_changes_nothing() {

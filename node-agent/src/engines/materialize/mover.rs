@@ -28,6 +28,9 @@ impl Run<'_, '_, '_> {
             }
         }
         self.sql.check()?;
+        if self.cancel.is_cancelled() {
+            return Err(EngineError::Cancelled);
+        }
         Ok((!slice.batches.is_empty()).then_some(slice))
     }
 }

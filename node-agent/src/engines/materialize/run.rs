@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use duckdb::Connection;
 use lbug::Value;
+use tokio_util::sync::CancellationToken;
 
 use super::super::duckdb::{FILE_ID, OpenStaging, SqlControl, StagingKind, StagingTable, describe, table_names};
 use super::super::error::EngineError;
@@ -20,6 +21,8 @@ pub(super) struct Run<'r, 'c, 'db> {
     pub(super) job: &'r Arc<JobControl>,
     pub(super) staging: &'r OpenStaging,
     pub(super) sql: &'r SqlControl,
+    /// Looked at between slices; within one, the caller's interrupts end the statement that runs.
+    pub(super) cancel: &'r CancellationToken,
     pub(super) slice_bytes: usize,
     pub(super) progress: &'r Progress,
 }
