@@ -405,6 +405,7 @@ async fn a_full_queue_refuses_at_once() {
             query.abort();
         }
     }
+    until(|| engines.usage().active_queries, |active| *active == 0).await;
     assert_eq!(one(&g, "RETURN 1").await, 1);
 }
 
