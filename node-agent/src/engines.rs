@@ -14,6 +14,7 @@ mod config;
 mod duckdb;
 mod error;
 mod files;
+mod fork;
 mod inspect;
 mod ladybug;
 mod lifecycle;
@@ -26,6 +27,7 @@ mod schemas;
 
 pub use config::{EngineLimits, EnginesConfig};
 pub use error::{EngineError, ErrorClass, SyntaxStage};
+pub use fork::{ForkRequest, Forked};
 pub use inspect::{DatabaseInfo, EngineUsage};
 pub use lifecycle::{Created, DeleteScope, Deleted};
 pub use materialize::{MaterializeReport, MaterializeRequest, MaterializeStatus, Progress, ProgressUpdate, Rejected};

@@ -331,7 +331,13 @@ impl TaskStore {
     }
 
     /// Tasks, newest first.
-    pub fn list(&self, status: Option<TaskStatus>, kind: Option<TaskType>, limit: usize) -> Vec<TaskRecord> {
+    pub fn list(
+        &self,
+        status: Option<TaskStatus>,
+        kind: Option<TaskType>,
+        graph: Option<&str>,
+        limit: usize,
+    ) -> Vec<TaskRecord> {
         let mut records: Vec<TaskRecord> = self
             .0
             .entries
@@ -340,6 +346,7 @@ impl TaskStore {
             .map(|entry| entry.state.borrow().clone())
             .filter(|record| status.is_none_or(|status| record.status == status))
             .filter(|record| kind.is_none_or(|kind| record.task_type == kind))
+            .filter(|record| graph.is_none_or(|graph| record.says("graph_id", graph)))
             .collect();
         records.sort_by(|a, b| b.created_at.cmp(&a.created_at).then_with(|| b.task_id.cmp(&a.task_id)));
         records.truncate(limit);
@@ -348,6 +355,11 @@ impl TaskStore {
 
     /// The unfinished task with this metadata, if any: used to refuse a second load of the same table.
     pub fn find_unfinished(&self, kind: TaskType, metadata: &[(&str, &str)]) -> Option<String> {
+        self.find(kind, metadata, |status| !status.is_final())
+    }
+
+    /// A task with this metadata and a status that fits, if any.
+    pub fn find(&self, kind: TaskType, metadata: &[(&str, &str)], fits: impl Fn(TaskStatus) -> bool) -> Option<String> {
         self.0
             .entries
             .read()
@@ -355,10 +367,8 @@ impl TaskStore {
             .map(|entry| entry.state.borrow())
             .find_map(|record| {
                 let same = record.task_type == kind
-                    && !record.status.is_final()
-                    && metadata
-                        .iter()
-                        .all(|(key, value)| record.metadata.get(*key).and_then(Value::as_str) == Some(value));
+                    && fits(record.status)
+                    && metadata.iter().all(|(key, value)| record.says(key, value));
                 same.then(|| record.task_id.clone())
             })
     }
@@ -456,6 +466,7 @@ fn interrupted(record: &TaskRecord) -> String {
         (TaskStatus::Pending, _) => "it had not started",
         (_, TaskType::Backup) => "no manifest was written, so no backup exists under its key",
         (_, TaskType::Staging) => "the staging table is as it was before",
+        (_, TaskType::Fork) => "the database was made as a whole or not at all, and nothing else of it is left",
         (_, TaskType::Ingestion) => {
             "what had been committed is in the graph, the rest was rolled back: compare the counts before you repeat it"
         }

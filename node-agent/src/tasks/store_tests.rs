@@ -65,7 +65,7 @@ async fn errors_and_panics_fail_the_task() {
         (2, 2, 2)
     );
     assert_eq!(store.list(Some(TaskStatus::Completed), None, 10), vec![]);
-    assert_eq!(store.list(None, Some(TaskType::Ingestion), 1).len(), 1);
+    assert_eq!(store.list(None, Some(TaskType::Ingestion), None, 1).len(), 1);
 }
 
 #[tokio::test]
