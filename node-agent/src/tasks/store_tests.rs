@@ -64,7 +64,7 @@ async fn errors_and_panics_fail_the_task() {
         (stats.total, stats.by_status["failed"], stats.by_type["ingestion"]),
         (2, 2, 2)
     );
-    assert_eq!(store.list(Some(TaskStatus::Completed), None, 10), vec![]);
+    assert_eq!(store.list(Some(TaskStatus::Completed), None, None, 10), vec![]);
     assert_eq!(store.list(None, Some(TaskType::Ingestion), None, 1).len(), 1);
 }
 
