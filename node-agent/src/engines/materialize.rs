@@ -4,6 +4,7 @@
 
 mod mover;
 mod plan;
+mod present;
 mod run;
 mod types;
 
@@ -67,7 +68,7 @@ pub struct Rejected {
     pub null_keys: u64,
     /// Another row of the same key was staged later.
     pub duplicates: u64,
-    /// The graph has a node of that key already.
+    /// The graph has a node of that key already, or a relationship with the same ends and the same columns.
     pub already_present: u64,
     /// An end of the relationship is not in the graph.
     pub dangling: u64,
@@ -121,9 +122,9 @@ pub struct ProgressUpdate {
 pub type Progress = Arc<dyn Fn(ProgressUpdate) + Send + Sync>;
 
 impl Database {
-    /// Moves a staging table into the graph. Other writers of the graph wait meanwhile, readers do not. Rows of a node
-    /// table whose key is there already are left alone, so a run can be repeated; relationships have no key, and are
-    /// added again by a second run.
+    /// Moves a staging table into the graph. Other writers of the graph wait meanwhile, readers do not. Nodes whose key
+    /// is there already, and relationships that are there with the same ends and columns, are left alone, so a run can
+    /// be repeated.
     ///
     /// # Errors
     /// `Invalid` if columns do not fit; `Timeout` or `Cancelled` between or within slices. [`EngineError::Partial`]

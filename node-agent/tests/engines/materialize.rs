@@ -295,6 +295,60 @@ async fn parallel_relationships_stay_and_files_can_be_chosen() {
 }
 
 #[tokio::test]
+async fn relationships_that_are_loaded_again_are_there_once() {
+    let ddl = "CREATE NODE TABLE A(id INT64 PRIMARY KEY); CREATE NODE TABLE B(code STRING PRIMARY KEY); \
+               CREATE REL TABLE R(FROM A TO B, w DOUBLE, note STRING, tags STRING[], u UUID, extra INT64)";
+    let directory = tempfile::tempdir().unwrap();
+    // Several slices, and several passes over the relationships that are there.
+    let limits = EngineLimits {
+        slice_bytes: 4 << 20,
+        database_memory: 128 << 20,
+        ..limits()
+    };
+    let engines = start(directory.path(), limits).await;
+    engines.create(&id("g"), &BaseSchema::Custom(ddl.into())).await.unwrap();
+    let g = engines.database(&id("g")).await.unwrap();
+    let staging = engines.staging(&id("g")).await.unwrap();
+    rows(
+        &g,
+        "UNWIND range(0, 999) AS x CREATE (:A {id: x}), (:B {code: 'b' + CAST(x AS STRING)})",
+    )
+    .await
+    .unwrap();
+    // NULLs, weights that are no numbers, and from some row on the same relationships once more.
+    let edges = |rows: u64| {
+        format!(
+            "SELECT r % 1000 AS \"from\", 'b' || (r % 999) AS \"to\", \
+             CASE WHEN r % 7 = 0 THEN NULL WHEN r % 11 = 0 THEN 'nan'::DOUBLE ELSE r % 5 / 3 END AS w, \
+             CASE WHEN r % 13 = 0 THEN NULL ELSE 'n' || r % 3 END AS note, \
+             CASE WHEN r % 17 = 0 THEN NULL ELSE ['a', 't' || r % 2] END AS tags, \
+             'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a1' || r % 2 AS u FROM (SELECT range % 150000 AS r FROM range({rows}))"
+        )
+    };
+    let load = async |name: &str, sql: String| {
+        stage(&staging, "R", &[(name, sql.as_str())], ALL).await.unwrap();
+        let report = materialize(&g, &staging, MaterializeRequest::new(table("R")))
+            .await
+            .unwrap();
+        assert_eq!(report.rows_staged, report.rows_ingested + report.rejected.total());
+        (report.rows_ingested, report.rejected.already_present)
+    };
+    assert_eq!(load("one", edges(200_000)).await, (200_000, 0));
+    assert_eq!(load("one", edges(200_000)).await, (0, 200_000));
+    // More of the same: rows that are like others, of which the graph has fewer.
+    assert_eq!(load("two", edges(210_000)).await, (10_000, 200_000));
+    let like = "SELECT 1 AS \"from\", 'b2' AS \"to\", 0.5 AS w, 'like' AS note FROM range(3)";
+    assert_eq!(load("three", like.into()).await, (3, 0));
+    assert_eq!(load("three", like.replace("range(3)", "range(5)")).await, (2, 3));
+    assert_eq!(load("three", like.replace("0.5", "0.25")).await, (3, 0));
+    assert_eq!(one(&g, "MATCH (:A)-[r:R]->(:B) RETURN count(*)").await, 210_008);
+    assert_eq!(
+        one(&g, "MATCH (:A)-[r:R {note: 'like'}]->(:B) RETURN count(*)").await,
+        8
+    );
+}
+
+#[tokio::test]
 async fn columns_of_every_type_keep_their_values() {
     let columns = [
         ("BOOL", "range % 2 = 0", json!(false)),

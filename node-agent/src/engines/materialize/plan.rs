@@ -1,6 +1,8 @@
 //! What a materialise run will do, decided before anything is touched: which staged column fills which column of the
 //! graph, how each is cast, and the statements that follow from it.
 
+use std::ops::Range;
+
 use super::super::duckdb::{StagingColumn, StagingTable};
 use super::super::error::EngineError;
 use super::super::ladybug::{PropertyInfo, TableInfo, TableKind};
@@ -14,6 +16,18 @@ pub(super) struct Column {
     pub(super) sql: String,
     /// The type of the graph's column, if LadybugDB has to cast to it.
     pub(super) cast: Option<String>,
+    /// The graph's column.
+    pub(super) target: PropertyInfo,
+}
+
+impl Column {
+    /// What arrives as column `index` of an Arrow table `s`, as the type of the graph's column.
+    fn arrived(&self, index: usize) -> String {
+        match &self.cast {
+            Some(target) => format!("CAST(s.c{index} AS {target})"),
+            None => format!("s.c{index}"),
+        }
+    }
 }
 
 /// A run into one table.
@@ -147,6 +161,16 @@ impl Plan {
         self.keys.iter().chain(&self.values)
     }
 
+    /// How many columns travel.
+    pub(super) fn width(&self) -> usize {
+        self.columns().count()
+    }
+
+    /// What DuckDB selects, without names.
+    pub(super) fn columns_sql(&self) -> Vec<&str> {
+        self.columns().map(|column| column.sql.as_str()).collect()
+    }
+
     /// What DuckDB selects: `c0`, `c1`, ….
     pub(super) fn select(&self) -> String {
         let list: Vec<String> = self
@@ -167,17 +191,44 @@ impl Plan {
         }
     }
 
+    /// The numbers (the column after all others) of those rows of the Arrow table `transient`, quoted already, that are in
+    /// the graph as relationships from `nodes`; once for each of them.
+    pub(super) fn present(&self, transient: &str, nodes: &Range<u64>) -> String {
+        let Some([from, to]) = &self.ends else {
+            return String::new();
+        };
+        let keys = self.keys.len();
+        let mut conditions = vec![
+            format!("a.{} = {}", cypher_identifier(&from.key), self.keys[0].arrived(0)),
+            format!("b.{} = {}", cypher_identifier(&to.key), self.keys[1].arrived(1)),
+            format!("offset(id(a)) >= {}", nodes.start),
+            format!("offset(id(a)) < {}", nodes.end),
+        ];
+        conditions.extend(self.values.iter().enumerate().map(|(index, value)| {
+            let (there, here) = (
+                format!("r.{}", cypher_identifier(&value.target.name)),
+                value.arrived(keys + index),
+            );
+            let not_a_number = match value.target.type_name.as_str() {
+                "FLOAT" | "DOUBLE" => format!(" OR ({there} <> {there} AND {here} <> {here})"),
+                _ => String::new(),
+            };
+            format!("({there} = {here} OR ({there} IS NULL AND {here} IS NULL){not_a_number})")
+        }));
+        format!(
+            "MATCH (s:{transient}), (a:{})-[r:{}]->(b:{}) WHERE {} RETURN s.c{}",
+            cypher_identifier(&from.table),
+            cypher_identifier(&self.table),
+            cypher_identifier(&to.table),
+            conditions.join(" AND "),
+            self.width()
+        )
+    }
+
     /// COPY from the Arrow table `transient`. With `checked`, only rows whose both ends exist are taken.
     pub(super) fn copy(&self, transient: &str, checked: bool) -> String {
         let columns: Vec<&Column> = self.columns().collect();
-        let list: Vec<String> = self
-            .order
-            .iter()
-            .map(|index| match &columns[*index].cast {
-                Some(target) => format!("CAST(s.c{index} AS {target})"),
-                None => format!("s.c{index}"),
-            })
-            .collect();
+        let list: Vec<String> = self.order.iter().map(|index| columns[*index].arrived(*index)).collect();
         let transient = cypher_identifier(transient);
         let (mut pattern, mut options) = (format!("(s:{transient})"), String::new());
         if let Some([from, to]) = &self.ends {
@@ -299,6 +350,7 @@ fn column(target: &PropertyInfo, source: Option<&StagingColumn>) -> Result<Colum
     Ok(Column {
         sql,
         cast: transport.cast.then(|| target.type_name.clone()),
+        target: target.clone(),
     })
 }
 
@@ -429,6 +481,12 @@ mod tests {
         assert_eq!(
             plan.copy("stg", true),
             "COPY `R` FROM (MATCH (s:`stg`), (a:`A`), (b:`B`) WHERE a.`id` = s.c0 AND b.`code` = s.c1 RETURN s.c0, s.c1, s.c2)"
+        );
+        assert_eq!(
+            plan.present("`stg`", &(0..9)),
+            "MATCH (s:`stg`), (a:`A`)-[r:`R`]->(b:`B`) WHERE a.`id` = s.c0 AND b.`code` = s.c1 AND offset(id(a)) >= 0 \
+             AND offset(id(a)) < 9 AND (r.`w` = s.c2 OR (r.`w` IS NULL AND s.c2 IS NULL) OR (r.`w` <> r.`w` AND s.c2 <> s.c2)) \
+             RETURN s.c3"
         );
         let several = table("R", &[], &[("A", "B"), ("A", "A")]);
         let plan =

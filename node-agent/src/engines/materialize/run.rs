@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use duckdb::Connection;
-use lbug::Value;
 
 use super::super::duckdb::{FILE_ID, OpenStaging, SqlControl, StagingKind, StagingTable, describe, table_names};
 use super::super::error::EngineError;
@@ -11,7 +10,7 @@ use super::super::ladybug::schema::{count, run_script, table};
 use super::super::ladybug::session::Session;
 use super::super::ladybug::{JobControl, TableInfo, TableKind};
 use super::super::names::{FileId, TableName, cypher_identifier, sql_identifier, sql_string};
-use super::mover::{Mover, transient_name};
+use super::mover::Mover;
 use super::plan::{Plan, create_table};
 use super::{MaterializeReport, MaterializeRequest, MaterializeStatus, Progress, Rejected};
 
@@ -173,6 +172,10 @@ impl Run<'_, '_, '_> {
                 rejected.already_present = self.exclude_present(duck, &plan, &source, &mut condition, before)?;
             }
         }
+        if plan.kind == TableKind::Relationship && before > 0 && survey.with_keys > 0 {
+            rejected.already_present =
+                self.exclude_present_relationships(duck, &plan, &source, &mut condition, before)?;
+        }
         let total = survey.with_keys - rejected.duplicates - rejected.already_present;
         let statement = format!("SELECT {} FROM {source} AND {condition}", plan.select());
         let mut mover = Mover::new(self, &plan, total);
@@ -238,48 +241,31 @@ impl Run<'_, '_, '_> {
         // The staging connection is busy with the stream until its end, so what is found is kept here.
         let mut present: Vec<i64> = Vec::new();
         while let Some(slice) = self.slice(&statement)? {
-            let name = transient_name();
-            let transient = cypher_identifier(&name);
             // Few keys are looked up in the index one by one; for many, one pass over the column is faster.
-            let lookup = if slice.rows.saturating_mul(4) < before {
-                format!(
+            let lookup = |transient: &str| match slice.rows.saturating_mul(4) < before {
+                true => format!(
                     "MATCH (s:{transient}) WITH s.c1 AS number, {} AS key MATCH (t:{target}) WHERE t.{property} = key RETURN number",
                     cast("s.c0")
-                )
-            } else {
-                format!(
+                ),
+                false => format!(
                     "MATCH (s:{transient}), (t:{target}) WHERE t.{property} = {} RETURN s.c1",
                     cast("s.c0")
-                )
+                ),
             };
-            let numbers = self.in_transaction(|run| {
-                run.session.create_arrow_table(run.job, &name, &slice.batches)?;
-                let rows = run.session.rows(run.job, &lookup)?;
-                run.session.drop_arrow_table(run.job, &name)?;
-                Ok(rows)
-            })?;
-            present.extend(numbers.iter().filter_map(|row| match row.as_slice() {
-                [Value::Int64(number)] => Some(*number),
-                _ => None,
-            }));
+            present.extend(self.look_up(&slice, lookup)?);
         }
         if !present.is_empty() {
-            let fill = || -> Result<(), duckdb::Error> {
-                duck.execute_batch("CREATE TEMP TABLE gp_present(number BIGINT)")?;
-                let mut appender = duck.appender_to_catalog_and_db("gp_present", "temp", "main")?;
-                for number in &present {
-                    appender.append_row([number])?;
-                }
-                appender.flush()
-            };
-            fill().map_err(failure)?;
+            remember(duck, "gp_present", &present).map_err(failure)?;
             *condition = format!("({condition}) AND rowid NOT IN (SELECT number FROM gp_present)");
         }
         Ok(present.len() as u64)
     }
 
     /// Runs `work` in a transaction that is always given up: it only looks.
-    fn in_transaction<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, EngineError>) -> Result<T, EngineError> {
+    pub(super) fn in_transaction<T>(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<T, EngineError>,
+    ) -> Result<T, EngineError> {
         self.session.limit_time(self.job);
         self.session.run_once(self.job, "BEGIN TRANSACTION")?;
         let outcome = work(self);
@@ -290,6 +276,16 @@ impl Run<'_, '_, '_> {
         }
         outcome
     }
+}
+
+/// Keeps numbers of staged rows in a table of this name, for as long as the connection lives.
+pub(super) fn remember(duck: &Connection, name: &str, numbers: &[i64]) -> Result<(), duckdb::Error> {
+    duck.execute_batch(&format!("CREATE TEMP TABLE {name}(number BIGINT)"))?;
+    let mut appender = duck.appender_to_catalog_and_db(name, "temp", "main")?;
+    for number in numbers {
+        appender.append_row([number])?;
+    }
+    appender.flush()
 }
 
 fn key_name(session: &mut Session<'_, '_>, job: &Arc<JobControl>, plan: &Plan) -> Result<String, EngineError> {
