@@ -30,7 +30,9 @@ pub use error::{EngineError, ErrorClass, SyntaxStage};
 pub use fork::{ForkRequest, Forked};
 pub use inspect::{DatabaseInfo, EngineUsage};
 pub use lifecycle::{Created, DeleteScope, Deleted};
-pub use materialize::{MaterializeReport, MaterializeRequest, MaterializeStatus, Progress, ProgressUpdate, Rejected};
+pub use materialize::{
+    InvalidColumn, MaterializeReport, MaterializeRequest, MaterializeStatus, Progress, ProgressUpdate, Rejected,
+};
 pub use names::{DatabaseId, FileId, TableName};
 pub use registry::Engines;
 pub use rows::{Columns, RowChunk, RowStream, RowSummary};

@@ -66,6 +66,7 @@ pub fn router(state: AppState) -> Router {
             put(upload::put).delete(tables::delete_file),
         )
         .route("/databases/{id}/tables/{table}/materialize", post(materialize::post))
+        .route("/databases/{id}/tables/{table}/rejected", get(materialize::rejected))
         .route("/tasks", get(tasks::list))
         .route("/tasks/stats", get(tasks::stats))
         .route("/tasks/{id}", delete(tasks::cancel))

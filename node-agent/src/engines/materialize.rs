@@ -5,6 +5,8 @@
 mod mover;
 mod plan;
 mod present;
+mod rehearsal;
+mod rejected;
 mod run;
 mod types;
 
@@ -33,6 +35,8 @@ pub struct MaterializeRequest {
     pub from_table: Option<TableName>,
     /// The node table where they end.
     pub to_table: Option<TableName>,
+    /// Look at everything, and change nothing.
+    pub dry_run: bool,
     /// Time for the whole run.
     pub timeout: Duration,
 }
@@ -47,6 +51,7 @@ impl MaterializeRequest {
             create_table: false,
             from_table: None,
             to_table: None,
+            dry_run: false,
             timeout: Duration::from_secs(3600),
         }
     }
@@ -59,6 +64,8 @@ pub enum MaterializeStatus {
     Done,
     /// There is no such staging table.
     Skipped,
+    /// Nothing was changed; the figures are those that a run would have.
+    Rehearsed,
 }
 
 /// Rows that were not taken, by reason.
@@ -72,14 +79,29 @@ pub struct Rejected {
     pub already_present: u64,
     /// An end of the relationship is not in the graph.
     pub dangling: u64,
+    /// A value does not fit its column. Only a dry run counts them: a run does nothing at all then.
+    pub invalid: u64,
 }
 
 impl Rejected {
     /// All of them.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.null_keys + self.duplicates + self.already_present + self.dangling
+        self.null_keys + self.duplicates + self.already_present + self.dangling + self.invalid
     }
+}
+
+/// A column with values that do not fit it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InvalidColumn {
+    /// The column of the graph.
+    pub column: String,
+    /// Its type.
+    pub type_name: String,
+    /// Rows with such a value.
+    pub rows: u64,
+    /// One of the values.
+    pub example: String,
 }
 
 /// What a run did.
@@ -97,6 +119,10 @@ pub struct MaterializeReport {
     pub rows_ingested: u64,
     /// Rows that did not.
     pub rejected: Rejected,
+    /// Of a dry run: columns for whose sake a run would fail.
+    pub invalid_columns: Vec<InvalidColumn>,
+    /// The rows that did not come into the graph, each as a line of JSON with its reason: at most 10,000, in 1 MiB.
+    pub rejected_rows: Vec<u8>,
     /// True if the table of the graph was made by this run.
     pub created_table: bool,
     /// Columns of the graph that staging does not have.

@@ -19,6 +19,9 @@ const KEEP_FOR: Duration = Duration::from_secs(24 * 3600);
 /// Finished tasks beyond this number are forgotten, oldest first.
 const KEEP_COUNT: usize = 1000;
 
+/// How the name of a file ends that belongs to a task, beside its record.
+const ATTACHED: &str = "attached";
+
 /// A request about a task that cannot be met.
 #[derive(Debug, thiserror::Error)]
 pub enum TaskError {
@@ -135,8 +138,11 @@ impl TaskStore {
         for file in std::fs::read_dir(dir).map_err(io("list"))? {
             let path = file.map_err(io("list"))?.path();
             if path.extension().is_none_or(|extension| extension != "json") {
-                // What a write left behind when the process was killed in its middle.
-                let _ = std::fs::remove_file(&path);
+                let attached = path.extension().is_some_and(|extension| extension == ATTACHED);
+                if !attached || !path.with_extension("json").is_file() {
+                    // What a write left behind when the process was killed in its middle.
+                    let _ = std::fs::remove_file(&path);
+                }
                 continue;
             }
             let mut record: TaskRecord = match std::fs::read(&path).map(|text| serde_json::from_slice(&text)) {
@@ -373,6 +379,35 @@ impl TaskStore {
             })
     }
 
+    /// Keeps a file for as long as the task is remembered, in place of one that it has.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub async fn attach(&self, context: &TaskContext, content: Vec<u8>) -> Result<(), TaskError> {
+        let id = context.entry.state.borrow().task_id.clone();
+        let path = self.0.dir.join(format!("{id}.{ATTACHED}"));
+        Ok(blocking(path.clone(), move || write_atomically(&path, &content, 0o600)).await?)
+    }
+
+    /// The file that a task keeps, if it does.
+    ///
+    /// # Errors
+    /// When the task is not known, or the file cannot be read.
+    pub async fn attached(&self, id: &str) -> Result<Option<Vec<u8>>, TaskError> {
+        let id = self.get(id)?.task_id;
+        let path = self.0.dir.join(format!("{id}.{ATTACHED}"));
+        let content = blocking(path.clone(), move || match std::fs::read(&path) {
+            Ok(content) => Ok(Some(content)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(FileError::Io {
+                action: "read",
+                path,
+                source,
+            }),
+        });
+        Ok(content.await?)
+    }
+
     /// Counts by status and type.
     pub fn stats(&self) -> TaskStats {
         let mut stats = TaskStats::default();
@@ -416,17 +451,7 @@ impl TaskStore {
 
     async fn persist(&self, record: TaskRecord) -> Result<(), TaskError> {
         let dir = self.0.dir.clone();
-        let path = dir.clone();
-        tokio::task::spawn_blocking(move || write(&dir, &record))
-            .await
-            .unwrap_or_else(|error| {
-                Err(FileError::Io {
-                    action: "write",
-                    path,
-                    source: std::io::Error::other(error),
-                })
-            })?;
-        Ok(())
+        Ok(blocking(dir.clone(), move || write(&dir, &record)).await?)
     }
 
     async fn persist_or_log(&self, entry: &Entry) {
@@ -456,9 +481,24 @@ impl TaskStore {
                 entries.remove(&id);
                 // A record that cannot be removed is tried again by the next start.
                 let _ = std::fs::remove_file(self.0.dir.join(format!("{id}.json")));
+                let _ = std::fs::remove_file(self.0.dir.join(format!("{id}.{ATTACHED}")));
             }
         }
     }
+}
+
+/// Runs `work` on a file where it may block.
+async fn blocking<T: Send + 'static>(
+    path: PathBuf,
+    work: impl FnOnce() -> Result<T, FileError> + Send + 'static,
+) -> Result<T, FileError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
+        Err(FileError::Io {
+            action: "use",
+            path,
+            source: std::io::Error::other(error),
+        })
+    })
 }
 
 fn interrupted(record: &TaskRecord) -> String {

@@ -349,6 +349,85 @@ async fn relationships_that_are_loaded_again_are_there_once() {
 }
 
 #[tokio::test]
+async fn a_dry_run_says_what_a_run_would_do_and_changes_nothing() {
+    let ddl = "CREATE NODE TABLE P(id INT64 PRIMARY KEY, score DOUBLE, u UUID); CREATE REL TABLE K(FROM P TO P)";
+    let (_directory, engines, g) = graph(ddl).await;
+    let staging = engines.staging(&id("g")).await.unwrap();
+    rows(&g, "CREATE (:P {id: 9})").await.unwrap();
+    let people = "SELECT * FROM (VALUES ('1', '1.5', NULL), ('x', '1', NULL), ('2', 'abc', NULL), ('3', NULL, 'no'), \
+                  (NULL, '1', NULL), ('1', '2.5', NULL), ('9', '1', NULL), ('4', '1', 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11')) \
+                  t(id, score, u)";
+    stage(&staging, "P", &[("f", people)], ALL).await.unwrap();
+    let dry = |name: &str| MaterializeRequest {
+        dry_run: true,
+        create_table: true,
+        ..MaterializeRequest::new(table(name))
+    };
+    let report = materialize(&g, &staging, dry("P")).await.unwrap();
+    assert_eq!(
+        (report.status, report.rows_staged, report.rows_ingested),
+        (MaterializeStatus::Rehearsed, 8, 2)
+    );
+    assert_eq!(
+        report.rejected,
+        Rejected {
+            null_keys: 1,
+            duplicates: 1,
+            already_present: 1,
+            dangling: 0,
+            invalid: 3
+        }
+    );
+    let unfit: Vec<(&str, u64, &str)> = report
+        .invalid_columns
+        .iter()
+        .map(|column| (column.column.as_str(), column.rows, column.example.as_str()))
+        .collect();
+    assert_eq!(unfit, [("id", 1, "x"), ("score", 1, "abc"), ("u", 1, "no")]);
+    let kept = String::from_utf8(report.rejected_rows).unwrap();
+    assert_eq!(
+        kept.lines().filter(|line| line.contains("\"invalid\"")).count(),
+        3,
+        "{kept}"
+    );
+    assert_eq!(kept.lines().count(), 6, "{kept}");
+    assert_eq!(one(&g, "MATCH (p:P) RETURN count(*)").await, 1);
+    let error = materialize(&g, &staging, MaterializeRequest::new(table("P")))
+        .await
+        .unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Invalid, "{error}");
+
+    let ends = "SELECT * FROM (VALUES (9, 9), (9, 100), (NULL, 9)) t(\"from\", \"to\")";
+    stage(&staging, "K", &[("f", ends)], ALL).await.unwrap();
+    let report = materialize(&g, &staging, dry("K")).await.unwrap();
+    assert_eq!(
+        (
+            report.rows_ingested,
+            report.rejected.dangling,
+            report.rejected.null_keys
+        ),
+        (1, 1, 1)
+    );
+    assert_eq!(one(&g, "MATCH ()-[k:K]->() RETURN count(*)").await, 0);
+    let report = materialize(&g, &staging, MaterializeRequest::new(table("K")))
+        .await
+        .unwrap();
+    let kept = String::from_utf8(report.rejected_rows).unwrap();
+    assert!(
+        kept.contains(r#"{"reason":"dangling","row":{"src":9,"dst":100"#),
+        "{kept}"
+    );
+
+    // A table that is not there yet stays so.
+    stage(&staging, "Q", &[("f", "SELECT range AS identifier FROM range(5)")], ALL)
+        .await
+        .unwrap();
+    let report = materialize(&g, &staging, dry("Q")).await.unwrap();
+    assert_eq!((report.rows_ingested, report.created_table), (5, true));
+    assert_eq!(g.schema().await.unwrap().len(), 2);
+}
+
+#[tokio::test]
 async fn columns_of_every_type_keep_their_values() {
     let columns = [
         ("BOOL", "range % 2 = 0", json!(false)),

@@ -11,7 +11,7 @@ use super::super::ladybug::session::Session;
 use super::super::ladybug::{JobControl, TableInfo, TableKind};
 use super::super::names::{FileId, TableName, cypher_identifier, sql_identifier, sql_string};
 use super::mover::Mover;
-use super::plan::{Plan, create_table};
+use super::plan::{Plan, create_table, new_table};
 use super::{MaterializeReport, MaterializeRequest, MaterializeStatus, Progress, Rejected};
 
 pub(super) struct Run<'r, 'c, 'db> {
@@ -38,6 +38,9 @@ impl Run<'_, '_, '_> {
         let Some(staged) = self.staged(&duck, request)? else {
             return Ok(skipped(request));
         };
+        if request.dry_run {
+            return self.rehearse(&duck, request, &staged);
+        }
         let (target, created) = self.target(request, &staged)?;
         let outcome = self.fill(&duck, request, &staged, &target, created);
         if created && !matches!(outcome, Ok(_) | Err(EngineError::Partial { .. })) {
@@ -78,17 +81,7 @@ impl Run<'_, '_, '_> {
                 name: name.to_owned(),
             });
         }
-        let ends = match (&request.from_table, &request.to_table, staged.kind) {
-            (Some(from), Some(to), _) => Some((from.as_str(), to.as_str())),
-            (None, None, StagingKind::Node | StagingKind::Other) => None,
-            _ => {
-                return Err(EngineError::invalid(
-                    "from_table",
-                    format!("{name} becomes a relationship table; from_table and to_table say which nodes it connects"),
-                ));
-            }
-        };
-        let statement = create_table(name, staged, ends)?;
+        let statement = create_table(&draft(request, staged)?);
         run_script(self.session, self.job, &[statement]).map_err(|failure| failure.error)?;
         match table(self.session, self.job, name)? {
             Some(made) => Ok((made, true)),
@@ -96,7 +89,7 @@ impl Run<'_, '_, '_> {
         }
     }
 
-    fn plan(
+    pub(super) fn plan(
         &mut self,
         request: &MaterializeRequest,
         staged: &StagingTable,
@@ -151,11 +144,7 @@ impl Run<'_, '_, '_> {
         let failure = |error| self.staging.failure(error);
         // One state of the staging table for counting and for moving.
         duck.execute_batch("BEGIN TRANSACTION").map_err(failure)?;
-        let source = format!(
-            "{}{}",
-            sql_identifier(&staged.name),
-            only_files(request.file_ids.as_deref())
-        );
+        let source = source_of(request, staged);
         let survey = survey(duck, &plan, &source).map_err(failure)?;
         let mut rejected = Rejected {
             null_keys: survey.rows - survey.with_keys,
@@ -184,6 +173,7 @@ impl Run<'_, '_, '_> {
         rejected.dangling = dangling;
         moved.map_err(|error| partial(self.sql.explain(error), rows))?;
         self.settle(&plan, before, rows).map_err(|error| partial(error, rows))?;
+        let rejected_rows = self.rows_left_out(duck, &plan, &source, &condition, &rejected);
         Ok(MaterializeReport {
             status: MaterializeStatus::Done,
             table: target.name.clone(),
@@ -191,6 +181,8 @@ impl Run<'_, '_, '_> {
             rows_staged: survey.rows,
             rows_ingested: rows,
             rejected,
+            invalid_columns: Vec::new(),
+            rejected_rows,
             created_table,
             filled_with_null: plan.filled_with_null,
             ignored_columns: plan.ignored_columns,
@@ -215,7 +207,7 @@ impl Run<'_, '_, '_> {
 
     /// Finds the staged rows whose key the graph has already. The graph looks the keys up; only row numbers come back,
     /// so the type of the key does not matter.
-    fn exclude_present(
+    pub(super) fn exclude_present(
         &mut self,
         duck: &Connection,
         plan: &Plan,
@@ -297,6 +289,31 @@ fn key_name(session: &mut Session<'_, '_>, job: &Arc<JobControl>, plan: &Plan) -
     key.ok_or_else(|| EngineError::internal(format!("{} has no key", plan.table)))
 }
 
+/// The table that a request would make.
+pub(super) fn draft(request: &MaterializeRequest, staged: &StagingTable) -> Result<TableInfo, EngineError> {
+    let name = request.table.as_str();
+    let ends = match (&request.from_table, &request.to_table, staged.kind) {
+        (Some(from), Some(to), _) => Some((from.as_str(), to.as_str())),
+        (None, None, StagingKind::Node | StagingKind::Other) => None,
+        _ => {
+            return Err(EngineError::invalid(
+                "from_table",
+                format!("{name} becomes a relationship table; from_table and to_table say which nodes it connects"),
+            ));
+        }
+    };
+    new_table(name, staged, ends)
+}
+
+/// The staged rows that a request is about; more conditions can follow.
+pub(super) fn source_of(request: &MaterializeRequest, staged: &StagingTable) -> String {
+    format!(
+        "{}{}",
+        sql_identifier(&staged.name),
+        only_files(request.file_ids.as_deref())
+    )
+}
+
 fn only_files(files: Option<&[FileId]>) -> String {
     match files {
         None => " WHERE true".into(),
@@ -329,7 +346,12 @@ fn survey(duck: &Connection, plan: &Plan, source: &str) -> Result<Survey, duckdb
 }
 
 /// Of several rows with one key, the one that was staged last is kept.
-fn keep_last(duck: &Connection, plan: &Plan, source: &str, condition: &str) -> Result<String, duckdb::Error> {
+pub(super) fn keep_last(
+    duck: &Connection,
+    plan: &Plan,
+    source: &str,
+    condition: &str,
+) -> Result<String, duckdb::Error> {
     let key = &plan.keys[0].sql;
     duck.execute_batch(&format!(
         "CREATE TEMP TABLE gp_keep AS SELECT max(rowid) AS number FROM {source} AND {condition} GROUP BY {key}"
@@ -356,6 +378,8 @@ fn skipped(request: &MaterializeRequest) -> MaterializeReport {
         rows_staged: 0,
         rows_ingested: 0,
         rejected: Rejected::default(),
+        invalid_columns: Vec::new(),
+        rejected_rows: Vec::new(),
         created_table: false,
         filled_with_null: Vec::new(),
         ignored_columns: Vec::new(),
