@@ -14,6 +14,7 @@ mod config;
 mod duckdb;
 mod error;
 mod files;
+mod fork;
 mod inspect;
 mod ladybug;
 mod lifecycle;
@@ -26,9 +27,12 @@ mod schemas;
 
 pub use config::{EngineLimits, EnginesConfig};
 pub use error::{EngineError, ErrorClass, SyntaxStage};
+pub use fork::{ForkRequest, Forked};
 pub use inspect::{DatabaseInfo, EngineUsage};
 pub use lifecycle::{Created, DeleteScope, Deleted};
-pub use materialize::{MaterializeReport, MaterializeRequest, MaterializeStatus, Progress, ProgressUpdate, Rejected};
+pub use materialize::{
+    InvalidColumn, MaterializeReport, MaterializeRequest, MaterializeStatus, Progress, ProgressUpdate, Rejected,
+};
 pub use names::{DatabaseId, FileId, TableName};
 pub use registry::Engines;
 pub use rows::{Columns, RowChunk, RowStream, RowSummary};

@@ -8,6 +8,7 @@ mod backup;
 mod body;
 mod databases;
 mod error;
+mod fork;
 mod front;
 mod headers;
 mod materialize;
@@ -52,6 +53,11 @@ pub fn router(state: AppState) -> Router {
         .route("/databases/{id}/schema", get(schema::get).post(schema::post))
         .route("/databases/{id}/metrics", get(databases::metrics))
         .route("/databases/{id}/backup", post(backup::post))
+        .route("/databases/{id}/fork-from/{parent}", post(fork::post))
+        .route(
+            "/databases/{id}/tables/{table}/fork-from/{parent}",
+            post(fork::post_to_table),
+        )
         .route("/databases/{id}/tables", get(tables::list).post(tables::create))
         .route("/databases/{id}/tables/query", post(sql::query))
         .route("/databases/{id}/tables/{table}", delete(tables::delete))
@@ -60,6 +66,7 @@ pub fn router(state: AppState) -> Router {
             put(upload::put).delete(tables::delete_file),
         )
         .route("/databases/{id}/tables/{table}/materialize", post(materialize::post))
+        .route("/databases/{id}/tables/{table}/rejected", get(materialize::rejected))
         .route("/tasks", get(tasks::list))
         .route("/tasks/stats", get(tasks::stats))
         .route("/tasks/{id}", delete(tasks::cancel))

@@ -309,7 +309,7 @@ fn counted(all: &[DatabaseId]) -> usize {
 
 fn is_subgraph(id: &DatabaseId, all: &[DatabaseId]) -> bool {
     id.as_str()
-        .split_once('_')
+        .rsplit_once('_')
         .is_some_and(|(parent, _)| all.iter().any(|other| other.as_str() == parent))
 }
 
@@ -420,7 +420,7 @@ mod tests {
 
     #[test]
     fn subgraphs_share_the_place_of_their_parent() {
-        let ids: Vec<DatabaseId> = ["kg1", "kg1_dev", "kg2_dev", "my_own"]
+        let ids: Vec<DatabaseId> = ["kg1", "kg1_dev", "kg2_dev", "my_own", "my_own_dev"]
             .iter()
             .map(|id| id.parse().unwrap())
             .collect();

@@ -154,7 +154,7 @@ pub(super) async fn drain(Extract(state): Extract<AppState>, request: Request) -
         let queries = state.engines.usage().active_queries;
         let tasks = state
             .tasks
-            .list(None, None, usize::MAX)
+            .list(None, None, None, usize::MAX)
             .iter()
             .filter(|task| !task.status.is_final())
             .count();

@@ -110,7 +110,8 @@ pub(super) async fn list(State(state): State<AppState>, request: Request) -> Res
             _ => return Err(ApiError::bad_request("limit: expected a whole number from 1 to 1000")),
         },
     };
-    body::value(&state.tasks.list(status, kind, limit))
+    let graph = headers::parameter(query, "graph_id");
+    body::value(&state.tasks.list(status, kind, graph.as_deref(), limit))
 }
 
 /// One task.

@@ -427,6 +427,10 @@ async fn a_replica_reads_and_never_changes() {
         .fails(403);
     replica.post("/databases/kg1/backup", json!({})).await.fails(403);
     replica
+        .post("/databases/kg1_dev/fork-from/kg1", json!({}))
+        .await
+        .fails(403);
+    replica
         .post(
             "/databases/kg1/tables",
             json!({"table_name": "T", "s3_pattern": "s3://b/k"}),

@@ -7,6 +7,7 @@ mod contract;
 mod drain;
 mod durability;
 mod fixture;
+mod forks;
 mod lease;
 mod loading;
 mod observability;
