@@ -21,8 +21,10 @@ mod lock;
 mod materialize;
 mod names;
 mod registry;
+mod restore;
 mod rows;
 mod schemas;
+mod swap;
 
 pub use config::{EngineLimits, EnginesConfig};
 pub use error::{EngineError, ErrorClass, SyntaxStage};
@@ -31,6 +33,7 @@ pub use lifecycle::{Created, DeleteScope, Deleted};
 pub use materialize::{MaterializeReport, MaterializeRequest, MaterializeStatus, Progress, ProgressUpdate, Rejected};
 pub use names::{DatabaseId, FileId, TableName};
 pub use registry::Engines;
+pub use restore::{Candidate, Replace};
 pub use rows::{Columns, RowChunk, RowStream, RowSummary};
 pub use schemas::BaseSchema;
 

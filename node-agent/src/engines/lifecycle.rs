@@ -87,7 +87,7 @@ impl Engines {
     }
 
     /// Takes the id and a place on the node.
-    fn claim(&self, id: &DatabaseId) -> Result<Arc<Slot>, EngineError> {
+    pub(crate) fn claim(&self, id: &DatabaseId) -> Result<Arc<Slot>, EngineError> {
         let limit = self.inner.limits().max_databases;
         let mut slots = self.inner.slots.write();
         if slots.contains_key(id) {

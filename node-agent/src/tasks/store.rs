@@ -455,6 +455,9 @@ fn interrupted(record: &TaskRecord) -> String {
     let consequence = match (record.status, record.task_type) {
         (TaskStatus::Pending, _) => "it had not started",
         (_, TaskType::Backup) => "no manifest was written, so no backup exists under its key",
+        (_, TaskType::Restore) => {
+            "the database is wholly as it was before or wholly the restored one, never a mixture: compare its counts with the backup's"
+        }
         (_, TaskType::Staging) => "the staging table is as it was before",
         (_, TaskType::Ingestion) => {
             "what had been committed is in the graph, the rest was rolled back: compare the counts before you repeat it"
