@@ -56,7 +56,7 @@ pub fn archive<T: Send + 'static>(archive: Archive<T>) -> impl Stream<Item = io:
         );
         sent.map(drop)
     });
-    stream::unfold(Sending::Blocks(receiver, writing), |state| async {
+    stream::unfold(Sending::Blocks(receiver, writing), |state| async move {
         let Sending::Blocks(mut receiver, writing) = state else {
             return None;
         };

@@ -22,7 +22,7 @@ use std::{
 };
 
 /// What the manifest calls this format.
-pub const ALGORITHM: &str = "AES-256-GCM";
+pub(super) const ALGORITHM: &str = "AES-256-GCM";
 
 const MAGIC: &[u8; 16] = b"graphplane-enc-1";
 const ID: usize = 8;
@@ -92,7 +92,7 @@ impl BackupKey {
         let salt = &header[MAGIC.len() + ID..][..SALT];
         let derived = Salt::new(HKDF_SHA256, salt).extract(&self.secret);
         let unbound = derived
-            .expand(&[b"graphplane backup file"], &AES_256_GCM)
+            .expand(&[b"graphplane backup file".as_slice()], &AES_256_GCM)
             .map(UnboundKey::from)
             .map_err(|Unspecified| io::Error::other("no key can be derived"))?;
         let mut prefix = [0; PREFIX];
@@ -181,7 +181,7 @@ impl FileKey {
 }
 
 /// Encrypts what is written to it.
-pub struct Sealer<W: Write> {
+pub(super) struct Sealer<W: Write> {
     inner: W,
     key: FileKey,
     buffer: Vec<u8>,
@@ -192,7 +192,7 @@ impl<W: Write> Sealer<W> {
     ///
     /// # Errors
     /// When there is no randomness, or the header cannot be written.
-    pub fn new(mut inner: W, cipher: &FileCipher) -> io::Result<Self> {
+    pub(super) fn new(mut inner: W, cipher: &FileCipher) -> io::Result<Self> {
         let mut header = [0; HEADER];
         let (magic, rest) = header.split_at_mut(MAGIC.len());
         let (id, random) = rest.split_at_mut(ID);
@@ -214,7 +214,7 @@ impl<W: Write> Sealer<W> {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn finish(mut self) -> io::Result<W> {
+    pub(super) fn finish(mut self) -> io::Result<W> {
         self.seal(true)?;
         Ok(self.inner)
     }
@@ -248,7 +248,7 @@ impl<W: Write> Write for Sealer<W> {
 }
 
 /// Decrypts what is read from it, and fails at the first chunk that is not as it was written.
-pub struct Opener<R: Read> {
+pub(super) struct Opener<R: Read> {
     inner: R,
     key: FileKey,
     plain: Vec<u8>,
@@ -263,7 +263,7 @@ impl<R: Read> Opener<R> {
     ///
     /// # Errors
     /// When it is not the header of a file that was encrypted with this key.
-    pub fn new(mut inner: R, cipher: &FileCipher) -> io::Result<Self> {
+    pub(super) fn new(mut inner: R, cipher: &FileCipher) -> io::Result<Self> {
         let header = up_to(&mut inner, HEADER)?;
         if header.len() < HEADER || !header.starts_with(MAGIC) {
             return Err(changed("it does not begin like an encrypted file"));
@@ -286,7 +286,7 @@ impl<R: Read> Opener<R> {
     }
 
     /// What is encrypted, at its end.
-    pub fn into_inner(self) -> R {
+    pub(super) fn into_inner(self) -> R {
         self.inner
     }
 

@@ -108,7 +108,10 @@ pub async fn download(
         .step_by(PART as usize)
         .map(|start| start..size.min(start + PART));
     let mut fetched = stream::iter(ranges)
-        .map(|range| async { store.objects().get_range(key, range).await })
+        .map(|range| {
+            let (objects, key) = (Arc::clone(store.objects()), key.clone());
+            async move { objects.get_range(&key, range).await }
+        })
         .buffered(PARTS);
     while let Some(part) = fetched.try_next().await.map_err(refused)? {
         progress(written.load(Ordering::Relaxed));

@@ -18,7 +18,7 @@ pub(super) fn fields(headers: &HeaderMap, body: &[u8]) -> Result<Fields, ApiErro
         None => ("application/json", ""),
         Some(text) => text.split_once(';').unwrap_or((text, "")),
     };
-    let texts = match media_type.trim().to_ascii_lowercase().as_str() {
+    let texts: Vec<(String, String)> = match media_type.trim().to_ascii_lowercase().as_str() {
         "application/json" => return Fields::parse_or_empty(body),
         "application/x-www-form-urlencoded" => url::form_urlencoded::parse(body)
             .take(FIELDS + 1)

@@ -71,7 +71,8 @@ pub(super) async fn post(
     let starting = state.starting.lock().await;
     // First: a client that tries again must be told of its task, not that the database exists by now.
     let graph = ("graph_id", id.as_str());
-    let same = [graph, ("key", key.as_ref())];
+    let key_text = key.to_string();
+    let same = [graph, ("key", key_text.as_str())];
     if let Some(running) = state.tasks.find_unfinished(TaskType::Restore, &same) {
         let record = state.tasks.get(&running)?;
         let saved = record
@@ -112,11 +113,11 @@ pub(super) async fn post(
 
     let metadata = Map::from_iter([
         ("graph_id".to_owned(), json!(id.as_str())),
-        ("key".to_owned(), json!(key.as_ref())),
+        ("key".to_owned(), json!(key_text)),
         ("source_graph_id".to_owned(), json!(manifest.graph_id)),
         (
             "system_backup_key".to_owned(),
-            json!(system_backup.as_ref().map(ObjectPath::as_ref)),
+            json!(system_backup.as_ref().map(ToString::to_string)),
         ),
     ]);
     let saved = system_backup.is_some();
@@ -226,10 +227,10 @@ async fn run(state: &AppState, plan: Plan, permit: &WritePermit, context: &TaskC
             let job = job.map_err(|error| RestoreError::SystemBackup(error.into()))?;
             prepared.save(job).await?;
         }
-        Ok(prepared)
+        Ok::<_, RestoreError>(prepared)
     };
     let prepared = tokio::select! {
-        prepared = prepare => prepared.map_err(|error: RestoreError| error.to_string())?,
+        prepared = prepare => prepared.map_err(|error| error.to_string())?,
         () = context.cancelled().cancelled() => return Err("cancelled".to_owned()),
         () = permit.ends.cancelled() => return Err(Refusal::Fenced.message().to_owned()),
     };

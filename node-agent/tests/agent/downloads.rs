@@ -40,7 +40,7 @@ async fn a_download_is_a_database() {
         assert_eq!(header("x-backup-relationship-count"), "0");
         let body = response.bytes().await.unwrap().to_vec();
         let mut archive = ZipArchive::new(Cursor::new(body)).unwrap();
-        let names: Vec<String> = archive.file_names().map(str::to_owned).collect();
+        let names: Vec<String> = archive.file_names().map(|name| name.unwrap().into_owned()).collect();
         assert_eq!(names, ["kg1.lbug", "kg1.duckdb", "manifest.json"]);
         let manifest: Value = serde_json::from_slice(&unpack(&mut archive, "manifest.json")).unwrap();
         assert_eq!(manifest["node_count"], 500);
