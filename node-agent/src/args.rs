@@ -70,6 +70,11 @@ pub struct Args {
     #[arg(long, env = "GRAPHPLANE_OBJECT_STORE", value_name = "URL")]
     pub object_store: Option<String>,
 
+    /// File with the keys for encrypted backups: 32 bytes in base64 per line, the current one first. The
+    /// configuration's value wins.
+    #[arg(long, env = "GRAPHPLANE_BACKUP_KEY_FILE", value_name = "FILE")]
+    pub backup_key_file: Option<PathBuf>,
+
     /// Largest number of databases (subgraphs are not counted).
     #[arg(long, env = "LBUG_MAX_DATABASES_PER_NODE", default_value_t = 10)]
     pub max_databases: u32,

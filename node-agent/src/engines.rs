@@ -22,8 +22,10 @@ mod lock;
 mod materialize;
 mod names;
 mod registry;
+mod restore;
 mod rows;
 mod schemas;
+mod swap;
 
 pub use config::{EngineLimits, EnginesConfig};
 pub use error::{EngineError, ErrorClass, SyntaxStage};
@@ -35,6 +37,7 @@ pub use materialize::{
 };
 pub use names::{DatabaseId, FileId, TableName};
 pub use registry::Engines;
+pub use restore::{Candidate, Replace};
 pub use rows::{Columns, RowChunk, RowStream, RowSummary};
 pub use schemas::BaseSchema;
 

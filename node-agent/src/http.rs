@@ -7,12 +7,15 @@ mod auth;
 mod backup;
 mod body;
 mod databases;
+mod download;
 mod error;
 mod fork;
+mod form;
 mod front;
 mod headers;
 mod materialize;
 mod query;
+mod restore;
 mod schema;
 pub mod server;
 mod sql;
@@ -52,12 +55,14 @@ pub fn router(state: AppState) -> Router {
         .route("/databases/{id}/query", post(query::query))
         .route("/databases/{id}/schema", get(schema::get).post(schema::post))
         .route("/databases/{id}/metrics", get(databases::metrics))
-        .route("/databases/{id}/backup", post(backup::post))
         .route("/databases/{id}/fork-from/{parent}", post(fork::post))
         .route(
             "/databases/{id}/tables/{table}/fork-from/{parent}",
             post(fork::post_to_table),
         )
+        .route("/databases/{id}/backup", post(backup::post).get(download::download))
+        .route("/databases/{id}/backup-download", post(download::download))
+        .route("/databases/{id}/restore", post(restore::post))
         .route("/databases/{id}/tables", get(tables::list).post(tables::create))
         .route("/databases/{id}/tables/query", post(sql::query))
         .route("/databases/{id}/tables/{table}", delete(tables::delete))

@@ -3,6 +3,7 @@
 use crate::{
     admission::{Admission, Memory},
     args::{Args, Role},
+    backup::{KeyError, Keyring},
     config::{ConfigError, NodeConfig},
     engines::{EngineError, Engines, EnginesConfig, LADYBUG_VERSION, duckdb_version, ladybug_storage_version},
     http::{Auth, Front, server},
@@ -48,6 +49,9 @@ pub enum StartError {
     /// The object store is wrong.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The keys for backups are wrong.
+    #[error("--backup-key-file: {0}")]
+    BackupKey(#[from] KeyError),
     /// The import directory is wrong.
     #[error("--import-dir: {0}")]
     Import(#[from] SourceError),
@@ -196,6 +200,11 @@ async fn open(
         .and_then(|config| config.object_store.clone())
         .or_else(|| args.object_store.clone());
     let backup_store = url.as_deref().map(BackupStore::open).transpose()?;
+    let key_file = config
+        .as_ref()
+        .and_then(|config| config.backup_key_file.clone())
+        .or_else(|| args.backup_key_file.clone());
+    let keyring = key_file.as_deref().map(Keyring::read).transpose()?;
     let sources = Sources::new(args.import_dir.as_deref())?;
     let tasks = TaskStore::open(&data_dir.join("tasks"))?;
     let engines = Engines::start(EnginesConfig {
@@ -232,6 +241,7 @@ async fn open(
         sources,
         facts,
         backup_store,
+        keyring,
         settings,
         stop: stop.clone(),
     }))

@@ -505,6 +505,9 @@ fn interrupted(record: &TaskRecord) -> String {
     let consequence = match (record.status, record.task_type) {
         (TaskStatus::Pending, _) => "it had not started",
         (_, TaskType::Backup) => "no manifest was written, so no backup exists under its key",
+        (_, TaskType::Restore) => {
+            "the database is wholly as it was before or wholly the restored one, never a mixture: compare its counts with the backup's"
+        }
         (_, TaskType::Staging) => "the staging table is as it was before",
         (_, TaskType::Fork) => "the database was made as a whole or not at all, and nothing else of it is left",
         (_, TaskType::Ingestion) => {

@@ -431,6 +431,15 @@ async fn a_replica_reads_and_never_changes() {
         .await
         .fails(403);
     replica
+        .post("/databases/kg1/backup-download", json!({}))
+        .await
+        .fails(403);
+    replica.get("/databases/kg1/backup").await.fails(403);
+    replica
+        .post("/databases/kg1/restore", json!({"s3_key": "k"}))
+        .await
+        .fails(403);
+    replica
         .post(
             "/databases/kg1/tables",
             json!({"table_name": "T", "s3_pattern": "s3://b/k"}),

@@ -107,6 +107,12 @@ async fn a_drained_node_reads_and_is_checkpointed() {
     assert_eq!(log_files(&agent.volume()), Vec::<String>::new());
     let refused = agent.cypher("kg1", "CREATE (:Person {identifier: 2})").await;
     assert_eq!(refused.fails(503)["reason"], "draining");
+    for refused in [
+        agent.post("/databases/kg1/restore", json!({"s3_key": "k"})).await,
+        agent.get("/databases/kg1/backup").await,
+    ] {
+        assert_eq!(refused.fails(503)["reason"], "draining");
+    }
     assert_eq!(agent.number("kg1", "MATCH (p:Person) RETURN count(p)").await, 1);
     agent.get("/health").await.ok();
     agent.get("/status").await.fails_without_detail(503);

@@ -35,6 +35,14 @@ impl Agent {
         Self::launch(TempDir::new().unwrap(), args, &[("GRAPH_API_KEY", KEY)]).await
     }
 
+    /// With the directory `objects` below `root` as its object store.
+    pub(crate) async fn with_store(root: &Path, more: &[&str]) -> Self {
+        let store = format!("file://{}", root.join("objects").display());
+        let mut args = vec!["--object-store", store.as_str()];
+        args.extend(more);
+        Self::with(&args).await
+    }
+
     pub(crate) async fn launch(root: TempDir, args: &[&str], envs: &[(&str, &str)]) -> Self {
         // The client wants one even for plain HTTP; a second test of this process finds it installed.
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -200,6 +208,33 @@ impl Agent {
             *seen == statements
         })
         .await;
+    }
+
+    /// A finished backup under this key.
+    pub(crate) async fn backup(&self, id: &str, key: &str, encryption: bool) -> Value {
+        let body = json!({"destination": {"key": key}, "encryption": encryption});
+        let started = self.post(&format!("/databases/{id}/backup"), body).await.ok();
+        let record = self.task(started["task_id"].as_str().unwrap()).await;
+        assert_eq!(record["status"], "completed", "{record}");
+        record
+    }
+
+    /// The record of a restore that has ended.
+    pub(crate) async fn restore(&self, id: &str, body: Value) -> Value {
+        let started = self.post(&format!("/databases/{id}/restore"), body).await.ok();
+        self.task(started["task_id"].as_str().unwrap()).await
+    }
+
+    /// Names on the volume that only unfinished work leaves.
+    pub(crate) fn leftovers(&self) -> Vec<String> {
+        let names = |dir: &str| {
+            let entries = std::fs::read_dir(self.volume().join(dir)).into_iter().flatten();
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        };
+        let hidden = names("databases")
+            .chain(names("staging"))
+            .filter(|name| name.starts_with('.'));
+        hidden.chain(names("tmp")).collect()
     }
 
     /// Follows a task by its status until it has ended.

@@ -109,6 +109,11 @@ async fn a_silent_control_plane_fences_the_agent() {
         .await
         .fails(503);
     agent.delete("/databases/kg1").await.fails(503);
+    agent
+        .post("/databases/kg1/restore", json!({"s3_key": "k"}))
+        .await
+        .fails(503);
+    agent.get("/databases/kg1/backup").await.fails(503);
     // Reads go on.
     assert_eq!(agent.number("kg1", "MATCH (p:Person) RETURN count(p)").await, 1);
 
@@ -197,10 +202,14 @@ async fn a_change_for_another_epoch_is_refused() {
     send("3", "CREATE (:Person {identifier: 2})").await.fails(409);
     send("5", "CREATE (:Person {identifier: 2})").await.fails(409);
     send("3", "MATCH (p:Person) RETURN count(p)").await.ok();
-    let request = agent
-        .request(Method::DELETE, "/databases/kg1")
-        .header("X-Graphplane-Epoch", "3");
-    Answer::of(request.send().await.unwrap()).await.fails(409);
+    for (method, path) in [
+        (Method::DELETE, "/databases/kg1"),
+        (Method::POST, "/databases/kg1/restore"),
+        (Method::GET, "/databases/kg1/backup"),
+    ] {
+        let request = agent.request(method, path).header("X-Graphplane-Epoch", "3");
+        Answer::of(request.send().await.unwrap()).await.fails(409);
+    }
     assert_eq!(agent.number("kg1", "MATCH (p:Person) RETURN count(p)").await, 1);
 }
 

@@ -4,6 +4,7 @@
 
 mod backups;
 mod contract;
+mod downloads;
 mod drain;
 mod durability;
 mod fixture;
@@ -12,6 +13,8 @@ mod lease;
 mod loading;
 mod observability;
 mod plane;
+mod restores;
+mod restores_cut;
 mod security;
 mod streaming;
 mod tasks;
