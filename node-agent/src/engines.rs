@@ -9,6 +9,7 @@
 //! reads the node's files, a file opened twice, rows that are acknowledged and not durable.
 
 mod arrow_bridge;
+mod arrow_stream;
 mod budget;
 mod config;
 mod duckdb;
@@ -31,7 +32,7 @@ pub use lifecycle::{Created, DeleteScope, Deleted};
 pub use materialize::{MaterializeReport, MaterializeRequest, MaterializeStatus, Progress, ProgressUpdate, Rejected};
 pub use names::{DatabaseId, FileId, TableName};
 pub use registry::Engines;
-pub use rows::{Columns, RowChunk, RowStream, RowSummary};
+pub use rows::{Columns, Encoding, RowChunk, RowStream, RowSummary};
 pub use schemas::BaseSchema;
 
 pub use self::duckdb::{
@@ -39,8 +40,8 @@ pub use self::duckdb::{
     StagingTable,
 };
 pub use self::ladybug::{
-    Access, Database, DdlFailure, DdlOutcome, GraphCounts, Parameters, PropertyInfo, QueryRequest, SnapshotInfo,
-    StatementKind, TableInfo, TableKind, classify,
+    Access, Database, DdlFailure, DdlOutcome, GraphCounts, Parameters, PropertyInfo, QueryRequest,
+    SnapshotInfo, StatementKind, TableInfo, TableKind, classify,
 };
 
 /// Version of LadybugDB in this agent.

@@ -1,8 +1,10 @@
 //! LadybugDB: one process-wide rule per file. A database has its own threads and its own memory; statements of callers
 //! pass a guard; writers queue instead of failing.
 
+mod columns;
 mod control;
 mod database;
+mod encoder;
 mod error;
 mod guard;
 pub(crate) mod open;

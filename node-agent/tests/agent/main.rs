@@ -7,6 +7,7 @@ mod contract;
 mod drain;
 mod durability;
 mod fixture;
+mod formats;
 mod lease;
 mod loading;
 mod observability;
