@@ -24,6 +24,7 @@ mod names;
 mod registry;
 mod rows;
 mod schemas;
+mod type_names;
 
 pub use config::{EngineLimits, EnginesConfig};
 pub use error::{EngineError, ErrorClass, SyntaxStage};
@@ -40,7 +41,7 @@ pub use self::duckdb::{
     StagingTable,
 };
 pub use self::ladybug::{
-    Access, Database, DdlFailure, DdlOutcome, GraphCounts, Parameters, PropertyInfo, QueryRequest,
+    Access, Database, DdlFailure, DdlOutcome, GraphCounts, ParameterTypes, Parameters, PropertyInfo, QueryRequest,
     SnapshotInfo, StatementKind, TableInfo, TableKind, classify,
 };
 

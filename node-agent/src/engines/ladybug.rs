@@ -14,6 +14,7 @@ pub(crate) mod session;
 pub(crate) mod snapshot;
 mod threads;
 mod tokens;
+mod typed;
 pub(crate) mod value;
 mod worker;
 
@@ -27,3 +28,4 @@ pub use schema::{DdlFailure, DdlOutcome, GraphCounts, PropertyInfo, TableInfo, T
 pub use snapshot::SnapshotInfo;
 pub(crate) use threads::OpenDatabase;
 pub(crate) use tokens::position;
+pub use typed::ParameterTypes;

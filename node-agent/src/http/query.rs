@@ -11,7 +11,7 @@ use super::{
 use crate::{
     config::Settings,
     engines::{
-        Access, Database, DatabaseId, EngineError, ErrorClass, Parameters, QueryRequest, RowStream,
+        Access, Database, DatabaseId, EngineError, ErrorClass, ParameterTypes, Parameters, QueryRequest, RowStream,
         StatementKind, SyntaxStage, classify,
     },
     metrics::EngineLabel,
@@ -39,6 +39,9 @@ struct QueryBody {
     database: Option<String>,
     #[serde(default)]
     parameters: Option<Map<String, Value>>,
+    /// Types of parameters that JSON has no form for.
+    #[serde(default)]
+    parameter_types: Option<ParameterTypes>,
     /// Seconds; can only shorten the tier's limit.
     #[serde(default)]
     timeout: Option<f64>,
@@ -63,10 +66,7 @@ pub(super) async fn query(
     // turns out to be a change is refused for the reason that was found here.
     let mut permit = state.write_permit_now(&parts.headers);
     let query = QueryRequest {
-        parameters: match &body.parameters {
-            Some(parameters) if !parameters.is_empty() => Parameters::from_json(parameters)?,
-            _ => Parameters::default(),
-        },
+        parameters: parameters(&body)?,
         access: if permit.is_ok() {
             Access::ReadWrite
         } else {
@@ -136,6 +136,14 @@ pub(super) async fn query(
         state,
     };
     Ok(stream::respond(format, running))
+}
+
+fn parameters(body: &QueryBody) -> Result<Parameters, EngineError> {
+    match (&body.parameters, &body.parameter_types) {
+        (None, None) => Ok(Parameters::default()),
+        (Some(values), None) => Parameters::from_json(values),
+        (values, Some(types)) => Parameters::with_types(values.as_ref().unwrap_or(&Map::new()), types),
+    }
 }
 
 /// How a statement ended without rows.
@@ -257,6 +265,7 @@ fn explain_body(bytes: &[u8], error: &dyn std::fmt::Display) -> ApiError {
     fields.required_text("cypher", ANY);
     fields.text("database", Text { ..IDENTIFIER });
     fields.object("parameters");
+    fields.object("parameter_types");
     if let Some(timeout) = fields.take("timeout")
         && !(timeout.is_number() || timeout.is_null())
     {

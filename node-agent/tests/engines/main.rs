@@ -6,6 +6,7 @@ mod durability;
 mod isolation;
 mod lifecycle;
 mod materialize;
+mod parameters;
 mod queries;
 mod staging;
 mod support;

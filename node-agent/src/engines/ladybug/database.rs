@@ -110,7 +110,9 @@ impl Database {
         self.check_queue(queue)?;
         let control = self.open.control(writes, request.timeout);
         let (reply, events) = flume::bounded(2);
-        let text = admitted.instead.map_or(request.text, str::to_owned);
+        let text = request
+            .parameters
+            .casting(admitted.instead.map_or(request.text, str::to_owned));
         let job = QueryJob {
             text,
             kind: admitted.kind,
