@@ -10,6 +10,7 @@ mod databases;
 mod error;
 mod front;
 mod headers;
+mod loads;
 mod materialize;
 mod query;
 mod schema;
@@ -46,11 +47,15 @@ pub fn router(state: AppState) -> Router {
         .route("/info", get(system::info))
         .route("/metrics", get(system::metrics))
         .route("/admin/drain", post(system::drain))
+        .route("/admin/connections", get(system::connections))
         .route("/databases", get(databases::list).post(databases::create))
         .route("/databases/{id}", get(databases::get).delete(databases::delete))
         .route("/databases/{id}/query", post(query::query))
         .route("/databases/{id}/schema", get(schema::get).post(schema::post))
         .route("/databases/{id}/metrics", get(databases::metrics))
+        .route("/databases/{id}/storage", get(databases::storage))
+        .route("/databases/{id}/copy", post(loads::copy))
+        .route("/databases/{id}/ingest", post(loads::ingest))
         .route("/databases/{id}/backup", post(backup::post))
         .route("/databases/{id}/tables", get(tables::list).post(tables::create))
         .route("/databases/{id}/tables/query", post(sql::query))
@@ -59,9 +64,11 @@ pub fn router(state: AppState) -> Router {
             "/databases/{id}/tables/{table}/files/{file_id}",
             put(upload::put).delete(tables::delete_file),
         )
+        .route("/databases/{id}/tables/{table}/insert", post(tables::insert))
         .route("/databases/{id}/tables/{table}/materialize", post(materialize::post))
         .route("/tasks", get(tasks::list))
         .route("/tasks/stats", get(tasks::stats))
+        .route("/tasks/queue/info", get(tasks::queue))
         .route("/tasks/{id}", delete(tasks::cancel))
         .route("/tasks/{id}/status", get(tasks::status))
         .route("/tasks/{id}/monitor", get(tasks::monitor))

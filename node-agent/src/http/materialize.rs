@@ -50,7 +50,7 @@ pub(super) async fn post(
     let starting = state.starting.lock().await;
     let about = [("graph_id", id.as_str()), ("table_name", table.as_str())];
     if let Some(running) = state.tasks.find_unfinished(TaskType::Ingestion, &about) {
-        return Err(already(&id, &table, &running));
+        return Err(already(&id, table.as_str(), &running));
     }
     let metadata = Map::from_iter([
         ("graph_id".to_owned(), json!(id.as_str())),
@@ -69,7 +69,6 @@ pub(super) async fn post(
         let (state, id) = (state.clone(), id.clone());
         move |context: TaskContext| async move {
             finish.run(materialize(&state, &id, wanted, &permit, &context).await, |report| {
-                state.metrics.materialized_rows.inc_by(report.rows_ingested);
                 report_body(&id, report, report.execution_ms)
             })
         }
@@ -115,7 +114,8 @@ fn parse(body: &[u8], table: TableName, state: &AppState) -> Result<MaterializeR
     })
 }
 
-async fn materialize(
+/// Materialises until it is done, cancelled, or the lease has ended.
+pub(super) async fn materialize(
     state: &AppState,
     id: &DatabaseId,
     request: MaterializeRequest,
@@ -132,21 +132,21 @@ async fn materialize(
     let stop = context.cancelled().child_token();
     let work = database.materialize(&staging, request, progress, stop.clone());
     let mut work = std::pin::pin!(work);
-    tokio::select! {
+    let report = tokio::select! {
         biased;
-        report = &mut work => Ok(report?),
+        report = &mut work => report?,
         () = permit.ends.cancelled() => {
             stop.cancel();
             // Waited for, so that the task is not recorded as ended while the engine still rolls back.
-            match work.await {
-                Ok(report) => Ok(report),
-                Err(_) => Err(crate::registration::lease::Refusal::Fenced.into()),
-            }
+            work.await.map_err(|_| crate::registration::lease::Refusal::Fenced)?
         }
-    }
+    };
+    state.metrics.materialized_rows.inc_by(report.rows_ingested);
+    Ok(report)
 }
 
-fn report_body(id: &DatabaseId, report: &MaterializeReport, execution_time_ms: f64) -> Value {
+/// A report as answers and task records have it.
+pub(super) fn report_body(id: &DatabaseId, report: &MaterializeReport, execution_time_ms: f64) -> Value {
     json!({
         "status": match report.status { MaterializeStatus::Done => "success", MaterializeStatus::Skipped => "skipped" },
         "graph_id": id.as_str(),

@@ -11,6 +11,7 @@ mod formats;
 mod lease;
 mod loading;
 mod observability;
+mod operations;
 mod plane;
 mod security;
 mod streaming;
