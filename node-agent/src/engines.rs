@@ -9,6 +9,7 @@
 //! reads the node's files, a file opened twice, rows that are acknowledged and not durable.
 
 mod arrow_bridge;
+mod arrow_stream;
 mod budget;
 mod config;
 mod duckdb;
@@ -26,6 +27,7 @@ mod restore;
 mod rows;
 mod schemas;
 mod swap;
+mod type_names;
 
 pub use config::{EngineLimits, EnginesConfig};
 pub use error::{EngineError, ErrorClass, SyntaxStage};
@@ -38,7 +40,7 @@ pub use materialize::{
 pub use names::{DatabaseId, FileId, TableName};
 pub use registry::Engines;
 pub use restore::{Candidate, Replace};
-pub use rows::{Columns, RowChunk, RowStream, RowSummary};
+pub use rows::{Columns, Encoding, RowChunk, RowStream, RowSummary};
 pub use schemas::BaseSchema;
 
 pub use self::duckdb::{
@@ -46,8 +48,8 @@ pub use self::duckdb::{
     StagingTable,
 };
 pub use self::ladybug::{
-    Access, Database, DdlFailure, DdlOutcome, GraphCounts, Parameters, PropertyInfo, QueryRequest, SnapshotInfo,
-    StatementKind, TableInfo, TableKind, classify,
+    Access, Database, DdlFailure, DdlOutcome, GraphCounts, ParameterTypes, Parameters, PropertyInfo, QueryRequest,
+    SnapshotInfo, StatementKind, TableInfo, TableKind, classify,
 };
 
 /// Version of LadybugDB in this agent.

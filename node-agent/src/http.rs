@@ -13,6 +13,7 @@ mod fork;
 mod form;
 mod front;
 mod headers;
+mod loads;
 mod materialize;
 mod query;
 mod restore;
@@ -50,6 +51,7 @@ pub fn router(state: AppState) -> Router {
         .route("/info", get(system::info))
         .route("/metrics", get(system::metrics))
         .route("/admin/drain", post(system::drain))
+        .route("/admin/connections", get(system::connections))
         .route("/databases", get(databases::list).post(databases::create))
         .route("/databases/{id}", get(databases::get).delete(databases::delete))
         .route("/databases/{id}/query", post(query::query))
@@ -63,6 +65,9 @@ pub fn router(state: AppState) -> Router {
         .route("/databases/{id}/backup", post(backup::post).get(download::download))
         .route("/databases/{id}/backup-download", post(download::download))
         .route("/databases/{id}/restore", post(restore::post))
+        .route("/databases/{id}/storage", get(databases::storage))
+        .route("/databases/{id}/copy", post(loads::copy))
+        .route("/databases/{id}/ingest", post(loads::ingest))
         .route("/databases/{id}/tables", get(tables::list).post(tables::create))
         .route("/databases/{id}/tables/query", post(sql::query))
         .route("/databases/{id}/tables/{table}", delete(tables::delete))
@@ -70,10 +75,12 @@ pub fn router(state: AppState) -> Router {
             "/databases/{id}/tables/{table}/files/{file_id}",
             put(upload::put).delete(tables::delete_file),
         )
+        .route("/databases/{id}/tables/{table}/insert", post(tables::insert))
         .route("/databases/{id}/tables/{table}/materialize", post(materialize::post))
         .route("/databases/{id}/tables/{table}/rejected", get(materialize::rejected))
         .route("/tasks", get(tasks::list))
         .route("/tasks/stats", get(tasks::stats))
+        .route("/tasks/queue/info", get(tasks::queue))
         .route("/tasks/{id}", delete(tasks::cancel))
         .route("/tasks/{id}/status", get(tasks::status))
         .route("/tasks/{id}/monitor", get(tasks::monitor))

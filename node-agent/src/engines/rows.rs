@@ -1,4 +1,4 @@
-//! Rows on their way from an engine's thread to a response: already JSON, in chunks, over a bounded channel.
+//! Rows on their way from an engine's thread to a response: already encoded, in chunks, over a bounded channel.
 //!
 //! The engine's thread writes bytes and the HTTP side copies them, so no tree of values is ever built. Dropping a
 //! [`RowStream`] before its end interrupts the statement.
@@ -13,12 +13,23 @@ use super::error::EngineError;
 /// The names of a result's columns, in order.
 pub type Columns = Arc<[String]>;
 
+/// How rows are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Encoding {
+    /// JSON: objects (`{"a":1},{"a":2}`) for Cypher, arrays (`[1],[2]`) for SQL, separated by commas and without enclosing
+    /// brackets. Wrap in `[`…`]` to get a JSON array.
+    #[default]
+    Json,
+    /// An Arrow IPC stream: the chunks joined are its schema, its record batches, and the marker of its end, which is only
+    /// there if the result is whole.
+    Arrow,
+}
+
 /// Some rows of a result.
 #[derive(Clone, Debug)]
 pub struct RowChunk {
-    /// The rows as JSON, separated by commas and without enclosing brackets: objects (`{"a":1},{"a":2}`) for Cypher,
-    /// arrays (`[1],[2]`) for SQL. Wrap in `[`…`]` to get a JSON array.
-    pub json: Bytes,
+    /// The rows, in the [`Encoding`] that was asked for.
+    pub bytes: Bytes,
     /// How many rows that is.
     pub rows: u64,
 }
@@ -166,12 +177,12 @@ impl RowStream {
         self.summary
     }
 
-    /// Reads to the end: all rows in one buffer (still without enclosing brackets), and the summary.
+    /// Reads JSON rows to the end: all of them in one buffer (still without enclosing brackets), and the summary.
     ///
     /// # Errors
     /// As [`next_chunk`](Self::next_chunk).
     pub async fn collect(mut self) -> Result<(Columns, Bytes, RowSummary), EngineError> {
-        let first = self.next_chunk().await?.map(|chunk| chunk.json).unwrap_or_default();
+        let first = self.next_chunk().await?.map(|chunk| chunk.bytes).unwrap_or_default();
         let columns = self.columns.clone();
         // The usual answer is one chunk: hand its bytes on without a copy.
         if let Some(summary) = self.summary {
@@ -179,10 +190,10 @@ impl RowStream {
         }
         let mut all = Vec::from(first);
         while let Some(chunk) = self.next_chunk().await? {
-            if !all.is_empty() && !chunk.json.is_empty() {
+            if !all.is_empty() && !chunk.bytes.is_empty() {
                 all.push(b',');
             }
-            all.extend_from_slice(&chunk.json);
+            all.extend_from_slice(&chunk.bytes);
         }
         Ok((columns, Bytes::from(all), self.summary.unwrap_or_default()))
     }

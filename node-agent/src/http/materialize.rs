@@ -51,7 +51,7 @@ pub(super) async fn post(
     let starting = state.starting.lock().await;
     let about = [("graph_id", id.as_str()), ("table_name", table.as_str())];
     if let Some(running) = state.tasks.find_unfinished(TaskType::Ingestion, &about) {
-        return Err(already(&id, &table, &running));
+        return Err(already(&id, table.as_str(), &running));
     }
     let metadata = Map::from_iter([
         ("graph_id".to_owned(), json!(id.as_str())),
@@ -71,9 +71,6 @@ pub(super) async fn post(
         let (state, id) = (state.clone(), id.clone());
         move |context: TaskContext| async move {
             finish.run(materialize(&state, &id, wanted, &permit, &context).await, |report| {
-                if report.status == MaterializeStatus::Done {
-                    state.metrics.materialized_rows.inc_by(report.rows_ingested);
-                }
                 report_body(&id, report, report.execution_ms)
             })
         }
@@ -123,7 +120,8 @@ fn parse(body: &[u8], table: TableName, state: &AppState) -> Result<MaterializeR
     })
 }
 
-async fn materialize(
+/// Materialises until it is done, cancelled, or the lease has ended.
+pub(super) async fn materialize(
     state: &AppState,
     id: &DatabaseId,
     request: MaterializeRequest,
@@ -149,6 +147,9 @@ async fn materialize(
             work.await.map_err(|_| crate::registration::lease::Refusal::Fenced)?
         }
     };
+    if report.status == MaterializeStatus::Done {
+        state.metrics.materialized_rows.inc_by(report.rows_ingested);
+    }
     if !report.rejected_rows.is_empty()
         && let Err(error) = state.tasks.attach(context, report.rejected_rows.clone()).await
     {
@@ -181,7 +182,8 @@ pub(super) async fn rejected(
     Ok(response)
 }
 
-fn report_body(id: &DatabaseId, report: &MaterializeReport, execution_time_ms: f64) -> Value {
+/// A report as answers and task records have it.
+pub(super) fn report_body(id: &DatabaseId, report: &MaterializeReport, execution_time_ms: f64) -> Value {
     let dry_run = report.status == MaterializeStatus::Rehearsed;
     let mut body = json!({
         "status": match report.status {

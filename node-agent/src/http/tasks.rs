@@ -146,6 +146,32 @@ pub(super) async fn stats(State(state): State<AppState>) -> Result<Response, Api
     }))
 }
 
+/// What waits and what runs.
+pub(super) async fn queue(State(state): State<AppState>) -> Result<Response, ApiError> {
+    let unfinished: Vec<TaskRecord> = [TaskStatus::Running, TaskStatus::Pending]
+        .into_iter()
+        .flat_map(|status| state.tasks.list(Some(status), None, usize::MAX))
+        .collect();
+    let running = unfinished
+        .iter()
+        .filter(|task| task.status == TaskStatus::Running)
+        .count();
+    let shown = unfinished.iter().take(100).map(|task| {
+        json!({
+            "task_id": task.task_id, "task_type": task.task_type, "status": task.status,
+            "graph_id": task.metadata.get("graph_id"), "created_at": task.created_at,
+            "progress_percent": task.progress_percent,
+        })
+    });
+    body::value(&json!({
+        "queue_depth": unfinished.len() - running,
+        "pending_tasks": unfinished.len() - running,
+        "active_tasks": running,
+        "concurrent_loads_per_graph": state.settings().copy.concurrent_loads(),
+        "tasks": shown.collect::<Vec<_>>(),
+    }))
+}
+
 /// Events of a task until it has ended: `connected`, `progress`, `heartbeat`, then `completed` or `failed`.
 pub(super) async fn monitor(State(state): State<AppState>, Path(id): Path<String>) -> Result<Response, ApiError> {
     let receiver = state.tasks.subscribe(&id)?;
