@@ -72,7 +72,7 @@ impl Engines {
                 self.check_replaceable(request).await?;
                 match self.copy(parent, request, &creating, cancel).await {
                     Ok(counts) => self
-                        .replace(&request.id, &creating, &schema)
+                        .replace_empty(&request.id, &creating, &schema)
                         .await
                         .map(|path| Forked { path, counts }),
                     Err(error) => Err(error),
@@ -119,7 +119,12 @@ impl Engines {
 
     /// Puts the copy in the place of a database that has nothing of its own. It is asked once more when nobody can write
     /// to it any more.
-    async fn replace(&self, id: &DatabaseId, creating: &Path, schema: &[TableInfo]) -> Result<PathBuf, EngineError> {
+    async fn replace_empty(
+        &self,
+        id: &DatabaseId,
+        creating: &Path,
+        schema: &[TableInfo],
+    ) -> Result<PathBuf, EngineError> {
         let slot = self.inner.slots.read().get(id).cloned().ok_or_else(|| not_found(id))?;
         let _gate = slot.gate.lock().await;
         if !slot.exists() {

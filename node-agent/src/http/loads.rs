@@ -260,6 +260,7 @@ impl Load {
                 create_table: false,
                 from_table: None,
                 to_table: None,
+                dry_run: false,
                 timeout: state.settings().copy.timeout().unwrap_or(unlimited),
             };
             reports.push(materialize(state, id, request, permit, context).await?);

@@ -150,7 +150,7 @@ pub(super) async fn stats(State(state): State<AppState>) -> Result<Response, Api
 pub(super) async fn queue(State(state): State<AppState>) -> Result<Response, ApiError> {
     let unfinished: Vec<TaskRecord> = [TaskStatus::Running, TaskStatus::Pending]
         .into_iter()
-        .flat_map(|status| state.tasks.list(Some(status), None, usize::MAX))
+        .flat_map(|status| state.tasks.list(Some(status), None, None, usize::MAX))
         .collect();
     let running = unfinished
         .iter()

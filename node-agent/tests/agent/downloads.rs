@@ -59,7 +59,7 @@ async fn a_download_is_a_database() {
         let other = Agent::launch(volume, &[], &[("GRAPH_API_KEY", KEY)]).await;
         assert_eq!(other.number("kg1", "MATCH (p:Person) RETURN count(p)").await, 500);
         assert_eq!(other.get("/databases/kg1/tables").await.ok()[0]["row_count"], 10);
-        eventually("no copy is left", || async { agent.leftovers().is_empty() }).await;
+        eventually("no copy is left", || async { agent.leftovers() }, Vec::is_empty).await;
     }
     agent.get("/databases/absent/backup").await.fails(404);
     agent.get("/databases/a.b/backup").await.fails(400);
@@ -96,10 +96,10 @@ async fn a_client_that_goes_away_leaves_nothing() {
     // Meanwhile the database is written and read.
     agent.cypher("kg1", "CREATE (:Person {identifier: -1})").await.ok();
     drop((first, second));
-    eventually("the copies are removed", || async { agent.leftovers().is_empty() }).await;
+    eventually("the copies are removed", || async { agent.leftovers() }, Vec::is_empty).await;
     let again = Answer::of(begin().await).await;
     assert_eq!(again.status, 200);
-    eventually("the copy is removed", || async { agent.leftovers().is_empty() }).await;
+    eventually("the copy is removed", || async { agent.leftovers() }, Vec::is_empty).await;
     let log = agent.log();
     assert!(log.contains("the client went away"), "{log}");
     assert!(

@@ -146,14 +146,14 @@ async fn queues_connections_and_sizes_are_shown() {
         .request(reqwest::Method::POST, "/databases/kg1/query")
         .json(&json!({"cypher": "UNWIND range(1, 20000) AS a UNWIND range(1, 20000) AS b WITH a, b WHERE a * b = 7 RETURN count(*)"}));
     let slow = tokio::spawn(async move { slow.send().await.map(|response| response.status()) });
-    crate::fixture::eventually("the query is shown", || async {
-        let busy = agent.get("/admin/connections").await.ok();
+    let connections = || async { agent.get("/admin/connections").await.ok() };
+    crate::fixture::eventually("the query is shown", connections, |busy| {
         busy["databases"] == json!([{"graph_id": "kg1", "active": 1, "waiting": 0}]) && busy["active_queries"] == 1
     })
     .await;
     slow.abort();
-    crate::fixture::eventually("its place is free again", || async {
-        agent.get("/admin/connections").await.ok()["active_connections"] == 0
+    crate::fixture::eventually("its place is free again", connections, |busy| {
+        busy["active_connections"] == 0
     })
     .await;
 }

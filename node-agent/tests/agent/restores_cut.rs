@@ -144,7 +144,7 @@ async fn a_cancelled_restore_leaves_nothing() {
     assert_eq!(other.fails(409)["task_id"], started["task_id"]);
     assert_eq!(record["status"], "cancelled", "{record}");
     agent.get("/databases/kg2").await.fails(404);
-    crate::fixture::eventually("no leftovers", || async { agent.leftovers().is_empty() }).await;
+    crate::fixture::eventually("no leftovers", || async { agent.leftovers() }, Vec::is_empty).await;
     // And its place is free.
     agent.database("kg2", PEOPLE).await;
 }

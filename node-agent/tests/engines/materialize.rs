@@ -137,6 +137,7 @@ async fn rows_without_keys_and_second_rows_are_counted() {
     assert_eq!(
         report.rejected,
         Rejected {
+            invalid: 0,
             null_keys: 2,
             duplicates: 2,
             already_present: 1,
