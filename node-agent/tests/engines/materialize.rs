@@ -786,3 +786,32 @@ async fn readers_go_on_and_writers_wait_while_a_table_is_filled() {
     write.await.unwrap().unwrap();
     assert_eq!(one(&g, "MATCH (q:Q) RETURN count(*)").await, 1);
 }
+
+#[tokio::test]
+async fn readers_go_on_while_relationships_are_filled() {
+    const NODES: u64 = 200_000;
+    let (_directory, engines, g) =
+        graph("CREATE NODE TABLE P(id INT64 PRIMARY KEY); CREATE REL TABLE R(FROM P TO P, w INT64)").await;
+    let staging = engines.staging(&id("g")).await.unwrap();
+    let nodes = format!("SELECT range AS id FROM range({NODES})");
+    stage(&staging, "P", &[("p", &nodes)], ALL).await.unwrap();
+    materialize(&g, &staging, MaterializeRequest::new(table("P")))
+        .await
+        .unwrap();
+    let edges = format!(
+        "SELECT range % {NODES} AS \"from\", (range * 7 + 1) % {NODES} AS \"to\", range AS w FROM range({})",
+        2 * NODES
+    );
+    stage(&staging, "R", &[("r", &edges)], ALL).await.unwrap();
+    let run = {
+        let (g, staging) = (g.clone(), staging.clone());
+        tokio::spawn(async move { materialize(&g, &staging, MaterializeRequest::new(table("R"))).await })
+    };
+    while !run.is_finished() {
+        let forwards = one(&g, "MATCH (:P)-[r:R]->(:P) RETURN count(r.w)").await.as_u64();
+        assert!(matches!(forwards, Some(0 | 400_000)), "{forwards:?}");
+        let backwards = one(&g, "MATCH (b:P {id: 1})<-[r:R]-(:P) RETURN count(r.w)").await;
+        assert!(backwards == 0 || backwards == 2, "{backwards}");
+    }
+    assert_eq!(run.await.unwrap().unwrap().rows_ingested, 2 * NODES);
+}
