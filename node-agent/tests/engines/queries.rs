@@ -324,7 +324,19 @@ async fn a_caller_that_goes_away_frees_the_thread() {
 
 #[tokio::test]
 async fn long_queries_do_not_keep_short_ones_waiting() {
-    let (_directory, engines, g) = graph("").await;
+    let directory = tempfile::tempdir().unwrap();
+    // The engine itself runs no more queries of a database than it has threads; this is about the readers before it.
+    let limits = graphplane_node_agent::engines::EngineLimits {
+        engine_threads: 8,
+        ..crate::support::limits()
+    };
+    let engines = crate::support::start(directory.path(), limits).await;
+    let id = crate::support::id("g");
+    engines
+        .create(&id, &graphplane_node_agent::engines::BaseSchema::Empty)
+        .await
+        .unwrap();
+    let g = engines.database(&id).await.unwrap();
     let long: Vec<_> = (0..6)
         .map(|_| {
             let g = g.clone();
@@ -405,6 +417,7 @@ async fn a_full_queue_refuses_at_once() {
             query.abort();
         }
     }
+    until(|| engines.usage(), |usage| usage.active_queries == 0).await;
     assert_eq!(one(&g, "RETURN 1").await, 1);
 }
 
