@@ -10,9 +10,11 @@ mod databases;
 mod error;
 mod front;
 mod headers;
+mod keys;
 mod loads;
 mod materialize;
 mod query;
+mod rate;
 mod schema;
 pub mod server;
 mod sql;
@@ -20,12 +22,16 @@ mod stream;
 mod system;
 mod tables;
 mod tasks;
+mod tls;
 mod upload;
 mod validation;
 
 pub use auth::Auth;
 pub use error::ApiError;
 pub use front::Front;
+pub use keys::{Key, read_keys};
+pub use rate::RateLimit;
+pub use tls::{Tls, TlsError};
 
 use crate::state::AppState;
 use axum::{

@@ -8,6 +8,7 @@ mod drain;
 mod durability;
 mod fixture;
 mod formats;
+mod keys;
 mod lease;
 mod loading;
 mod observability;
