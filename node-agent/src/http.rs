@@ -13,9 +13,11 @@ mod fork;
 mod form;
 mod front;
 mod headers;
+mod keys;
 mod loads;
 mod materialize;
 mod query;
+mod rate;
 mod restore;
 mod schema;
 pub mod server;
@@ -24,12 +26,16 @@ mod stream;
 mod system;
 mod tables;
 mod tasks;
+mod tls;
 mod upload;
 mod validation;
 
 pub use auth::Auth;
 pub use error::ApiError;
 pub use front::Front;
+pub use keys::{Key, read_keys};
+pub use rate::RateLimit;
+pub use tls::{Tls, TlsError};
 
 use crate::state::AppState;
 use axum::{

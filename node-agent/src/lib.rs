@@ -18,6 +18,7 @@ pub mod http;
 pub mod metrics;
 pub mod objects;
 pub mod registration;
+pub mod reload;
 pub mod run;
 pub mod state;
 pub mod tasks;

@@ -6,7 +6,10 @@ use crate::{
     backup::{KeyError, Keyring},
     config::{ConfigError, NodeConfig},
     engines::{EngineError, Engines, EnginesConfig, LADYBUG_VERSION, duckdb_version, ladybug_storage_version},
-    http::{Auth, Front, server},
+    http::{
+        Auth, Front, Key, RateLimit, Tls, TlsError, read_keys,
+        server::{self, Connections},
+    },
     objects::{BackupStore, SourceError, Sources, StoreError},
     registration::{
         Follower, Standing, SystemClock,
@@ -15,13 +18,14 @@ use crate::{
         follow,
         lease::Machine,
     },
+    reload,
     state::{AppState, NodeFacts, PATIENCE, Parts, engine_limits},
     tasks::{TaskError, TaskStore},
 };
 use std::{
     io,
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
@@ -78,20 +82,32 @@ pub enum StartError {
     #[error("cannot receive signals: {0}")]
     Signal(io::Error),
     /// An open agent on an open address.
-    #[error("refusing to listen on {0} without a key: set GRAPH_API_KEY, or listen on 127.0.0.1")]
+    #[error("refusing to listen on {0} without a key: set GRAPH_API_KEY or --api-key-file, or listen on 127.0.0.1")]
     NoKey(std::net::IpAddr),
+    /// The file of keys is no good.
+    #[error("--api-key-file {path}: {source}")]
+    Keys {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The certificate is no good.
+    #[error("TLS: {0}")]
+    Tls(#[from] TlsError),
 }
 
-/// Runs the agent until SIGTERM or SIGINT. `key` is the value of `GRAPH_API_KEY`.
+/// Runs the agent until SIGTERM or SIGINT. `keys` are those of the environment; empty ones are none.
 ///
 /// # Errors
 /// When it cannot start; a started agent ends without an error.
-pub async fn run(args: Args, key: Option<String>) -> Result<(), StartError> {
+pub async fn run(args: Args, keys: &[String]) -> Result<(), StartError> {
     let started = Instant::now();
     let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Signal)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signal)?;
-    let key = key.filter(|key| !key.is_empty());
-    if args.config.is_none() && key.is_none() {
+    let fixed: Vec<Key> = keys.iter().filter(|key| !key.is_empty()).map(Key::new).collect();
+    let chosen = chosen_keys(&fixed, args.api_key_file.as_deref())?;
+    if args.config.is_none() && chosen.is_empty() {
         if !args.host.is_loopback() {
             return Err(StartError::NoKey(args.host));
         }
@@ -104,7 +120,11 @@ pub async fn run(args: Args, key: Option<String>) -> Result<(), StartError> {
     let _ = rustls::crypto::ring::default_provider().install_default();
 
     let stop = CancellationToken::new();
-    let state = open(&args, key.as_deref(), started, &stop).await?;
+    let tls = match (&args.tls_cert, &args.tls_key) {
+        (Some(cert), Some(key)) => Some(Arc::new(Tls::load(cert.clone(), key.clone())?)),
+        _ => None,
+    };
+    let state = open(&args, chosen, started, &stop).await?;
     let address = SocketAddr::new(args.host, args.port);
     let listener = TcpListener::bind(address)
         .await
@@ -112,7 +132,8 @@ pub async fn run(args: Args, key: Option<String>) -> Result<(), StartError> {
     let bound = listener
         .local_addr()
         .map_err(|source| StartError::Listen { address, source })?;
-    let reachable = args.advertise.clone().unwrap_or_else(|| format!("http://{bound}"));
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let reachable = args.advertise.clone().unwrap_or_else(|| format!("{scheme}://{bound}"));
     let files = VolumeFiles::new(&args.data_dir);
     files.write_address(&reachable)?;
     let _ = state.facts.address.set(reachable.clone());
@@ -137,10 +158,16 @@ pub async fn run(args: Args, key: Option<String>) -> Result<(), StartError> {
         };
         tokio::spawn(follow(follower, background.clone()));
     }
+    follow_files(&state, fixed, args.api_key_file.clone(), tls.clone(), &background);
     let patience = Duration::from_secs(args.drain_seconds);
+    let how = Connections {
+        head_timeout: Duration::from_secs(args.head_timeout_seconds),
+        tls,
+    };
     let serving = tokio::spawn(server::serve(
         listener,
         Front::new(state.clone()),
+        how,
         stop.clone(),
         patience,
     ));
@@ -175,12 +202,48 @@ pub async fn run(args: Args, key: Option<String>) -> Result<(), StartError> {
     Ok(())
 }
 
-async fn open(
-    args: &Args,
-    key: Option<&str>,
-    started: Instant,
+/// The keys of the environment and of the file.
+fn chosen_keys(fixed: &[Key], file: Option<&Path>) -> Result<Vec<Key>, StartError> {
+    let mut keys = fixed.to_vec();
+    if let Some(path) = file {
+        let read = read_keys(path).map_err(|source| StartError::Keys {
+            path: path.to_owned(),
+            source,
+        })?;
+        keys.extend(read);
+    }
+    Ok(keys)
+}
+
+/// Takes new keys and certificates when their files change. What cannot be read changes nothing.
+fn follow_files(
+    state: &AppState,
+    fixed: Vec<Key>,
+    keys: Option<PathBuf>,
+    tls: Option<Arc<Tls>>,
     stop: &CancellationToken,
-) -> Result<AppState, StartError> {
+) {
+    let told = |what: &'static str, outcome: Result<(), StartError>| match outcome {
+        Ok(()) => tracing::info!(operation = "reload", "{what} read again"),
+        Err(error) => {
+            tracing::warn!(operation = "reload", %error, "{what} changed and cannot be used; the old ones stay")
+        }
+    };
+    if let Some(path) = keys {
+        let state = state.clone();
+        tokio::spawn(reload::watch(vec![path.clone()], stop.clone(), move || {
+            let keys = chosen_keys(&fixed, Some(&path));
+            told("keys", keys.map(|keys| state.auth.set_chosen(keys)));
+        }));
+    }
+    if let Some(tls) = tls {
+        tokio::spawn(reload::watch(tls.files(), stop.clone(), move || {
+            told("certificates", tls.reload().map_err(StartError::from));
+        }));
+    }
+}
+
+async fn open(args: &Args, keys: Vec<Key>, started: Instant, stop: &CancellationToken) -> Result<AppState, StartError> {
     make_private(&args.data_dir)?;
     let data_dir = args.data_dir.canonicalize().map_err(|source| StartError::DataDir {
         path: args.data_dir.clone(),
@@ -189,7 +252,7 @@ async fn open(
     let files = VolumeFiles::new(&data_dir);
     let config = args.config.as_deref().map(NodeConfig::read).transpose()?;
     let (standing, auth, node) = match &config {
-        None => (Machine::standalone(), Auth::standalone(key), "standalone".to_owned()),
+        None => (Machine::standalone(), Auth::standalone(keys), "standalone".to_owned()),
         Some(config) => {
             let identity = files.identity(&config.node);
             let auth = Auth::issued(identity.as_ref().map(|identity| identity.api_key.as_str()));
@@ -248,7 +311,7 @@ async fn open(
         engines,
         standing,
         tasks,
-        auth,
+        auth: auth.limited(RateLimit::new(args.rate_limit, args.rate_burst)),
         admission,
         sources,
         facts,
@@ -259,7 +322,7 @@ async fn open(
     }))
 }
 
-fn make_private(dir: &std::path::Path) -> Result<(), StartError> {
+fn make_private(dir: &Path) -> Result<(), StartError> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new()
         .recursive(true)

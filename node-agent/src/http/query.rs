@@ -4,6 +4,7 @@
 use super::{
     body::{self, Pieces},
     error::ApiError,
+    front::Changed,
     headers::Format,
     stream::{self, Running, Shape},
     validation::{self, ANY, Fields, IDENTIFIER, Text},
@@ -22,7 +23,7 @@ use axum::{
     body::{Body, Bytes},
     extract::{Path, Request, State},
     http::StatusCode,
-    response::Response,
+    response::{IntoResponse, Response},
 };
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -48,17 +49,32 @@ struct QueryBody {
 }
 
 /// Runs a query and answers with JSON or one of the streams.
-pub(super) async fn query(
-    State(state): State<AppState>,
-    Path(id): Path<String>,
+pub(super) async fn query(State(state): State<AppState>, Path(id): Path<String>, request: Request) -> Response {
+    let mut changed = None;
+    let answer = answer(state, &id, request, &mut changed).await;
+    let mut response = answer.into_response();
+    if let Some(changed) = changed {
+        response.extensions_mut().insert::<Changed>(changed);
+    }
+    response
+}
+
+/// The answer; `changed` is set if the statement changes something, whether it succeeds or not.
+async fn answer(
+    state: AppState,
+    id: &str,
     request: Request,
+    changed: &mut Option<Changed>,
 ) -> Result<Response, ApiError> {
     let started = Instant::now();
     let (parts, body) = request.into_parts();
-    let id = DatabaseId::parse(&id)?;
+    let id = DatabaseId::parse(id)?;
     let settings = state.settings();
     let bytes = body::read(body, settings.query_body_limit()).await?;
     let body = parse(&bytes, settings.engine.max_query_length)?;
+    if !matches!(classify(&body.cypher), Ok(StatementKind::Read) | Err(_)) {
+        *changed = Some(Changed { graph: id.to_string() });
+    }
     let format = Format::negotiate(&parts.headers, parts.uri.query());
     let json = format == Format::Json;
 

@@ -10,6 +10,7 @@ mod durability;
 mod fixture;
 mod forks;
 mod formats;
+mod keys;
 mod lease;
 mod loading;
 mod observability;

@@ -142,9 +142,9 @@ async fn every_type_has_an_arrow_type() {
         ),
         (
             "TIMESTAMP_NS",
-            "CAST('2020-02-29 01:02:03.000000004' AS TIMESTAMP_NS)",
+            "CAST('2020-02-29 01:02:03.000004' AS TIMESTAMP_NS)",
             DataType::Timestamp(TimeUnit::Nanosecond, None),
-            "2020-02-29T01:02:03.000000004",
+            "2020-02-29T01:02:03.000004",
         ),
         (
             "TIMESTAMP_MS",

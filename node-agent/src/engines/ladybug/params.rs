@@ -68,7 +68,7 @@ impl Parameters {
             if let Some(ty) = types.get(name) {
                 let declared = Declared::parse(name, ty)?;
                 result.values.push((name.clone(), declared.value(&path, json)?));
-                result.casts.extend(declared.cast().map(|ty| (name.clone(), ty)));
+                result.casts.extend(declared.cast(json).map(|ty| (name.clone(), ty)));
                 continue;
             }
             let shape = shape(&path, json)?;

@@ -37,14 +37,18 @@ impl Declared {
         Ok(Self { ty, carrier })
     }
 
-    /// The engine's value for a JSON value.
+    /// The engine's value for a JSON value. A NULL that would have to be cast has no type instead: the engine gives it
+    /// the one that its place asks for, and refuses to cast it.
     pub(super) fn value(&self, path: &str, json: &Json) -> Result<Value, EngineError> {
+        if json.is_null() && travels_as_text(&self.ty) {
+            return Ok(Value::Null(LogicalType::Any));
+        }
         convert(path, json, &self.ty, &self.carrier)
     }
 
-    /// The type to which the statement must cast it; `None` if it has its type already.
-    pub(super) fn cast(&self) -> Option<String> {
-        travels_as_text(&self.ty).then(|| self.ty.to_string())
+    /// The type to which the statement must cast the value; `None` if it has its type already.
+    pub(super) fn cast(&self, json: &Json) -> Option<String> {
+        (travels_as_text(&self.ty) && !json.is_null()).then(|| self.ty.to_string())
     }
 }
 
@@ -139,7 +143,9 @@ fn convert(path: &str, json: &Json, ty: &Type, carrier: &LogicalType) -> Result<
     }
     let text = || json.as_str().ok_or_else(wrong);
     Ok(match (ty, carrier) {
-        (Type::Base(name), LogicalType::String) if name == "INTERVAL" => Value::String(interval(text()?)),
+        (Type::Base(name), LogicalType::String) if name == "INTERVAL" => {
+            Value::String(interval(text()?).ok_or_else(wrong)?)
+        }
         (Type::Decimal(..), _) => Value::String(match json {
             Json::Number(number) => number.to_string(),
             _ => text()?.to_owned(),
@@ -155,7 +161,6 @@ fn convert(path: &str, json: &Json, ty: &Type, carrier: &LogicalType) -> Result<
         (_, LogicalType::UInt8) => Value::UInt8(integer(json).ok_or_else(wrong)?),
         (_, LogicalType::Int128) => Value::Int128(integer(json).ok_or_else(wrong)?),
         (_, LogicalType::Double) => Value::Double(real(json).ok_or_else(wrong)?),
-        #[allow(clippy::cast_possible_truncation)]
         (_, LogicalType::Float) => Value::Float(real(json).ok_or_else(wrong)? as f32),
         (_, LogicalType::String) => Value::String(text()?.to_owned()),
         (_, LogicalType::Blob) => Value::Blob(BASE64.decode(text()?).map_err(|_| wrong())?),
@@ -287,19 +292,24 @@ fn moment(at: jiff::Timestamp) -> Option<OffsetDateTime> {
     OffsetDateTime::from_unix_timestamp_nanos(at.as_nanosecond()).ok()
 }
 
-/// The engine's words for an interval in ISO 8601; other texts are left to the engine.
-fn interval(text: &str) -> String {
-    let Ok(span) = text.parse::<jiff::Span>() else {
-        return text.to_owned();
-    };
-    let micros = i64::from(span.get_milliseconds()) * 1000 + i64::from(span.get_microseconds());
+/// The engine's words for an interval in ISO 8601; other texts are left to the engine. `None` for a negative one, for
+/// which it has no words.
+fn interval(text: &str) -> Option<String> {
+    if !text.starts_with(['P', 'p', '+', '-']) {
+        return Some(text.to_owned());
+    }
+    let span: jiff::Span = text.parse().ok()?;
+    if span.is_negative() {
+        return None;
+    }
+    let micros = span.get_milliseconds() * 1000 + span.get_microseconds();
     let parts = [
         (i64::from(span.get_years()), "years"),
         (i64::from(span.get_months()), "months"),
         (i64::from(span.get_weeks()) * 7 + i64::from(span.get_days()), "days"),
         (i64::from(span.get_hours()), "hours"),
-        (i64::from(span.get_minutes()), "minutes"),
-        (i64::from(span.get_seconds()), "seconds"),
+        (span.get_minutes(), "minutes"),
+        (span.get_seconds(), "seconds"),
         (micros, "microseconds"),
     ];
     let words: Vec<String> = parts
@@ -307,11 +317,11 @@ fn interval(text: &str) -> String {
         .filter(|(count, _)| *count != 0)
         .map(|(count, unit)| format!("{count} {unit}"))
         .collect();
-    if words.is_empty() {
+    Some(if words.is_empty() {
         "0 days".into()
     } else {
         words.join(" ")
-    }
+    })
 }
 
 fn items(path: &str, json: &Json, ty: &Type, carrier: &LogicalType) -> Result<Option<Vec<Value>>, EngineError> {
@@ -438,6 +448,7 @@ mod tests {
                 "parameters.p[0]",
             ),
             ("DECIMAL(4, 2)", json!(true), "parameters.p"),
+            ("INTERVAL", json!("-P1M"), "parameters.p"),
         ] {
             match one(ty, value.clone()) {
                 Err(EngineError::Invalid { field, .. }) => assert_eq!(field, path, "{ty} {value}"),
@@ -467,9 +478,9 @@ mod tests {
         );
         let declared = Declared::parse("p", "STRUCT(`a b` DECIMAL(4,2), c MAP(STRING, INTERVAL))").unwrap();
         assert_eq!(
-            declared.cast().as_deref(),
+            declared.cast(&json!({})).as_deref(),
             Some("STRUCT(`a b` DECIMAL(4, 2), `c` MAP(STRING, INTERVAL))")
         );
-        assert_eq!(Declared::parse("p", "DATE[]").unwrap().cast(), None);
+        assert_eq!(Declared::parse("p", "DATE[]").unwrap().cast(&json!([])), None);
     }
 }
