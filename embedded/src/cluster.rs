@@ -12,7 +12,7 @@ use crate::kinds::{Registry, Resource};
 use crate::openapi::Documents;
 use crate::status::{ApiError, Cause};
 use crate::store::{PageQuery, Store};
-use crate::verbs::metadata;
+use crate::verbs::{convert, metadata};
 
 /// The store, the served kinds and the switch that ends everything.
 pub(crate) struct Cluster {
@@ -56,6 +56,8 @@ struct Loaded {
     generation: Option<i64>,
     group: String,
     plural: String,
+    /// Ends the watches of its kind; the same for as long as the definition is the same object.
+    end: CancellationToken,
 }
 
 /// The storage name of CustomResourceDefinitions.
@@ -88,6 +90,21 @@ impl Cluster {
             .filter(|r| r.plural == plural && r.group == group)
             .max_by_key(|r| r.version == r.storage_version)
             .cloned()
+    }
+
+    /// Cancelled when a kind is no longer served, which its watches must not outlive.
+    pub(crate) fn end_of(&self, resource: &Resource) -> CancellationToken {
+        let loaded = self.loaded.lock();
+        match loaded.get(&*convert::storage_name(resource)) {
+            Some(known) => known.end.clone(),
+            None => {
+                let end = CancellationToken::new();
+                if !resource.builtin {
+                    end.cancel();
+                }
+                end
+            }
+        }
     }
 
     /// What is wrong with a CustomResourceDefinition; the kinds stay as they are.
@@ -124,6 +141,10 @@ impl Cluster {
                     .as_str()
                     .unwrap_or_default()
                     .to_owned(),
+                end: match loaded.get(&name) {
+                    Some(known) if *known.uid == *object.facts.uid => known.end.clone(),
+                    _ => CancellationToken::new(),
+                },
             };
             if let Some(known) = loaded.get_mut(&name)
                 && (&known.uid, known.generation) == (&identity.uid, identity.generation)
@@ -135,7 +156,11 @@ impl Cluster {
                 Ok(next) => {
                     registry = next;
                     changed = true;
-                    loaded.insert(name, identity);
+                    let uid = identity.uid.clone();
+                    let before = loaded.insert(name, identity);
+                    if let Some(other) = before.filter(|before| before.uid != uid) {
+                        other.end.cancel();
+                    }
                 }
                 Err(causes) => {
                     let problem = ApiError::invalid("apiextensions.k8s.io", "CustomResourceDefinition", &name, causes);
@@ -147,6 +172,7 @@ impl Cluster {
             let keep = present.contains(name);
             if !keep {
                 registry = registry.without(&identity.group, &identity.plural);
+                identity.end.cancel();
                 changed = true;
             }
             keep

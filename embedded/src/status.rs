@@ -241,6 +241,15 @@ impl ApiError {
         ))
     }
 
+    /// 422 of `fieldValidation=Strict` for a patch: `object`, the stored object with the patch in it, has unknown fields,
+    /// or the patch has duplicate ones.
+    #[must_use]
+    pub fn strict_patch(object: String, problems: &[String]) -> Self {
+        let detail = format!("strict decoding error: {}", problems.join(", "));
+        let cause = Cause::invalid("patch", &Value::String(object), &detail);
+        Self::invalid("", "", "", vec![cause])
+    }
+
     /// The sentence for one pruned field, used in `strict_decoding` and in `Warning` headers.
     #[must_use]
     pub fn unknown_field(path: &str) -> String {

@@ -433,8 +433,25 @@ async fn patches_of_every_kind() {
     assert_eq!(status, 422, "fieldManager is required");
     let (status, _) = send("application/merge-patch+json", "?force=true", json!({})).await;
     assert_eq!(status, 422);
-    let (status, body) = send(kind, "?fieldManager=two&fieldValidation=Strict", apply(json!({"x": 1}))).await;
-    assert_eq!(status, 400, "{body}");
+    for validation in ["Strict", "Warn", "Ignore"] {
+        let query = format!("?fieldManager=two&fieldValidation={validation}");
+        let (status, body) = send(kind, &query, apply(json!({"x": 1}))).await;
+        assert_eq!(status, 400, "{body}");
+        common::contains(
+            body["message"].as_str().unwrap(),
+            ".spec.x: field not declared in schema",
+        );
+    }
+    let merge = "application/merge-patch+json";
+    let (status, body) = send(merge, "?fieldValidation=Strict", json!({"spec": {"x": 1}})).await;
+    assert_eq!((status, &body["reason"]), (422, &json!("Invalid")), "{body}");
+    assert_eq!(body["details"]["causes"][0]["field"], "patch");
+    common::contains(
+        body["message"].as_str().unwrap(),
+        "strict decoding error: unknown field \"spec.x\"",
+    );
+    let (status, body) = send(merge, "?fieldValidation=Ignore", json!({"spec": {"x": 1}})).await;
+    assert_eq!((status, body["spec"].get("x")), (200, None), "{body}");
 
     let yaml = "apiVersion: test.dev/v1\nkind: Widget\nmetadata:\n  name: new\nspec:\n  color: red\n";
     let path = format!("{WIDGETS}/new?fieldManager=one");

@@ -107,6 +107,55 @@ async fn apply_server_side() {
 }
 
 #[tokio::test]
+async fn fields_that_are_not_declared() {
+    let f = Fixture::served().await;
+    let strange = WIDGET.replace("size: 4", "size: 4\n  colour: red");
+    let run = async |args: &[&str]| f.kubectl_with(&[args, &["-f", "-"]].concat(), &strange).await;
+    let sentence = "strict decoding error: unknown field \"spec.colour\"";
+    let body = format!("Widget in version \"v1\" cannot be handled as a Widget: {sentence}");
+    run(&["create"]).await.failed_with(&body);
+    // kubectl apply is strict by default.
+    run(&["apply"]).await.failed_with(&body);
+    f.gone(&format!("{WIDGETS}/web")).await;
+    let created = run(&["create", "--validate=warn"]).await;
+    contains(&created.err, "Warning: unknown field \"spec.colour\"");
+    created.ok();
+
+    run(&["replace"]).await.failed_with(&body);
+    let patched = run(&["apply"]).await;
+    patched.failed_with("is invalid: patch: Invalid value: \"{");
+    patched.failed_with(sentence);
+    let ignored = run(&["apply", "--validate=ignore"]).await;
+    assert!(!ignored.err.contains("unknown field"), "{}", ignored.err);
+    ignored.ok();
+    // kubectl patch leaves the choice to the server, which warns.
+    let merged = f
+        .kubectl(&[
+            "patch",
+            "wd",
+            "web",
+            "--type=merge",
+            "-p",
+            r#"{"spec": {"colour": "red", "size": 5}}"#,
+        ])
+        .await;
+    contains(&merged.err, "Warning: unknown field \"spec.colour\"");
+    merged.ok();
+    let stored = f.get(&format!("{WIDGETS}/web")).await;
+    assert_eq!(
+        (&stored["spec"]["size"], stored["spec"].get("colour")),
+        (&json!(5), None)
+    );
+
+    // Server-side apply has to know every field that it shall own.
+    for validate in ["strict", "warn", "ignore"] {
+        run(&["apply", "--server-side", "--validate", validate]).await.failed_with(
+            "failed to create typed patch object (default/web; test.dev/v1, Kind=Widget): .spec.colour: field not declared in schema",
+        );
+    }
+}
+
+#[tokio::test]
 async fn get_in_every_format() {
     let f = with_widget().await;
     let status = json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}});

@@ -369,3 +369,32 @@ async fn other_shapes() {
     let refused = json(send("application/vnd.kubernetes.protobuf", WIDGETS).await);
     assert_eq!(refused["code"], 406);
 }
+
+#[tokio::test]
+async fn a_watch_ends_with_the_definition_of_its_kind() {
+    let f = Fixture::new().await;
+    f.post(WIDGETS, &widget("a")).await;
+    let mut widgets = f.watch(&format!("{WIDGETS}?watch=true")).await;
+    let mut secrets = f.watch("/api/v1/namespaces/default/secrets?watch=true").await;
+    assert_eq!(widgets.recv().await.unwrap()["type"], "ADDED");
+    let definition = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/widgets.test.dev";
+    // A change of the definition ends nothing.
+    let change = json!({"spec": {"names": {"shortNames": ["wdg"]}}});
+    assert_eq!(f.call(Method::PATCH, definition, Some(&change)).await.0, 200);
+    f.post(WIDGETS, &widget("b")).await;
+    assert_eq!(widgets.recv().await.unwrap()["object"]["metadata"]["name"], "b");
+    f.delete(definition).await;
+    let mut last = Vec::new();
+    let ended = async {
+        while let Some(event) = widgets.recv().await {
+            last.push((event["type"].clone(), event["object"]["metadata"]["name"].clone()));
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), ended)
+        .await
+        .expect("the watch ends");
+    assert_eq!(last, [(json!("DELETED"), json!("a")), (json!("DELETED"), json!("b"))]);
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}});
+    f.post("/api/v1/namespaces/default/secrets", &secret).await;
+    assert_eq!(secrets.recv().await.unwrap()["object"]["metadata"]["name"], "s");
+}

@@ -81,7 +81,10 @@ impl Error {
 
     /// Whether it passes by itself and is no news to anybody.
     pub(crate) fn is_routine(&self) -> bool {
-        matches!(self, Self::Conflict(_) | Self::Steps(_))
+        matches!(
+            self,
+            Self::Conflict(_) | Self::Steps(_) | Self::Agent(AgentError::Registering(_))
+        )
     }
 }
 

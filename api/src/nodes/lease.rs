@@ -8,7 +8,7 @@
 use super::register::{apply_registration, tier_of};
 use super::secret::{self, Token};
 use super::wire::{ADDRESS_RULE, LeaseRequest, LeaseResponse, NodeSettings, is_address};
-use super::{is_draining, missing};
+use super::{is_leaving, missing};
 use crate::FIELD_MANAGER;
 use crate::auth::{self, Source};
 use crate::body::Body;
@@ -119,7 +119,7 @@ async fn serve(
         epoch: request.epoch,
         lease_duration_seconds: app.settings.lease.duration_seconds,
         renew_interval_seconds: app.settings.lease.renew_interval_seconds,
-        draining: is_draining(&node),
+        draining: is_leaving(&node),
         settings: NodeSettings::of(&tier),
     })
 }

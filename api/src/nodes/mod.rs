@@ -49,12 +49,21 @@ pub struct NodePatch {
     pub drain: bool,
 }
 
-/// Whether the control plane wants a node to be emptied.
-pub(crate) fn is_draining(node: &GraphNode) -> bool {
-    let phase = node.status.as_ref().and_then(|status| status.phase);
+fn phase(node: &GraphNode) -> Option<NodePhase> {
+    node.status.as_ref().and_then(|status| status.phase)
+}
+
+/// Whether a node is to be emptied: it takes nothing new and serves what it has.
+fn is_draining(node: &GraphNode) -> bool {
     node.metadata.deletion_timestamp.is_some()
         || node.annotations().get(DRAIN).is_some_and(|value| value == "true")
-        || matches!(phase, Some(NodePhase::Draining | NodePhase::Terminating))
+        || matches!(phase(node), Some(NodePhase::Draining | NodePhase::Terminating))
+}
+
+/// Whether a node is empty and its machine is being stopped. Until then its agent has to take changes: what leaves a node
+/// that is drained or deleted leaves it by a final backup and a deletion.
+pub(crate) fn is_leaving(node: &GraphNode) -> bool {
+    phase(node) == Some(NodePhase::Terminating)
 }
 
 fn view(node: &GraphNode) -> NodeView {

@@ -118,6 +118,7 @@ pub(super) fn respond(
     };
     let feed = Feed {
         closing,
+        end: cluster.end_of(&selection.resource),
         watcher: cluster.store.watch(&name, namespace.as_deref(), after),
         selection,
         view,
@@ -146,6 +147,8 @@ pub(super) fn respond(
 /// One watch.
 struct Feed {
     closing: CancellationToken,
+    /// The definition of the kind is gone.
+    end: CancellationToken,
     watcher: Watcher,
     selection: Selection,
     view: View,
@@ -192,6 +195,8 @@ impl Feed {
                 // Before the events, of which there may always be more.
                 () = tokio::time::sleep_until(wake) => None,
                 found = self.watcher.next() => Some(found),
+                // After the events: the last of them are the deletions of what was defined.
+                () = self.end.cancelled() => return None,
             };
             match found {
                 Some(Ok(events)) => self.events(&mut out, &events),

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Stored, Target, WriteOptions, Written, admit, convert, metadata, names, strategy};
+use super::{Stored, Target, WriteOptions, Written, admit, convert, metadata, names, report, strategy};
 use crate::cluster::Cluster;
 use crate::status::{ApiError, Cause};
 use crate::store::{Change, Draft, Expect, Key, Refusal, Write};
@@ -31,7 +31,10 @@ pub(super) async fn create_managed(
     let resource = &target.resource;
     let mut target = target.clone();
     let mut warnings = Vec::new();
-    admit(resource, &mut body, options, &mut warnings)?;
+    let problems = admit(resource, &mut body, options)?;
+    report(problems, options.validation, &mut warnings, |problems| {
+        ApiError::strict_decoding(&resource.kind, &resource.version, problems)
+    })?;
     place(&mut target, &mut body)?;
     strategy::may_create(cluster, resource)?;
     if resource.namespaced {

@@ -152,32 +152,28 @@ fn not_storable(error: crate::store::StoreError) -> ApiError {
     ApiError::bad_request(error.to_string())
 }
 
-/// Brings the body of a request into the shape of its kind: right `apiVersion` and `kind`, known fields only.
-fn admit(
-    resource: &Resource,
-    object: &mut Value,
-    options: &WriteOptions,
-    warnings: &mut Vec<String>,
-) -> Result<(), ApiError> {
+/// Brings the body of a request into the shape of its kind: right `apiVersion` and `kind`, known fields only. Gives the
+/// sentences about duplicate and unknown fields.
+fn admit(resource: &Resource, object: &mut Value, options: &WriteOptions) -> Result<Vec<String>, ApiError> {
     type_meta(resource, object)?;
     let mut unknown = metadata::normalise(object)?;
     unknown.extend(resource.structural.prune(object));
-    report(resource, &unknown, options, warnings)
-}
-
-/// Reports unknown and duplicate fields as the request wants it.
-fn report(
-    resource: &Resource,
-    unknown: &[String],
-    options: &WriteOptions,
-    warnings: &mut Vec<String>,
-) -> Result<(), ApiError> {
     let mut problems = options.duplicates.clone();
     problems.extend(unknown.iter().map(|path| ApiError::unknown_field(path)));
+    Ok(problems)
+}
+
+/// Reports duplicate and unknown fields as the request wants it; `refuse` is the error of a strict one.
+fn report(
+    problems: Vec<String>,
+    validation: Validation,
+    warnings: &mut Vec<String>,
+    refuse: impl FnOnce(&[String]) -> ApiError,
+) -> Result<(), ApiError> {
     if problems.is_empty() {
         return Ok(());
     }
-    match options.validation {
+    match validation {
         Validation::Ignore => Ok(()),
         Validation::Warn => {
             for problem in problems {
@@ -187,7 +183,7 @@ fn report(
             }
             Ok(())
         }
-        Validation::Strict => Err(ApiError::strict_decoding(&resource.kind, &resource.version, &problems)),
+        Validation::Strict => Err(refuse(&problems)),
     }
 }
 

@@ -4,7 +4,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::create::{check_place, create_managed};
-use super::{Stored, Target, WriteOptions, Written, admit, convert, metadata, report, strategy};
+use super::{Stored, Target, Validation, WriteOptions, Written, admit, convert, metadata, report, strategy};
 use crate::apply::{self, ApplyError};
 use crate::cluster::Cluster;
 use crate::patch::{self, PatchError};
@@ -60,6 +60,8 @@ struct Proposal {
     value: Value,
     /// `managedFields` are complete already.
     managed: bool,
+    /// It is the stored object with a patch in it, not what the client sent.
+    patched: bool,
 }
 
 /// Changes one object.
@@ -163,11 +165,14 @@ fn prepare(
                 return Err(ApiError::bad_request("metadata.managedFields must be nil"));
             }
             super::type_meta(resource, &mut patch)?;
-            let mut unknown = metadata::normalise(&mut patch)?;
-            let mut pruned = patch.clone();
-            unknown.extend(resource.structural.prune(&mut pruned));
-            report(resource, &unknown, options, warnings)?;
-            let mut patch = pruned;
+            // Fields that are not declared stay: an apply that has some is refused by name, whatever `fieldValidation` says.
+            let mut known = patch.clone();
+            if metadata::normalise(&mut known)?.is_empty() {
+                patch = known;
+            }
+            report(options.duplicates.clone(), options.validation, warnings, |duplicates| {
+                ApiError::bad_request(format!("error strict decoding YAML: {}", duplicates.join(", ")))
+            })?;
             check_place(target, &patch)?;
             trim(target, part, &mut patch);
             Ok(Edit::Apply { patch, force: *force })
@@ -268,7 +273,11 @@ fn propose(
     options: &WriteOptions,
 ) -> Result<Proposal, ApiError> {
     let resource = &target.resource;
-    let plain = |value| Ok(Proposal { value, managed: false });
+    let patched = |value| Proposal {
+        value,
+        managed: false,
+        patched: true,
+    };
     match edit {
         Edit::Replace(body) => {
             if wanted_version(body).is_empty()
@@ -278,15 +287,17 @@ fn propose(
                 let cause = Cause::invalid("metadata.resourceVersion", &json!(0), "must be specified for an update");
                 return Err(target.invalid(vec![cause]));
             }
-            plain(body.clone())
+            Ok(Proposal {
+                value: body.clone(),
+                managed: false,
+                patched: false,
+            })
         }
-        Edit::JsonPatch(operations) => patch::json_patch(live, operations)
-            .map_err(patch_failed)
-            .and_then(plain),
-        Edit::MergePatch(merge) => patch::merge_patch(live, merge).map_err(patch_failed).and_then(plain),
+        Edit::JsonPatch(operations) => patch::json_patch(live, operations).map_err(patch_failed).map(patched),
+        Edit::MergePatch(merge) => patch::merge_patch(live, merge).map_err(patch_failed).map(patched),
         Edit::StrategicMergePatch(merge) => patch::strategic_merge_patch(live, merge, &resource.kind)
             .map_err(patch_failed)
-            .and_then(plain),
+            .map(patched),
         Edit::Apply { patch, force } => {
             let now = metadata::now();
             let mut value = apply::apply(
@@ -305,7 +316,11 @@ fn propose(
                 version => version,
             };
             metadata::of_mut(&mut value).insert("resourceVersion".into(), json!(wanted));
-            Ok(Proposal { value, managed: true })
+            Ok(Proposal {
+                value,
+                managed: true,
+                patched: false,
+            })
         }
     }
 }
@@ -360,8 +375,14 @@ fn complete(
     let Proposal {
         value: mut new,
         managed,
+        patched,
     } = proposal;
-    admit(resource, &mut new, options, warnings)?;
+    let sent = (patched && options.validation == Validation::Strict).then(|| new.to_string());
+    let problems = admit(resource, &mut new, options)?;
+    report(problems, options.validation, warnings, |problems| match sent {
+        Some(object) => ApiError::strict_patch(object, problems),
+        None => ApiError::strict_decoding(&resource.kind, &resource.version, problems),
+    })?;
     check_place(target, &new)?;
     let version = wanted_version(&new);
     if !version.is_empty() && version != metadata::text(live, "resourceVersion") {

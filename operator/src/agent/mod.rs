@@ -38,6 +38,9 @@ pub enum AgentError {
         /// What it said.
         message: String,
     },
+    /// The agent has not heard yet that its registration was accepted, and has done nothing.
+    #[error("the agent at {0} is still registering")]
+    Registering(String),
     /// Another answer that is not a success.
     #[error("the agent at {endpoint} answered {status}: {message}")]
     Status {
@@ -67,6 +70,7 @@ impl AgentError {
             Self::Unreachable { .. } => "unreachable",
             Self::Refused(_) => "refused",
             Self::WrongEpoch { .. } => "epoch",
+            Self::Registering(_) => "registering",
             Self::Status { .. } => "status",
             Self::Answer { .. } => "answer",
             Self::NoKey(_) => "key",
@@ -279,8 +283,8 @@ impl Agent {
         }
     }
 
-    /// A call that is made once, except that an agent which refused it for want of its registration is asked again: it has
-    /// done nothing.
+    /// A call that is made once, except that an agent which refused it for want of its registration is asked again for a
+    /// moment.
     async fn once(
         &self,
         call: &'static str,
@@ -307,7 +311,7 @@ impl Agent {
             }
             tokio::time::sleep(REGISTERING_PAUSE).await;
         }
-        self.attempt(call, method, path, headers, body).await
+        Err(AgentError::Registering(self.endpoint.clone()))
     }
 
     async fn attempt(

@@ -44,6 +44,8 @@ pub(crate) struct Behaviour {
     pub(crate) never_register: AtomicBool,
     /// Leases last seconds, so that a test can see them end, and not so long that no busy machine lets one lapse.
     pub(crate) short_leases: AtomicBool,
+    /// The answers to registrations stay on their way.
+    pub(crate) hold_answers: AtomicBool,
     /// Agents stop renewing.
     pub(crate) never_renew: AtomicBool,
 }

@@ -1,6 +1,6 @@
 //! A graph from its manifest to its end.
 
-use crate::world::{DDL, World, graph_object};
+use crate::world::{DDL, Known, World, graph_object};
 use graphplane_crds::backup::BackupPhase;
 use graphplane_crds::graph::GraphPhase;
 use graphplane_crds::node::NodePhase;
@@ -12,6 +12,7 @@ use k8s_openapi::api::events::v1::Event;
 use kube::ResourceExt;
 use kube::api::{Api, ListParams};
 use serde_json::json;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -122,6 +123,46 @@ async fn events_say_what_happened() {
             ["Placed", "DatabaseCreated", "Ready"]
                 .iter()
                 .all(|r| reasons.contains(r))
+        })
+        .await;
+    operator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn waiting_for_an_agent_to_register_alarms_nobody() {
+    let world = World::with_tier(json!({})).await;
+    let behaviour = world.machines.behaviour.clone();
+    behaviour.hold_answers.store(true, Ordering::SeqCst);
+    let operator = world.operator();
+    world.create::<Graph>(graph_object("karate", json!({}))).await;
+    world
+        .eventually("a pass gave up waiting", async || {
+            operator
+                .metrics
+                .encode()
+                .contains(r#"reconciles_total{kind="Graph",outcome="agent"}"#)
+        })
+        .await;
+    let waiting = world.get::<Graph>("karate").await;
+    let reasons: Vec<String> = waiting.conditions().into_iter().map(|c| c.reason).collect();
+    assert!(!reasons.iter().any(|r| r == "AgentError"), "{reasons:?}");
+    behaviour.hold_answers.store(false, Ordering::SeqCst);
+    world.until_ready::<Graph>("karate").await;
+    let events: Api<Event> = Api::namespaced(world.client.clone(), "default");
+    // They are sent in the order in which they happened.
+    world
+        .eventually("the last event has arrived", async || {
+            let events = events.list(&ListParams::default()).await.unwrap().items;
+            let of_graph = |e: &&Event| e.regarding.as_ref().and_then(|r| r.name.as_deref()) == Some("karate");
+            let warnings: Vec<_> = events
+                .iter()
+                .filter(|e| e.type_.as_deref() == Some("Warning"))
+                .collect();
+            assert!(warnings.is_empty(), "{warnings:?}");
+            events
+                .iter()
+                .filter(of_graph)
+                .any(|e| e.reason.as_deref() == Some("Ready"))
         })
         .await;
     operator.stop().await;

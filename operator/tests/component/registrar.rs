@@ -41,6 +41,9 @@ pub(crate) async fn follow(
     write_registration(&client, &node, &agent.address, epoch).await;
     // The operator sees the registration before the agent has the answer to it.
     tokio::time::sleep(Duration::from_millis(20)).await;
+    while behaviour.hold_answers.load(Ordering::SeqCst) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     *agent.epoch.lock() = epoch;
     *agent.key.lock() = Some(key);
     loop {
