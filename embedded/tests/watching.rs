@@ -390,7 +390,7 @@ async fn a_watch_ends_with_the_definition_of_its_kind() {
             last.push((event["type"].clone(), event["object"]["metadata"]["name"].clone()));
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), ended)
+    tokio::time::timeout(std::time::Duration::from_secs(60), ended)
         .await
         .expect("the watch ends");
     assert_eq!(last, [(json!("DELETED"), json!("a")), (json!("DELETED"), json!("b"))]);

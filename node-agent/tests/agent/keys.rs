@@ -35,18 +35,22 @@ async fn keys_are_replaced_without_a_restart() {
 
     // A file that is no good changes nothing.
     std::fs::write(&file, "\n").unwrap();
-    eventually("the empty file is refused", || async {
-        agent.log().contains("there is no key in it")
-    })
+    eventually(
+        "the empty file is refused",
+        || async { agent.log() },
+        |log| log.contains("there is no key in it"),
+    )
     .await;
     assert_eq!(status_with(&agent, "file-one").await, 200);
 
     let new = dir.path().join("new");
     std::fs::write(&new, "file-two\n").unwrap();
     std::fs::rename(&new, &file).unwrap();
-    eventually("the new file is read", || async {
-        agent.log().contains("keys read again")
-    })
+    eventually(
+        "the new file is read",
+        || async { agent.log() },
+        |log| log.contains("keys read again"),
+    )
     .await;
     for (key, status) in [("file-two", 200), ("file-one", 401), (KEY, 200), ("next", 200)] {
         assert_eq!(status_with(&agent, key).await, status, "{key}");
@@ -177,7 +181,12 @@ async fn the_port_speaks_tls_and_takes_a_new_certificate() {
     );
 
     let second = certificate(dir.path());
-    eventually("the new certificate is used", || healthy(&agent, &second)).await;
+    eventually(
+        "the new certificate is used",
+        || healthy(&agent, &second),
+        |healthy| *healthy,
+    )
+    .await;
     assert!(!healthy(&agent, &first).await);
 }
 
