@@ -17,7 +17,7 @@ pub enum Error {
         /// The kinds that were not listed.
         missing: String,
     },
-    /// The listener failed.
+    /// The listener failed for good.
     #[error("serving the REST API failed: {0}")]
     Serve(#[source] std::io::Error),
 }

@@ -13,11 +13,12 @@
 //!
 //! ```no_run
 //! # async fn example(client: kube::Client) -> Result<(), Box<dyn std::error::Error>> {
-//! use graphplane_api::{BootstrapKey, Settings};
+//! use graphplane_api::{BootstrapKey, ConnectionLimits, Settings};
 //! let settings = Settings::new("laptop").with_key(BootstrapKey::admin("up", "gp_0123…", "default"));
 //! let router = graphplane_api::start(client, settings).await?;
 //! let listener = tokio::net::TcpListener::bind("127.0.0.1:8000").await?;
-//! graphplane_api::serve(listener, router, tokio_util::sync::CancellationToken::new()).await?;
+//! let stop = tokio_util::sync::CancellationToken::new();
+//! graphplane_api::serve(listener, router, ConnectionLimits::default(), stop).await?;
 //! # Ok(()) }
 //! ```
 
@@ -51,7 +52,7 @@ mod volumes;
 pub use auth::{BootstrapKey, Role};
 pub use error::Error;
 pub use gateway::breaker::{Breaker, BreakerSettings, Decision};
-pub use server::serve;
+pub use server::{ConnectionLimits, serve};
 pub use settings::{GatewaySettings, LeaseSettings, Settings};
 
 use axum::Router;

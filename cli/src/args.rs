@@ -170,8 +170,8 @@ pub enum LogFormat {
 A file's name up to its first dot names the table: Airport.parquet and Airport.2.parquet both go
 into Airport. A directory stands for the Parquet files in it. Files with the columns `from` and
 `to` fill a relationship table, others a node table; node tables are filled first. Loading a file
-again replaces its rows in the staging table; nodes that the graph has already are left out, while
-relationships are added again.
+again replaces its rows in the staging table, and adds nothing twice: nodes whose key the graph has
+already are left out, and so are relationships that it has with the same ends and properties.
 
 Examples:
   graphplane load airports Airport.parquet Route.parquet

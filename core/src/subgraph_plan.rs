@@ -1,6 +1,6 @@
 //! The life of a subgraph: its own database, on the node of its parent.
 
-use crate::ending::{Database, Ending, FinalBackup, NodeSeen, Step};
+use crate::ending::{Database, Ending, FinalBackup, NodeSeen, Step, after, until};
 use crate::fleet::{NodeView, Serving};
 use crate::graph_plan::{annotation_is_true, paused_by, refused_before};
 use crate::plan::{self, Plan, Verdict};
@@ -10,6 +10,7 @@ use graphplane_crds::conditions::{self, Says, reasons};
 use graphplane_crds::ids::GraphId;
 use graphplane_crds::subgraph::Subgraph;
 use jiff::Timestamp;
+use std::time::Duration;
 
 /// What the plan looks at beside the Subgraph itself.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,10 +31,55 @@ pub struct Observed {
     pub missing: bool,
     /// The engine's refusal of a schema statement, in this pass.
     pub refused: Option<String>,
+    /// The copy of the parent's database, for a subgraph that begins with one and was not made yet.
+    pub fork: Fork,
     /// Its final backup.
     pub final_backup: Option<FinalBackup>,
     /// Whether it is written down on the volume whose database it was.
     pub kept: bool,
+}
+
+/// How long a failed copy stands before it is made again.
+pub const RETRY_FORK_AFTER: Duration = Duration::from_secs(60);
+/// How often a copy is looked at.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// How far the copy of the parent's database is, as the agent's tasks tell. A task belongs to one object, so a copy that
+/// was started before a crash is found, and another object's is not taken for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fork {
+    /// Nobody asked.
+    Unknown,
+    /// It was never started.
+    NotStarted,
+    /// It is being made.
+    Running,
+    /// It was asked to stop, and has not stopped yet.
+    Stopping,
+    /// The database is there.
+    Done,
+    /// It was cut off; whether the database was made is found out by starting it again.
+    Interrupted,
+    /// It could not be made.
+    Failed {
+        /// When it ended.
+        at: Timestamp,
+        /// Why.
+        why: String,
+    },
+    /// A database of this name with content of its own is there, and nothing says that it is this subgraph's.
+    Occupied,
+}
+
+impl Fork {
+    /// When to look at it again.
+    fn look_again(&self, now: Timestamp) -> Option<Duration> {
+        match self {
+            Self::Running | Self::Stopping => Some(LOOK_AGAIN),
+            Self::Failed { at, .. } => Some(until(after(*at, RETRY_FORK_AFTER), now)),
+            _ => None,
+        }
+    }
 }
 
 /// The graph of a subgraph.
@@ -52,6 +98,12 @@ pub struct Parent {
 pub enum Action {
     /// Make the database with the tables that its type begins with; one that exists is taken over.
     CreateDatabase,
+    /// Start to copy the parent's database.
+    StartFork,
+    /// Take the finished copy for this subgraph's database.
+    TakeFork,
+    /// Stop copying.
+    CancelFork,
     /// Apply statements of `spec.ddl`.
     ApplySchema {
         /// Statements that were applied before.
@@ -89,14 +141,14 @@ pub fn plan(subgraph: &Subgraph, seen: &Observed, now: Timestamp) -> Plan<Action
             requeue: None,
         };
     }
-    let (verdict, database, actions) = living(subgraph, seen);
+    let (verdict, database, actions) = living(subgraph, seen, now);
     let mut says = verdict.says();
     says.extend([database, plan::paused(None), plan::not_deleting()]);
     Plan {
         actions,
         says,
         phase: (),
-        requeue: None,
+        requeue: seen.fork.look_again(now),
     }
 }
 
@@ -116,7 +168,7 @@ fn was_made(subgraph: &Subgraph) -> bool {
     subgraph.status.as_ref().is_some_and(|s| s.applied_schema.is_some())
 }
 
-fn living(subgraph: &Subgraph, seen: &Observed) -> Living {
+fn living(subgraph: &Subgraph, seen: &Observed, now: Timestamp) -> Living {
     let (spec, made) = (&subgraph.spec, was_made(subgraph));
     let Some(parent) = &seen.parent else {
         let message = format!(
@@ -139,11 +191,6 @@ fn living(subgraph: &Subgraph, seen: &Observed) -> Living {
         );
         return stopped(reasons::SUBGRAPH_LIMIT, message);
     }
-    if spec.fork_parent && !made {
-        let message =
-            "spec.forkParent: this version cannot fork a database; leave it out, and load the data".to_owned();
-        return stopped(reasons::NOT_SUPPORTED, message);
-    }
     if !made && (parent.deleting || !parent.made || parent.graph_id.is_none()) {
         return waiting(
             reasons::GRAPH_NOT_READY,
@@ -151,7 +198,7 @@ fn living(subgraph: &Subgraph, seen: &Observed) -> Living {
         );
     }
     match &seen.node {
-        NodeSeen::Present(node) if node.serving == Serving::Yes => database(subgraph, node, seen, made),
+        NodeSeen::Present(node) if node.serving == Serving::Yes => database(subgraph, node, seen, made, now),
         NodeSeen::Present(node) => {
             let message = format!(
                 "node {} does not answer now; the subgraph comes back with it",
@@ -167,7 +214,7 @@ fn living(subgraph: &Subgraph, seen: &Observed) -> Living {
     }
 }
 
-fn database(subgraph: &Subgraph, node: &NodeView, seen: &Observed, made: bool) -> Living {
+fn database(subgraph: &Subgraph, node: &NodeView, seen: &Observed, made: bool, now: Timestamp) -> Living {
     if made && (seen.missing || seen.database == Database::Absent) {
         let message = format!(
             "its database is no longer on node {}: delete this subgraph and restore it",
@@ -211,10 +258,14 @@ fn database(subgraph: &Subgraph, node: &NodeView, seen: &Observed, made: bool) -
         to: statements.len(),
     };
     if !made {
-        let actions = [Action::CreateDatabase]
-            .into_iter()
-            .chain(left.then_some(apply))
-            .collect();
+        let first = match (subgraph.spec.fork_parent, &seen.fork) {
+            (false, _) => Action::CreateDatabase,
+            (true, Fork::Done) => Action::TakeFork,
+            (true, Fork::NotStarted | Fork::Interrupted) => Action::StartFork,
+            (true, Fork::Failed { at, .. }) if after(*at, RETRY_FORK_AFTER) <= now => Action::StartFork,
+            (true, fork) => return forking(subgraph, node, fork),
+        };
+        let actions = [first].into_iter().chain(left.then_some(apply)).collect();
         let says = Says::no(conditions::DATABASE_READY, reasons::CREATING_DATABASE, "");
         let verdict = Verdict::Progressing(reasons::CREATING_DATABASE, format!("on node {}", node.name));
         return (verdict, says, actions);
@@ -229,6 +280,29 @@ fn database(subgraph: &Subgraph, node: &NodeView, seen: &Observed, made: bool) -
         );
     }
     (Verdict::Ready(String::new()), ready, vec![])
+}
+
+/// What is said while the copy of the parent's database can only be waited for.
+fn forking(subgraph: &Subgraph, node: &NodeView, fork: &Fork) -> Living {
+    let (graph, name) = (&subgraph.spec.graph, &subgraph.spec.name);
+    match fork {
+        Fork::Failed { why, .. } => waiting(
+            reasons::FORK_FAILED,
+            format!("graph {graph} could not be copied, which is tried again every minute: {why}"),
+        ),
+        Fork::Occupied => {
+            let message = format!(
+                "spec.forkParent: node {} has a database of graph {graph} named {name} already, with content of its own: \
+                 choose another spec.name, or leave forkParent out to take that database over",
+                node.name
+            );
+            stopped(reasons::NAME_TAKEN, message)
+        }
+        _ => waiting(
+            reasons::FORKING,
+            format!("graph {graph} is copied on node {}", node.name),
+        ),
+    }
 }
 
 fn ending(subgraph: &Subgraph, seen: &Observed, now: Timestamp) -> Plan<Action> {
@@ -250,6 +324,16 @@ fn ending(subgraph: &Subgraph, seen: &Observed, now: Timestamp) -> Plan<Action> 
     let end = [Action::DeleteDatabase, Action::RemoveFinalizer];
     let (actions, reason, message, requeue) = match ending.step(now) {
         Step::Wait(reason, message, requeue) => (vec![], reason, message, requeue),
+        // Otherwise it would make a database that belongs to nobody.
+        _ if matches!(seen.fork, Fork::Running | Fork::Stopping) => (
+            (seen.fork == Fork::Running)
+                .then_some(Action::CancelFork)
+                .into_iter()
+                .collect(),
+            reasons::FORKING,
+            format!("copying graph {} is stopped first", subgraph.spec.graph),
+            seen.fork.look_again(now),
+        ),
         // The graph brings its node back; a subgraph follows.
         Step::NeedNode => (
             vec![],
@@ -351,6 +435,7 @@ mod tests {
             database: Database::Unknown,
             missing: false,
             refused: None,
+            fork: Fork::Unknown,
             final_backup: None,
             kept: false,
         }
@@ -427,28 +512,81 @@ mod tests {
         );
     }
 
+    fn failed() -> Fork {
+        Fork::Failed {
+            at: at(100),
+            why: "disk full".into(),
+        }
+    }
+
     #[test]
-    fn a_fork_is_never_pretended() {
-        let fork = subgraph(serde_json::json!({"forkParent": true}));
-        let refused = plan(&fork, &seen(), at(0));
-        assert!(refused.actions.is_empty());
-        assert_eq!(
-            reason(&refused, conditions::STALLED),
-            (Some(true), reasons::NOT_SUPPORTED)
+    fn a_fork_is_started_followed_and_taken() {
+        let object =
+            subgraph(serde_json::json!({"forkParent": true, "ddl": "CREATE NODE TABLE T(x INT64 PRIMARY KEY);"}));
+        let at_100 = |fork: Fork| plan(&object, &Observed { fork, ..seen() }, at(100));
+        let apply = Action::ApplySchema { from: 0, to: 1 };
+        for (fork, action) in [
+            (Fork::NotStarted, Action::StartFork),
+            (Fork::Interrupted, Action::StartFork),
+            (Fork::Done, Action::TakeFork),
+        ] {
+            assert_eq!(at_100(fork).actions, [action, apply.clone()]);
+        }
+        for (fork, why, wait) in [
+            (Fork::Running, reasons::FORKING, Some(LOOK_AGAIN)),
+            (failed(), reasons::FORK_FAILED, Some(RETRY_FORK_AFTER)),
+            (Fork::Occupied, reasons::NAME_TAKEN, None),
+        ] {
+            let stalled = fork == Fork::Occupied;
+            let plan = at_100(fork);
+            assert!(plan.actions.is_empty());
+            assert_eq!(reason(&plan, conditions::READY), (Some(false), why));
+            assert_eq!(reason(&plan, conditions::DATABASE_READY), (Some(false), why));
+            assert_eq!(reason(&plan, conditions::STALLED).0, Some(stalled));
+            assert_eq!(plan.requeue, wait);
+        }
+        let later = plan(
+            &object,
+            &Observed {
+                fork: failed(),
+                ..seen()
+            },
+            at(160),
         );
-        assert!(refused.says.iter().any(|s| s.message.contains("spec.forkParent")));
+        assert_eq!(later.actions[0], Action::StartFork);
+    }
+
+    #[test]
+    fn a_fork_is_stopped_before_its_object_goes() {
+        let mut object = subgraph(serde_json::json!({"forkParent": true, "deletionPolicy": "Delete"}));
+        object.metadata.deletion_timestamp = Some(Time(at(0)));
+        let ending = |fork: Fork| {
+            let observed = Observed {
+                fork,
+                database: Database::Absent,
+                ..seen()
+            };
+            plan(&object, &observed, at(1))
+        };
+        assert_eq!(ending(Fork::Running).actions, [Action::CancelFork]);
+        let stopping = ending(Fork::Stopping);
+        assert_eq!((stopping.actions, stopping.requeue), (vec![], Some(LOOK_AGAIN)));
+        for fork in [Fork::Interrupted, Fork::NotStarted, failed()] {
+            assert_eq!(ending(fork).actions, [Action::RemoveFinalizer]);
+        }
     }
 
     proptest! {
         #[test]
         fn it_converges_and_ends(
             policy in prop_oneof![Just("Retain"), Just("Snapshot"), Just("Delete")],
-            statements in 0usize..4, lost in proptest::collection::btree_set(1usize..8, 0..3),
+            statements in 0usize..4, lost in proptest::collection::btree_set(1usize..8, 0..3), fork: bool,
         ) {
             use graphplane_crds::backup::BackupPhase;
             let ddl: String = (0..statements).map(|n| format!("CREATE NODE TABLE T{n}(x INT64 PRIMARY KEY);")).collect();
-            let mut object = subgraph(serde_json::json!({"deletionPolicy": policy, "ddl": ddl}));
+            let mut object = subgraph(serde_json::json!({"deletionPolicy": policy, "ddl": ddl, "forkParent": fork}));
             let (mut database, mut backup, mut kept, mut gone, mut count) = (false, None::<FinalBackup>, false, false, 0);
+            let mut copy = Fork::NotStarted;
             for round in 0..60 {
                 if round == 25 {
                     prop_assert!(database);
@@ -456,7 +594,7 @@ mod tests {
                 }
                 let absent = round > 25 && !database;
                 let observed = Observed {
-                    final_backup: backup.clone(), kept,
+                    final_backup: backup.clone(), kept, fork: if fork { copy.clone() } else { Fork::Unknown },
                     database: if absent { Database::Absent } else { Database::Unknown }, ..seen()
                 };
                 let plan = plan(&object, &observed, at(round));
@@ -464,8 +602,20 @@ mod tests {
                 match plan.actions.first() {
                     None => {
                         backup = backup.map(|b| FinalBackup { phase: BackupPhase::Completed, ..b });
+                        if copy == Fork::Running {
+                            (copy, database) = (Fork::Done, true);
+                        }
                         continue;
                     }
+                    Some(Action::StartFork) => {
+                        prop_assert!(copy == Fork::NotStarted, "started once");
+                        copy = Fork::Running;
+                    }
+                    Some(Action::TakeFork) => {
+                        prop_assert!(database);
+                        object.status.get_or_insert_default().applied_schema = Some(statements::applied(&[], 0));
+                    }
+                    Some(Action::CancelFork) => prop_assert!(false, "nothing is copied when the deletion begins"),
                     Some(Action::CreateDatabase) => {
                         database = true;
                         object.status.get_or_insert_default().applied_schema = Some(statements::applied(&[], 0));

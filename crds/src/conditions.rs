@@ -76,6 +76,10 @@ pub mod reasons {
     pub const CREATING_DATABASE: &str = "CreatingDatabase";
     /// The database exists with its schema.
     pub const DATABASE_CREATED: &str = "DatabaseCreated";
+    /// The parent's database is being copied.
+    pub const FORKING: &str = "Forking";
+    /// The parent's database could not be copied; it is tried again.
+    pub const FORK_FAILED: &str = "ForkFailed";
     /// A schema statement was refused by the engine.
     pub const SCHEMA_REFUSED: &str = "SchemaRefused";
     /// The schema of the database was changed outside of the spec.

@@ -6,7 +6,6 @@ mod common;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use common::{WIDGETS, widgets};
 use graphplane_embedded::{EmbeddedServer, ServerConfig};
@@ -66,7 +65,13 @@ fn spawn_writer(directory: &Path) -> Child {
 /// What one run of the writer has been told: (name, last acknowledged value or `None` for deleted).
 fn run_and_kill(directory: &Path, acknowledgements: usize) -> Vec<(String, Option<u32>)> {
     let mut child = spawn_writer(directory);
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    // The next whole line; the last one may be torn.
+    let mut next = || {
+        let mut line = String::new();
+        output.read_line(&mut line).unwrap();
+        line.strip_suffix('\n').map(str::to_owned)
+    };
     let mut told = Vec::new();
     let mut note = |line: String| {
         let words: Vec<&str> = line.split(' ').collect();
@@ -79,18 +84,15 @@ fn run_and_kill(directory: &Path, acknowledgements: usize) -> Vec<(String, Optio
     };
     let mut count = 0;
     while count < acknowledgements {
-        let line = lines.next().expect("the writer ended by itself").unwrap();
+        let line = next().expect("the writer ended by itself");
         count += usize::from(note(line));
     }
     // SIGKILL, in the middle of whatever it does.
     child.kill().unwrap();
     child.wait().unwrap();
-    // What it said before it died counts too; the last line may be torn.
-    let rest: Vec<String> = lines.map_while(Result::ok).collect();
-    if let Some((_, whole)) = rest.split_last() {
-        whole.iter().cloned().for_each(|line| {
-            note(line);
-        });
+    // What it said before it died counts too.
+    while let Some(line) = next() {
+        note(line);
     }
     told
 }
@@ -161,7 +163,7 @@ async fn writers_share_the_cost_of_the_disk() {
             let maps = maps.clone();
             tokio::spawn(async move {
                 let map = serde_json::from_value(json!({"metadata": {"name": format!("m{i}")}})).unwrap();
-                tokio::time::timeout(Duration::from_secs(60), maps.create(&PostParams::default(), &map))
+                tokio::time::timeout(common::PATIENCE, maps.create(&PostParams::default(), &map))
                     .await
                     .unwrap()
             })

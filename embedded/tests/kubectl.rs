@@ -6,7 +6,7 @@ mod common;
 use std::process::Stdio;
 use std::time::Duration;
 
-use common::{Fixture, WIDGETS, contains, widget};
+use common::{Fixture, PATIENCE, WIDGETS, contains, widget};
 use http::Method;
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -338,12 +338,12 @@ async fn create_and_edit() {
     assert_eq!(f.get(&format!("{WIDGETS}/web")).await["spec"]["replicas"], 3);
     // `edit` with an editor that changes one line.
     let editor = f.dir.path().join("editor");
-    std::fs::write(&editor, "#!/bin/sh\nsed -i 's/replicas: 3/replicas: 5/' \"$1\"\n").unwrap();
-    std::fs::set_permissions(&editor, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    std::fs::write(&editor, "sed -i 's/replicas: 3/replicas: 5/' \"$1\"\n").unwrap();
     let command = f.kubectl_command(&["edit", "widget", "web"]);
     let edited = tokio::process::Command::new(common::kubectl_program())
         .args(command)
-        .env("KUBE_EDITOR", &editor)
+        // Read, not executed: a process that another test starts at this moment may still have it open for writing.
+        .env("KUBE_EDITOR", format!("sh {}", editor.display()))
         .env("HOME", f.dir.path())
         .output()
         .await
@@ -394,7 +394,7 @@ async fn delete_and_wait() {
     f.kubectl_ok(&["delete", "widget", "web", "--wait=false"]).await;
     let short = f.kubectl(&["wait", "--for=delete", "widget/web", "--timeout=1s"]).await;
     short.failed_with("timed out waiting");
-    let waiting = f.kubectl_command(&["wait", "--for=delete", "widget/web", "--timeout=60s"]);
+    let waiting = f.kubectl_command(&["wait", "--for=delete", "widget/web", "--timeout=200s"]);
     let home = f.dir.path().to_path_buf();
     let waiting = tokio::spawn(async move { common::kubectl(&waiting, &home, "").await });
     f.kubectl_ok(&[
@@ -409,7 +409,7 @@ async fn delete_and_wait() {
     waiting.await.unwrap().ok();
 
     f.post(WIDGETS, &widget("a")).await;
-    let waiting = f.kubectl_command(&["wait", "--for=condition=Ready", "widget/a", "--timeout=60s"]);
+    let waiting = f.kubectl_command(&["wait", "--for=condition=Ready", "widget/a", "--timeout=200s"]);
     let home = f.dir.path().to_path_buf();
     let waiting = tokio::spawn(async move { common::kubectl(&waiting, &home, "").await });
     tokio::time::sleep(Duration::from_millis(300)).await;
@@ -421,7 +421,7 @@ async fn delete_and_wait() {
         "wait",
         "--for=jsonpath={.spec.color}=green",
         "widget/a",
-        "--timeout=30s",
+        "--timeout=200s",
     ])
     .await;
 
@@ -468,7 +468,7 @@ async fn watch_prints_what_changes() {
         .unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut line = async || {
-        tokio::time::timeout(Duration::from_secs(30), lines.next_line())
+        tokio::time::timeout(PATIENCE, lines.next_line())
             .await
             .unwrap()
             .unwrap()
@@ -485,9 +485,7 @@ async fn watch_prints_what_changes() {
     f.post(WIDGETS, &widget("second")).await;
     contains(&line().await.unwrap(), "second");
     // The server goes: the watch ends at once, not after its timeout.
-    tokio::time::timeout(Duration::from_secs(20), f.stop_serving())
-        .await
-        .unwrap();
+    tokio::time::timeout(PATIENCE, f.stop_serving()).await.unwrap();
     assert_eq!(line().await, None);
 }
 

@@ -3,15 +3,13 @@
 
 mod common;
 
-use std::time::Duration;
-
-use common::{Fixture, WIDGETS, widget};
+use common::{Fixture, PATIENCE, WIDGETS, widget};
 use http::Method;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 async fn next(watch: &mut UnboundedReceiver<Value>) -> (String, Value) {
-    let event = tokio::time::timeout(Duration::from_secs(30), watch.recv())
+    let event = tokio::time::timeout(PATIENCE, watch.recv())
         .await
         .expect("an event")
         .expect("no end");
@@ -392,7 +390,7 @@ async fn a_watch_ends_with_the_definition_of_its_kind() {
             last.push((event["type"].clone(), event["object"]["metadata"]["name"].clone()));
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), ended)
+    tokio::time::timeout(std::time::Duration::from_secs(60), ended)
         .await
         .expect("the watch ends");
     assert_eq!(last, [(json!("DELETED"), json!("a")), (json!("DELETED"), json!("b"))]);

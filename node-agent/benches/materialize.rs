@@ -90,6 +90,7 @@ async fn materialize(engines: &Engines, database: &Database, table: TableName, r
         create_table: false,
         from_table: None,
         to_table: None,
+        dry_run: false,
         timeout: LIMIT,
     };
     let started = Instant::now();

@@ -87,6 +87,12 @@ struct Gate {
     waiting: AtomicUsize,
 }
 
+impl Gate {
+    fn running(&self) -> usize {
+        self.limit.saturating_sub(self.places.available_permits())
+    }
+}
+
 /// The gates of all databases, and the memory of the machine.
 pub struct Admission {
     gates: RwLock<HashMap<String, Arc<Gate>>>,
@@ -138,9 +144,20 @@ impl Admission {
     pub fn load(&self) -> (usize, usize) {
         let gates = self.gates.read();
         gates.values().fold((0, 0), |(running, waiting), gate| {
-            let taken = gate.limit.saturating_sub(gate.places.available_permits());
-            (running + taken, waiting + gate.waiting.load(Ordering::Relaxed))
+            (running + gate.running(), waiting + gate.waiting.load(Ordering::Relaxed))
         })
+    }
+
+    /// Requests that run and wait, by database; those where nothing does are left out.
+    pub fn loads(&self) -> Vec<(String, usize, usize)> {
+        let gates = self.gates.read();
+        let mut loads: Vec<_> = gates
+            .iter()
+            .map(|(database, gate)| (database.clone(), gate.running(), gate.waiting.load(Ordering::Relaxed)))
+            .filter(|(_, running, waiting)| running + waiting > 0)
+            .collect();
+        loads.sort();
+        loads
     }
 
     /// Whether new work may begin at all.
@@ -242,6 +259,7 @@ mod tests {
         assert!(matches!(admission.enter("a").await, Err(Overload::QueueTimeout { .. })));
         let _other = admission.enter("b").await.unwrap();
         assert_eq!(admission.load(), (2, 0));
+        assert_eq!(admission.loads(), [("a".to_owned(), 1, 0), ("b".to_owned(), 1, 0)]);
         drop(place);
         let _again = admission.enter("a").await.unwrap();
         admission.set_limit(2);

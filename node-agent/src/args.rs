@@ -32,7 +32,7 @@ const EXAMPLES: &str = "Examples:
   graphplane-node-agent --data-dir /mnt/volume --port 0 --config /etc/graphplane/agent.json
 
 Environment: GRAPH_API_KEY (the key that callers present; without one the agent listens on loopback only),
-AWS_ENDPOINT_URL and the usual AWS variables (object storage), RUST_LOG (overrides --log-level).";
+GRAPH_API_KEY_NEXT (a second key that is valid while the first is replaced), AWS_ENDPOINT_URL and the usual AWS variables (object storage), RUST_LOG (overrides --log-level).";
 
 /// Serves LadybugDB graphs with DuckDB staging over HTTP.
 #[derive(Clone, Debug, Parser)]
@@ -54,6 +54,30 @@ pub struct Args {
     #[arg(long, value_name = "URL")]
     pub advertise: Option<String>,
 
+    /// File of further keys, one in a line; read again when it changes.
+    #[arg(long, env = "GRAPH_API_KEY_FILE", value_name = "FILE")]
+    pub api_key_file: Option<PathBuf>,
+
+    /// Requests per second that one key may make on average; 0 for no limit.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub rate_limit: u32,
+
+    /// Requests that one key may make at once; 0 for as many as in one second.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub rate_burst: u32,
+
+    /// Certificates for TLS, in PEM; read again when they change.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// Private key of the certificate, in PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+
+    /// Seconds that a connection may take for a request's head, and be idle between two requests.
+    #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..))]
+    pub head_timeout_seconds: u64,
+
     /// File with the node's name, its control plane and its one-time token; read again before every attempt.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -69,6 +93,11 @@ pub struct Args {
     /// Where backups go: `file:///directory` or `s3://bucket/prefix`. The control plane's value wins.
     #[arg(long, env = "GRAPHPLANE_OBJECT_STORE", value_name = "URL")]
     pub object_store: Option<String>,
+
+    /// File with the keys for encrypted backups: 32 bytes in base64 per line, the current one first. The
+    /// configuration's value wins.
+    #[arg(long, env = "GRAPHPLANE_BACKUP_KEY_FILE", value_name = "FILE")]
+    pub backup_key_file: Option<PathBuf>,
 
     /// Largest number of databases (subgraphs are not counted).
     #[arg(long, env = "LBUG_MAX_DATABASES_PER_NODE", default_value_t = 10)]

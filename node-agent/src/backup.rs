@@ -1,14 +1,25 @@
-//! Backups: a consistent copy of a database, compressed and hashed while it is uploaded, and a manifest last.
+//! Backups: a consistent copy of a database, compressed, hashed and (with a key) encrypted while it is uploaded, and a
+//! manifest last; and the way back.
 //!
 //! Below the key of a backup lie `graph.lbug.zst`, `staging.duckdb.zst` where the graph has staging, and
-//! `manifest.json`. The manifest is what makes it a backup: it is written when everything else is in place, so a backup
-//! that was interrupted does not exist. Repeating a finished backup under the same key gives the same answer and copies
-//! nothing.
+//! `manifest.json`; encrypted files end in `.enc`. The manifest is what makes it a backup: it is written when everything
+//! else is in place, so a backup that was interrupted does not exist. Repeating a finished backup under the same key
+//! gives the same answer and copies nothing.
 
+mod archive;
+mod copies;
+mod crypt;
+mod download;
 mod manifest;
+mod restore;
 mod upload;
 
-pub use manifest::{BackupFile, Manifest};
+pub use archive::{Archive, archive};
+pub use copies::Copies;
+pub use crypt::{BackupKey, FileCipher, KeyError, Keyring};
+pub use download::{DownloadError, download};
+pub use manifest::{Abilities, BackupFile, Content, Encryption, FileKind, Manifest, Unusable};
+pub use restore::{Prepared, RestoreError, RestoreJob, Restored};
 pub use upload::{UploadError, Uploaded, upload_compressed};
 
 use crate::{
@@ -37,6 +48,16 @@ pub enum BackupError {
         key: String,
         /// Whose backup it is.
         other: String,
+    },
+    /// The key holds a backup of this graph that is not encrypted as this one was to be.
+    #[error("{key} holds a backup of {graph} already, which is {how}; choose another key")]
+    OtherEncryption {
+        /// The key.
+        key: String,
+        /// The graph.
+        graph: String,
+        /// How the backup there is stored.
+        how: &'static str,
     },
     /// A manifest that is there cannot be read.
     #[error("{key}/manifest.json cannot be read: {message}")]
@@ -67,6 +88,8 @@ pub struct BackupJob {
     pub store: BackupStore,
     /// Where the backup's files go.
     pub key: ObjectPath,
+    /// With what they are encrypted, if they are.
+    pub encryption: Option<BackupKey>,
     /// Directory of the volume for the copy.
     pub scratch: PathBuf,
     /// Epoch under which it is made.
@@ -85,39 +108,35 @@ impl BackupJob {
         if let Some(existing) = self.existing(id.as_str()).await? {
             return Ok(existing);
         }
-        let scratch = Scratch::new(self.scratch.clone())?;
-        let copy = scratch.dir.join("graph.lbug");
-        let snapshot = self.database.snapshot(&copy, self.timeout).await?;
-        let staged = scratch.dir.join("staging.duckdb");
-        let staging_size = if self.engines.has_staging(&id) {
-            Some(self.engines.staging(&id).await?.snapshot(&staged).await?)
-        } else {
-            None
-        };
-        let total = snapshot.size_bytes + staging_size.unwrap_or(0);
-        let mut files = Vec::new();
-        let graph = upload_compressed(&copy, &self.store, &self.child("graph.lbug.zst"), |done| {
-            progress(done, total)
-        })
-        .await?;
-        files.push(BackupFile::new("graph", "graph.lbug.zst", &graph));
-        if staging_size.is_some() {
-            let before = snapshot.size_bytes;
-            let key = self.child("staging.duckdb.zst");
-            let staging = upload_compressed(&staged, &self.store, &key, |done| progress(before + done, total)).await?;
-            files.push(BackupFile::new("staging", "staging.duckdb.zst", &staging));
+        let created_at = crate::tasks::timestamp();
+        let copies = Copies::take(&self.engines, &self.database, &self.scratch, self.timeout).await?;
+        let snapshot = copies.snapshot();
+        let total = copies.size_bytes();
+        let (mut files, mut before) = (Vec::new(), 0);
+        for (kind, path, size) in copies.files() {
+            let cipher = self
+                .encryption
+                .as_ref()
+                .map(|key| Manifest::cipher(id.as_str(), &created_at, kind, key));
+            let encrypted = cipher.is_some();
+            let key = self.child(BackupFile::name(kind, encrypted));
+            let uploaded =
+                upload_compressed(path, &self.store, &key, cipher, |done| progress(before + done, total)).await?;
+            files.push(BackupFile::uploaded(kind, encrypted, &uploaded));
+            before += size;
         }
         let manifest = Manifest {
             format: Manifest::FORMAT,
             graph_id: id.to_string(),
             key: self.key.to_string(),
-            created_at: crate::tasks::timestamp(),
+            created_at,
             epoch: self.epoch,
             node_count: snapshot.counts.nodes,
             relationship_count: snapshot.counts.relationships,
-            ladybug_version: snapshot.ladybug_version,
+            ladybug_version: snapshot.ladybug_version.clone(),
             storage_version: snapshot.storage_version,
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            encryption: self.encryption.as_ref().map(Encryption::with),
             files,
         };
         self.store
@@ -141,34 +160,22 @@ impl BackupJob {
                 other: manifest.graph_id,
             });
         }
+        // Who asked for encryption must not be told that a plain backup is what was asked for.
+        if manifest.encryption != self.encryption.as_ref().map(Encryption::with) {
+            return Err(BackupError::OtherEncryption {
+                key,
+                graph: manifest.graph_id,
+                how: if manifest.encryption.is_some() {
+                    "encrypted, or with another key"
+                } else {
+                    "not encrypted"
+                },
+            });
+        }
         Ok(Some(manifest))
     }
 
     fn child(&self, name: &str) -> ObjectPath {
         self.key.clone().join(name)
-    }
-}
-
-/// A directory that disappears with its content, also when the backup is cancelled.
-struct Scratch {
-    dir: PathBuf,
-}
-
-impl Scratch {
-    fn new(root: PathBuf) -> Result<Self, BackupError> {
-        let dir = root.join(format!("backup-{}", uuid::Uuid::new_v4().simple()));
-        std::fs::create_dir_all(&dir).map_err(|source| BackupError::Scratch {
-            path: dir.clone(),
-            source,
-        })?;
-        Ok(Self { dir })
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.dir) {
-            tracing::warn!(operation = "backup", path = %self.dir.display(), %error, "copy not removed; the next start does it");
-        }
     }
 }

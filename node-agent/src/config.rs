@@ -46,6 +46,9 @@ pub struct NodeConfig {
     /// Root of the object store for backups.
     #[serde(default)]
     pub object_store: Option<String>,
+    /// File with the keys for encrypted backups.
+    #[serde(default)]
+    pub backup_key_file: Option<PathBuf>,
     /// Identity of the machine; `local-<node>` when absent.
     #[serde(default)]
     pub instance_id: Option<String>,

@@ -64,7 +64,10 @@ mod tests {
     fn a_directory_counts_its_own_files() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("deep")).unwrap();
-        fs::write(dir.path().join("deep/file"), vec![1; 1 << 20]).unwrap();
+        let file = dir.path().join("deep/file");
+        fs::write(&file, vec![1; 1 << 20]).unwrap();
+        // Some file systems find the place for it only then.
+        fs::File::open(&file).unwrap().sync_all().unwrap();
         let disk = disk(dir.path());
         assert!((1 << 20..2 << 20).contains(&disk.used), "{disk:?}");
         assert!(disk.size > 0 && disk.free <= disk.size);

@@ -9,11 +9,13 @@
 //! reads the node's files, a file opened twice, rows that are acknowledged and not durable.
 
 mod arrow_bridge;
+mod arrow_stream;
 mod budget;
 mod config;
 mod duckdb;
 mod error;
 mod files;
+mod fork;
 mod inspect;
 mod ladybug;
 mod lifecycle;
@@ -21,17 +23,24 @@ mod lock;
 mod materialize;
 mod names;
 mod registry;
+mod restore;
 mod rows;
 mod schemas;
+mod swap;
+mod type_names;
 
 pub use config::{EngineLimits, EnginesConfig};
 pub use error::{EngineError, ErrorClass, SyntaxStage};
+pub use fork::{ForkRequest, Forked};
 pub use inspect::{DatabaseInfo, EngineUsage};
 pub use lifecycle::{Created, DeleteScope, Deleted};
-pub use materialize::{MaterializeReport, MaterializeRequest, MaterializeStatus, Progress, ProgressUpdate, Rejected};
+pub use materialize::{
+    InvalidColumn, MaterializeReport, MaterializeRequest, MaterializeStatus, Progress, ProgressUpdate, Rejected,
+};
 pub use names::{DatabaseId, FileId, TableName};
 pub use registry::Engines;
-pub use rows::{Columns, RowChunk, RowStream, RowSummary};
+pub use restore::{Candidate, Replace};
+pub use rows::{Columns, Encoding, RowChunk, RowStream, RowSummary};
 pub use schemas::BaseSchema;
 
 pub use self::duckdb::{
@@ -39,8 +48,8 @@ pub use self::duckdb::{
     StagingTable,
 };
 pub use self::ladybug::{
-    Access, Database, DdlFailure, DdlOutcome, GraphCounts, Parameters, PropertyInfo, QueryRequest, SnapshotInfo,
-    StatementKind, TableInfo, TableKind, classify,
+    Access, Database, DdlFailure, DdlOutcome, GraphCounts, ParameterTypes, Parameters, PropertyInfo, QueryRequest,
+    SnapshotInfo, StatementKind, TableInfo, TableKind, classify,
 };
 
 /// Version of LadybugDB in this agent.

@@ -7,11 +7,18 @@ mod auth;
 mod backup;
 mod body;
 mod databases;
+mod download;
 mod error;
+mod fork;
+mod form;
 mod front;
 mod headers;
+mod keys;
+mod loads;
 mod materialize;
 mod query;
+mod rate;
+mod restore;
 mod schema;
 pub mod server;
 mod sql;
@@ -19,12 +26,16 @@ mod stream;
 mod system;
 mod tables;
 mod tasks;
+mod tls;
 mod upload;
 mod validation;
 
 pub use auth::Auth;
 pub use error::ApiError;
 pub use front::Front;
+pub use keys::{Key, read_keys};
+pub use rate::RateLimit;
+pub use tls::{Tls, TlsError};
 
 use crate::state::AppState;
 use axum::{
@@ -46,12 +57,23 @@ pub fn router(state: AppState) -> Router {
         .route("/info", get(system::info))
         .route("/metrics", get(system::metrics))
         .route("/admin/drain", post(system::drain))
+        .route("/admin/connections", get(system::connections))
         .route("/databases", get(databases::list).post(databases::create))
         .route("/databases/{id}", get(databases::get).delete(databases::delete))
         .route("/databases/{id}/query", post(query::query))
         .route("/databases/{id}/schema", get(schema::get).post(schema::post))
         .route("/databases/{id}/metrics", get(databases::metrics))
-        .route("/databases/{id}/backup", post(backup::post))
+        .route("/databases/{id}/fork-from/{parent}", post(fork::post))
+        .route(
+            "/databases/{id}/tables/{table}/fork-from/{parent}",
+            post(fork::post_to_table),
+        )
+        .route("/databases/{id}/backup", post(backup::post).get(download::download))
+        .route("/databases/{id}/backup-download", post(download::download))
+        .route("/databases/{id}/restore", post(restore::post))
+        .route("/databases/{id}/storage", get(databases::storage))
+        .route("/databases/{id}/copy", post(loads::copy))
+        .route("/databases/{id}/ingest", post(loads::ingest))
         .route("/databases/{id}/tables", get(tables::list).post(tables::create))
         .route("/databases/{id}/tables/query", post(sql::query))
         .route("/databases/{id}/tables/{table}", delete(tables::delete))
@@ -59,9 +81,12 @@ pub fn router(state: AppState) -> Router {
             "/databases/{id}/tables/{table}/files/{file_id}",
             put(upload::put).delete(tables::delete_file),
         )
+        .route("/databases/{id}/tables/{table}/insert", post(tables::insert))
         .route("/databases/{id}/tables/{table}/materialize", post(materialize::post))
+        .route("/databases/{id}/tables/{table}/rejected", get(materialize::rejected))
         .route("/tasks", get(tasks::list))
         .route("/tasks/stats", get(tasks::stats))
+        .route("/tasks/queue/info", get(tasks::queue))
         .route("/tasks/{id}", delete(tasks::cancel))
         .route("/tasks/{id}/status", get(tasks::status))
         .route("/tasks/{id}/monitor", get(tasks::monitor))

@@ -20,6 +20,7 @@ pub mod metrics;
 pub mod objects;
 pub mod quota;
 pub mod registration;
+pub mod reload;
 pub mod run;
 pub mod state;
 pub mod tasks;

@@ -3,16 +3,23 @@
 use clap::Parser;
 use graphplane_node_agent::{args::Args, run::run};
 use std::process::ExitCode;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, filter::Directive, filter::LevelFilter};
 
 // Requests allocate and free small pieces on several threads; this is faster at that than the system's allocator, and
 // gives memory back after a large answer.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+fn audit() -> Directive {
+    "audit=info".parse().unwrap_or_else(|_| LevelFilter::INFO.into())
+}
+
 fn main() -> ExitCode {
     let args = Args::parse();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(&args.log_level));
+    // A quieter log must not lose who changed what, unless it names the target itself.
+    let named = filter.to_string().contains("audit");
+    let filter = if named { filter } else { filter.add_directive(audit()) };
     tracing_subscriber::fmt()
         .json()
         .flatten_event(true)
@@ -33,7 +40,8 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let result = runtime.block_on(run(args, std::env::var("GRAPH_API_KEY").ok()));
+    let keys = ["GRAPH_API_KEY", "GRAPH_API_KEY_NEXT"].map(|name| std::env::var(name).unwrap_or_default());
+    let result = runtime.block_on(run(args, &keys));
     // Threads that wait for a disk or an engine must not keep the process after everything is checkpointed.
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
     match result {

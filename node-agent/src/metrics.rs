@@ -7,7 +7,7 @@
 //! | `graphplane_agent_queue_wait_seconds` | histogram | | time a query waited for an engine thread |
 //! | `graphplane_agent_rows_sent_total` | counter | `engine` | rows sent to clients (`ladybug`, `duckdb`) |
 //! | `graphplane_agent_truncated_results_total` | counter | | answers that a row or byte limit cut |
-//! | `graphplane_agent_rejected_total` | counter | `reason` | requests refused to protect the node: `memory`, `queue`, `fenced`, `registering`, `draining`, `epoch`, `locked`, `copy_per_day` |
+//! | `graphplane_agent_rejected_total` | counter | `reason` | requests refused to protect the node: `memory`, `queue`, `fenced`, `registering`, `draining`, `epoch`, `locked`, `disk`, `downloads`, `copy_per_day` |
 //! | `graphplane_agent_auth_failures_total` | counter | | requests with a missing or wrong key |
 //! | `graphplane_agent_staged_rows_total` | counter | | rows loaded into staging tables |
 //! | `graphplane_agent_materialized_rows_total` | counter | | rows moved from staging into graphs |

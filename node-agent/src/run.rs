@@ -3,9 +3,13 @@
 use crate::{
     admission::{Admission, Memory},
     args::{Args, Role},
+    backup::{KeyError, Keyring},
     config::{ConfigError, NodeConfig},
     engines::{EngineError, Engines, EnginesConfig, LADYBUG_VERSION, duckdb_version, ladybug_storage_version},
-    http::{Auth, Front, server},
+    http::{
+        Auth, Front, Key, RateLimit, Tls, TlsError, read_keys,
+        server::{self, Connections},
+    },
     objects::{BackupStore, SourceError, Sources, StoreError},
     quota::DailyLoads,
     registration::{
@@ -15,13 +19,14 @@ use crate::{
         follow,
         lease::Machine,
     },
+    reload,
     state::{AppState, NodeFacts, PATIENCE, Parts, engine_limits},
     tasks::{TaskError, TaskStore},
 };
 use std::{
     io,
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
@@ -49,6 +54,9 @@ pub enum StartError {
     /// The object store is wrong.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The keys for backups are wrong.
+    #[error("--backup-key-file: {0}")]
+    BackupKey(#[from] KeyError),
     /// The import directory is wrong.
     #[error("--import-dir: {0}")]
     Import(#[from] SourceError),
@@ -75,20 +83,32 @@ pub enum StartError {
     #[error("cannot receive signals: {0}")]
     Signal(io::Error),
     /// An open agent on an open address.
-    #[error("refusing to listen on {0} without a key: set GRAPH_API_KEY, or listen on 127.0.0.1")]
+    #[error("refusing to listen on {0} without a key: set GRAPH_API_KEY or --api-key-file, or listen on 127.0.0.1")]
     NoKey(std::net::IpAddr),
+    /// The file of keys is no good.
+    #[error("--api-key-file {path}: {source}")]
+    Keys {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The certificate is no good.
+    #[error("TLS: {0}")]
+    Tls(#[from] TlsError),
 }
 
-/// Runs the agent until SIGTERM or SIGINT. `key` is the value of `GRAPH_API_KEY`.
+/// Runs the agent until SIGTERM or SIGINT. `keys` are those of the environment; empty ones are none.
 ///
 /// # Errors
 /// When it cannot start; a started agent ends without an error.
-pub async fn run(args: Args, key: Option<String>) -> Result<(), StartError> {
+pub async fn run(args: Args, keys: &[String]) -> Result<(), StartError> {
     let started = Instant::now();
     let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Signal)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signal)?;
-    let key = key.filter(|key| !key.is_empty());
-    if args.config.is_none() && key.is_none() {
+    let fixed: Vec<Key> = keys.iter().filter(|key| !key.is_empty()).map(Key::new).collect();
+    let chosen = chosen_keys(&fixed, args.api_key_file.as_deref())?;
+    if args.config.is_none() && chosen.is_empty() {
         if !args.host.is_loopback() {
             return Err(StartError::NoKey(args.host));
         }
@@ -101,7 +121,11 @@ pub async fn run(args: Args, key: Option<String>) -> Result<(), StartError> {
     let _ = rustls::crypto::ring::default_provider().install_default();
 
     let stop = CancellationToken::new();
-    let state = open(&args, key.as_deref(), started, &stop).await?;
+    let tls = match (&args.tls_cert, &args.tls_key) {
+        (Some(cert), Some(key)) => Some(Arc::new(Tls::load(cert.clone(), key.clone())?)),
+        _ => None,
+    };
+    let state = open(&args, chosen, started, &stop).await?;
     let address = SocketAddr::new(args.host, args.port);
     let listener = TcpListener::bind(address)
         .await
@@ -109,7 +133,8 @@ pub async fn run(args: Args, key: Option<String>) -> Result<(), StartError> {
     let bound = listener
         .local_addr()
         .map_err(|source| StartError::Listen { address, source })?;
-    let reachable = args.advertise.clone().unwrap_or_else(|| format!("http://{bound}"));
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let reachable = args.advertise.clone().unwrap_or_else(|| format!("{scheme}://{bound}"));
     let files = VolumeFiles::new(&args.data_dir);
     files.write_address(&reachable)?;
     let _ = state.facts.address.set(reachable.clone());
@@ -134,10 +159,16 @@ pub async fn run(args: Args, key: Option<String>) -> Result<(), StartError> {
         };
         tokio::spawn(follow(follower, background.clone()));
     }
+    follow_files(&state, fixed, args.api_key_file.clone(), tls.clone(), &background);
     let patience = Duration::from_secs(args.drain_seconds);
+    let how = Connections {
+        head_timeout: Duration::from_secs(args.head_timeout_seconds),
+        tls,
+    };
     let serving = tokio::spawn(server::serve(
         listener,
         Front::new(state.clone()),
+        how,
         stop.clone(),
         patience,
     ));
@@ -153,19 +184,67 @@ pub async fn run(args: Args, key: Option<String>) -> Result<(), StartError> {
     if let Err(error) = served {
         tracing::error!(operation = "shutdown", %error, "the server ended badly");
     }
-    let failed = checkpoint_all(&state, Duration::from_secs(30)).await;
+    // A statement that outlived the draining may have all threads of its engine, and then the checkpoint waits for it
+    // without end; closing interrupts it, and makes the checkpoint after that.
+    let limit = Duration::from_secs(30);
+    let failed = match tokio::time::timeout(limit, checkpoint_all(&state, limit)).await {
+        Ok(failed) => failed,
+        Err(_) => {
+            tracing::warn!(
+                operation = "shutdown",
+                "databases are closed without waiting for their checkpoints any longer"
+            );
+            Vec::new()
+        }
+    };
     state.engines.shutdown().await;
     background.cancel();
     tracing::info!(operation = "shutdown", not_checkpointed = failed.len(), "stopped");
     Ok(())
 }
 
-async fn open(
-    args: &Args,
-    key: Option<&str>,
-    started: Instant,
+/// The keys of the environment and of the file.
+fn chosen_keys(fixed: &[Key], file: Option<&Path>) -> Result<Vec<Key>, StartError> {
+    let mut keys = fixed.to_vec();
+    if let Some(path) = file {
+        let read = read_keys(path).map_err(|source| StartError::Keys {
+            path: path.to_owned(),
+            source,
+        })?;
+        keys.extend(read);
+    }
+    Ok(keys)
+}
+
+/// Takes new keys and certificates when their files change. What cannot be read changes nothing.
+fn follow_files(
+    state: &AppState,
+    fixed: Vec<Key>,
+    keys: Option<PathBuf>,
+    tls: Option<Arc<Tls>>,
     stop: &CancellationToken,
-) -> Result<AppState, StartError> {
+) {
+    let told = |what: &'static str, outcome: Result<(), StartError>| match outcome {
+        Ok(()) => tracing::info!(operation = "reload", "{what} read again"),
+        Err(error) => {
+            tracing::warn!(operation = "reload", %error, "{what} changed and cannot be used; the old ones stay")
+        }
+    };
+    if let Some(path) = keys {
+        let state = state.clone();
+        tokio::spawn(reload::watch(vec![path.clone()], stop.clone(), move || {
+            let keys = chosen_keys(&fixed, Some(&path));
+            told("keys", keys.map(|keys| state.auth.set_chosen(keys)));
+        }));
+    }
+    if let Some(tls) = tls {
+        tokio::spawn(reload::watch(tls.files(), stop.clone(), move || {
+            told("certificates", tls.reload().map_err(StartError::from));
+        }));
+    }
+}
+
+async fn open(args: &Args, keys: Vec<Key>, started: Instant, stop: &CancellationToken) -> Result<AppState, StartError> {
     make_private(&args.data_dir)?;
     let data_dir = args.data_dir.canonicalize().map_err(|source| StartError::DataDir {
         path: args.data_dir.clone(),
@@ -174,7 +253,7 @@ async fn open(
     let files = VolumeFiles::new(&data_dir);
     let config = args.config.as_deref().map(NodeConfig::read).transpose()?;
     let (standing, auth, node) = match &config {
-        None => (Machine::standalone(), Auth::standalone(key), "standalone".to_owned()),
+        None => (Machine::standalone(), Auth::standalone(keys), "standalone".to_owned()),
         Some(config) => {
             let identity = files.identity(&config.node);
             let auth = Auth::issued(identity.as_ref().map(|identity| identity.api_key.as_str()));
@@ -197,6 +276,11 @@ async fn open(
         .and_then(|config| config.object_store.clone())
         .or_else(|| args.object_store.clone());
     let backup_store = url.as_deref().map(BackupStore::open).transpose()?;
+    let key_file = config
+        .as_ref()
+        .and_then(|config| config.backup_key_file.clone())
+        .or_else(|| args.backup_key_file.clone());
+    let keyring = key_file.as_deref().map(Keyring::read).transpose()?;
     let sources = Sources::new(args.import_dir.as_deref())?;
     let tasks = TaskStore::open(&data_dir.join("tasks"))?;
     let loads = DailyLoads::open(&data_dir)?;
@@ -230,17 +314,18 @@ async fn open(
         standing,
         tasks,
         loads,
-        auth,
+        auth: auth.limited(RateLimit::new(args.rate_limit, args.rate_burst)),
         admission,
         sources,
         facts,
         backup_store,
+        keyring,
         settings,
         stop: stop.clone(),
     }))
 }
 
-fn make_private(dir: &std::path::Path) -> Result<(), StartError> {
+fn make_private(dir: &Path) -> Result<(), StartError> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new()
         .recursive(true)

@@ -2,6 +2,7 @@
 
 use crate::{
     admission::{Admission, sample},
+    backup::Keyring,
     config::{NodeConfig, Settings},
     disk::disk,
     engines::{DatabaseId, DatabaseInfo, EngineLimits, Engines},
@@ -69,8 +70,12 @@ pub struct Shared {
     pub facts: NodeFacts,
     /// Where backups go.
     pub backup_store: RwLock<Option<BackupStore>>,
-    /// One backup at a time: each holds a copy of a database on the volume.
+    /// With what backups are encrypted, if there is a key.
+    pub keyring: Option<Keyring>,
+    /// One backup or restore at a time: each holds a copy of a database on the volume.
     pub backup_turn: Arc<Semaphore>,
+    /// Downloads at the same time: each holds a copy for as long as its client takes.
+    pub downloads: Arc<Semaphore>,
     /// Cancelled when the process is about to end.
     pub stop: CancellationToken,
     /// Held while a task is looked for and, if there is none, started: two requests must not both find none.
@@ -104,6 +109,8 @@ pub struct Parts {
     pub facts: NodeFacts,
     /// Where backups go.
     pub backup_store: Option<BackupStore>,
+    /// With what backups are encrypted.
+    pub keyring: Option<Keyring>,
     /// Figures of the tier.
     pub settings: Settings,
     /// Cancelled when the process is about to end.
@@ -152,7 +159,9 @@ impl AppState {
             sources: parts.sources,
             facts: parts.facts,
             backup_store: RwLock::new(parts.backup_store),
+            keyring: parts.keyring,
             backup_turn: Arc::new(Semaphore::new(1)),
+            downloads: Arc::new(Semaphore::new(DOWNLOADS)),
             stop: parts.stop,
             starting: tokio::sync::Mutex::default(),
             settings: RwLock::new(Arc::new(parts.settings)),
@@ -173,6 +182,26 @@ impl AppState {
     /// Whether this node only reads.
     pub fn is_replica(&self) -> bool {
         self.replica.load(Ordering::Relaxed)
+    }
+
+    /// The directory for copies; emptied when the agent starts.
+    pub fn scratch(&self) -> PathBuf {
+        self.facts.data_dir.join("tmp")
+    }
+
+    /// Checks that `bytes` more fit on the volume, and leave some room for what else is written.
+    ///
+    /// # Errors
+    /// 507 when they do not.
+    pub fn check_disk(&self, bytes: u64) -> Result<(), ApiError> {
+        let free = disk(&self.facts.data_dir).free;
+        if bytes.saturating_add(DISK_RESERVE) <= free {
+            return Ok(());
+        }
+        let message = format!(
+            "{bytes} bytes are needed on the volume (and {DISK_RESERVE} stay free), and it has {free}; grow the volume or delete what is not needed"
+        );
+        Err(ApiError::new(StatusCode::INSUFFICIENT_STORAGE, message).rejected("disk"))
     }
 
     /// The turn of a graph's loads: `copy.concurrent` at a time.
@@ -292,6 +321,11 @@ impl AppState {
         counted(&self.engines.list())
     }
 
+    /// Whether a database shares the place of its parent on this node.
+    pub fn is_subgraph(&self, id: &DatabaseId) -> bool {
+        is_subgraph(id, &self.engines.list())
+    }
+
     /// Takes a place on the node for a database that is about to be made.
     ///
     /// # Errors
@@ -337,7 +371,7 @@ fn counted(all: &[DatabaseId]) -> usize {
 
 fn is_subgraph(id: &DatabaseId, all: &[DatabaseId]) -> bool {
     id.as_str()
-        .split_once('_')
+        .rsplit_once('_')
         .is_some_and(|(parent, _)| all.iter().any(|other| other.as_str() == parent))
 }
 
@@ -435,6 +469,12 @@ impl Host for AppState {
     }
 }
 
+/// Downloads of backups at the same time.
+const DOWNLOADS: usize = 2;
+
+/// What copies leave free on the volume, in bytes.
+const DISK_RESERVE: u64 = 64 << 20;
+
 /// How long a request that comes before the registration waits for it, at most.
 pub const REGISTRATION_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -448,7 +488,7 @@ mod tests {
 
     #[test]
     fn subgraphs_share_the_place_of_their_parent() {
-        let ids: Vec<DatabaseId> = ["kg1", "kg1_dev", "kg2_dev", "my_own"]
+        let ids: Vec<DatabaseId> = ["kg1", "kg1_dev", "kg2_dev", "my_own", "my_own_dev"]
             .iter()
             .map(|id| id.parse().unwrap())
             .collect();

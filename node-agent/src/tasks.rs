@@ -2,7 +2,7 @@
 //!
 //! A task is one file `<data-dir>/tasks/<id>.json`. It is written before the task starts and whenever its state
 //! changes, so that a restarted agent knows what it had begun. What ran when the process died is recorded as failed
-//! with the error `interrupted by restart`: neither a materialise nor a backup is repeated on its own, because the
+//! with the error `interrupted by restart`: neither a materialise nor a backup nor a restore is repeated on its own, because the
 //! caller (or the control plane) may have moved on.
 
 mod record;

@@ -34,7 +34,7 @@ impl Response {
 #[track_caller]
 pub(crate) fn request(method: &str, url: &str, headers: &[String], body: Option<&Value>) -> Response {
     let mut curl = Command::new("curl");
-    curl.args(["-sS", "-i", "--max-time", "60", "-X", method, url]);
+    curl.args(["-sS", "-i", "--max-time", "240", "-X", method, url]);
     for header in headers {
         curl.args(["-H", header]);
     }
@@ -42,7 +42,7 @@ pub(crate) fn request(method: &str, url: &str, headers: &[String], body: Option<
     if text.is_some() {
         curl.args(["-H", "Content-Type: application/json", "--data-binary", "@-"]);
     }
-    let output = run(&mut curl, text.as_deref(), Duration::from_secs(70)).ok();
+    let output = run(&mut curl, text.as_deref(), Duration::from_secs(270)).ok();
     // An interim answer such as `100 Continue` comes as a head of its own.
     let mut rest = output.as_str();
     loop {

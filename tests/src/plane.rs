@@ -17,7 +17,7 @@ use std::{
 use tempfile::TempDir;
 
 /// How long a scenario waits for something that should come; far beyond what it takes on a loaded machine.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A running control plane with its data directory. Dropping it stops every process that belongs to it.
 pub struct Plane {
@@ -82,10 +82,11 @@ impl Plane {
     #[track_caller]
     pub fn stop(&mut self) {
         self.signal(Signal::INT);
-        let mut child = self.child.take().expect("the plane runs");
         let deadline = Instant::now() + PATIENCE;
         loop {
+            let child = self.child.as_mut().expect("the plane runs");
             if let Some(status) = child.try_wait().expect("a child can be waited for") {
+                self.child = None;
                 assert!(status.success(), "graphplane up ended with {status}:\n{}", self.logs());
                 return;
             }
@@ -175,7 +176,7 @@ impl Plane {
     #[track_caller]
     pub fn until_ready(&self, graph: &str) {
         let name = format!("graph/{graph}");
-        let wait = self.kubectl(&["wait", "--for=condition=Ready", &name, "--timeout=100s"]);
+        let wait = self.kubectl(&["wait", "--for=condition=Ready", &name, "--timeout=240s"]);
         if wait.code != Some(0) {
             let all = self.kubectl(&["get", "graphplane", "-A", "-o", "yaml"]).stdout;
             panic!("{graph} is not ready: {}\n{all}\n{}", wait.stderr, self.logs());

@@ -136,15 +136,16 @@ fn kills_at_random_moments_of_making_and_deleting_graphs_leave_exactly_what_was_
         plane.until_ready(name);
         plane.until("it takes writes", || write(&plane, name, 7));
     }
-    // Three graphs at two per node: two nodes, two agents, two volumes, three databases, each once.
-    assert_eq!(
+    // Three graphs at two per node: two nodes, two agents, two volumes, three databases, each once. What a start that was
+    // cut off made too much of goes by itself.
+    let made = || {
         (
             count(&plane, "graphnodes"),
             count(&plane, "graphvolumes"),
-            plane.agents().len()
-        ),
-        (2, 2, 2)
-    );
+            plane.agents().len(),
+        )
+    };
+    plane.until("there are two nodes, volumes and agents", || made() == (2, 2, 2));
     assert_eq!(
         plane
             .paths_with(".lbug")
@@ -204,13 +205,13 @@ fn deletion_keeps_what_the_policy_says() {
         .kubectl(&["annotate", "graph", "guarded", "graphplane.dev/deletion-protection-"])
         .ok();
     plane
-        .kubectl(&["wait", "--for=delete", "graph/guarded", "--timeout=100s"])
+        .kubectl(&["wait", "--for=delete", "graph/guarded", "--timeout=240s"])
         .ok();
 
     let id = plane
         .kubectl(&["get", "graph", "kept", "-o", "jsonpath={.status.graphId}"])
         .ok();
-    plane.kubectl(&["delete", "graph", "kept", "--timeout=100s"]).ok();
+    plane.kubectl(&["delete", "graph", "kept", "--timeout=240s"]).ok();
     assert!(
         !plane.paths_with(&format!("{id}.lbug")).is_empty(),
         "Retain keeps the file"

@@ -72,6 +72,27 @@ fn the_tour_gives_the_true_answers() {
     load(&plane);
     assert_eq!(plane.query("airports", TOP_ROUTES), true_routes());
 
+    // A workspace that begins as a copy, and from then on is one of its own.
+    let fork = json!({"name": "dev", "forkParent": true});
+    let forked = plane
+        .rest("POST", "/v1/graphs/airports/subgraphs", Some(&fork))
+        .expect(202);
+    let operation = forked.json()["id"].as_str().unwrap().to_owned();
+    plane.until("the fork is made", || {
+        plane.rest("GET", &format!("/v1/operations/{operation}"), None).json()["status"] == "completed"
+    });
+    let workspace = |cypher: &str| {
+        let body = json!({"database": "airports_dev", "cypher": cypher});
+        plane
+            .rest("POST", "/v1/graphs/airports_dev/query", Some(&body))
+            .expect(200)
+            .json()["data"]
+            .clone()
+    };
+    assert_eq!(workspace(TOP_ROUTES), json!(true_routes()));
+    workspace("MATCH ()-[r:Route]->() DELETE r");
+    assert_eq!(plane.query("airports", TOP_ROUTES), true_routes());
+
     // The same by REST: an operation to follow, then the query through the gateway.
     let created = plane
         .rest(
@@ -153,7 +174,7 @@ fn the_tour_gives_the_true_answers() {
     assert_eq!(plane.kubectl(&["get", "graphnodes", "-o", "name"]).ok(), nodes_before);
 
     // Deletion: a final snapshot is kept, then process and directory go.
-    plane.kubectl(&["delete", "graph", "airports", "--timeout=100s"]).ok();
+    plane.kubectl(&["delete", "graph", "airports", "--timeout=240s"]).ok();
     let backups = plane.kubectl(&["get", "backups", "-o", "json"]).ok();
     let backups: Value = serde_json::from_str(&backups).unwrap();
     let kept = backups["items"].as_array().unwrap();
@@ -165,7 +186,7 @@ fn the_tour_gives_the_true_answers() {
         plane.dir().join("objects").join(key).join("manifest.json").is_file(),
         "{key}"
     );
-    plane.kubectl(&["delete", "graph", "members", "--timeout=100s"]).ok();
+    plane.kubectl(&["delete", "graph", "members", "--timeout=240s"]).ok();
     plane.until("the empty node's process is gone", || plane.agents().is_empty());
     plane.until("its directory is gone", || {
         std::fs::read_dir(plane.dir().join("volumes")).map_or(0, |entries| entries.count()) == 0

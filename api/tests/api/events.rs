@@ -1,11 +1,10 @@
 //! Operations as server-sent events.
 
-use crate::plane::{EDITOR, Plane};
+use crate::plane::{EDITOR, PATIENCE, Plane};
 use crate::resources::karate;
 use futures::StreamExt;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
-use std::time::Duration;
 
 /// The events of a stream, as they come.
 struct Events {
@@ -45,7 +44,7 @@ impl Events {
                 let Some(name) = field("event:") else { continue };
                 return Some((name, serde_json::from_str(&field("data:").unwrap()).unwrap()));
             }
-            let chunk = tokio::time::timeout(Duration::from_secs(60), self.bytes.next())
+            let chunk = tokio::time::timeout(PATIENCE, self.bytes.next())
                 .await
                 .expect("an event comes")?;
             self.text.push_str(std::str::from_utf8(&chunk.unwrap()).unwrap());

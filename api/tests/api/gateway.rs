@@ -1,7 +1,7 @@
 //! What crosses the gateway, and how.
 
 use crate::fake_agent::{FakeAgent, KEY};
-use crate::plane::{EDITOR, Plane, VIEWER, until};
+use crate::plane::{EDITOR, PATIENCE, Plane, VIEWER, until};
 use futures::StreamExt;
 use serde_json::{Value, json};
 use std::sync::atomic::Ordering;
@@ -254,7 +254,7 @@ async fn an_upload_streams_and_waits_for_the_agent() {
     );
     agent.book.reading.store(true, Ordering::SeqCst);
     agent.book.read_on.notify_one();
-    assert_eq!(feed(std::time::Duration::from_secs(60)).await, CHUNKS);
+    assert_eq!(feed(PATIENCE).await, CHUNKS);
     drop(sender);
     let answer: Value = sending.await.unwrap().json().await.unwrap();
     assert_eq!(answer["size_bytes"], CHUNK * CHUNKS);

@@ -1,11 +1,11 @@
 //! The gateway when nodes are not ready, not there, or slow, and when clients go away.
 
 use crate::fake_agent::FakeAgent;
-use crate::plane::{EDITOR, Plane, conditions_of, until};
+use crate::plane::{EDITOR, PATIENCE, Plane, conditions_of, until};
 use futures::StreamExt;
 use serde_json::json;
 use std::time::Duration;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 const READ: &str = "MATCH (n) RETURN n";
 const WRITE: &str = "CREATE (:A)";
@@ -14,11 +14,11 @@ async fn query(plane: &Plane, cypher: &str) -> crate::plane::Answer {
     plane.post("/v1/graphs/karate/query", json!({ "cypher": cypher })).await
 }
 
-/// A port on which nobody listens now.
-async fn free_address() -> (String, std::net::SocketAddr) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    (format!("http://{address}"), address)
+/// A port on which nobody listens, and which nobody else gets while the socket is there.
+fn silent_port() -> (String, TcpSocket) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    (format!("http://{}", socket.local_addr().unwrap()), socket)
 }
 
 #[tokio::test]
@@ -91,13 +91,14 @@ async fn who_has_seen_ready_is_served_at_once() {
 async fn the_circuit_of_a_dead_node_opens_and_closes_again() {
     let plane = Plane::with(|mut settings| {
         settings.gateway.breaker.failures = 3;
-        settings.gateway.breaker.pause = Duration::from_millis(200);
+        // Longer than four calls take on any machine.
+        settings.gateway.breaker.pause = Duration::from_secs(5);
         settings.gateway.attempts = 1;
         settings
     })
     .await;
     plane.tier("t").await;
-    let (url, address) = free_address().await;
+    let (url, socket) = silent_port();
     plane.serving("default", "karate", "n1", &url).await;
     let mut kinds = Vec::new();
     for _ in 0..4 {
@@ -111,7 +112,7 @@ async fn the_circuit_of_a_dead_node_opens_and_closes_again() {
         metrics.contains("graphplane_api_gateway_circuit{node=\"n1\"} 2"),
         "{metrics}"
     );
-    let agent = FakeAgent::on(TcpListener::bind(address).await.unwrap());
+    let agent = FakeAgent::on(socket.listen(64).unwrap());
     until("the circuit is closed", async || {
         (query(&plane, WRITE).await.status == 200).then_some(())
     })
@@ -124,7 +125,7 @@ async fn the_circuit_of_a_dead_node_opens_and_closes_again() {
 async fn reads_find_an_agent_that_moved_and_writes_are_sent_once() {
     let plane = Plane::start().await;
     plane.tier("t").await;
-    let (dead, _) = free_address().await;
+    let (dead, _socket) = silent_port();
     plane.serving("default", "karate", "n1", &dead).await;
     assert_eq!(query(&plane, WRITE).await.expect(503).problem(), "unavailable");
     let before = retries(&plane).await;
@@ -163,7 +164,7 @@ async fn a_client_that_goes_away_ends_the_agents_work() {
     let waiting = tokio::spawn(async move { request.send().await.map(drop) });
     until("the agent works", async || (agent.calls() == 1).then_some(())).await;
     waiting.abort();
-    tokio::time::timeout(Duration::from_secs(60), agent.book.gone.notified())
+    tokio::time::timeout(PATIENCE, agent.book.gone.notified())
         .await
         .expect("the agent's work ends");
 
@@ -174,7 +175,7 @@ async fn a_client_that_goes_away_ends_the_agents_work() {
     let mut lines = request.send().await.unwrap().bytes_stream();
     lines.next().await.unwrap().unwrap();
     drop(lines);
-    tokio::time::timeout(Duration::from_secs(60), agent.book.gone.notified())
+    tokio::time::timeout(PATIENCE, agent.book.gone.notified())
         .await
         .expect("the stream ends");
 }
@@ -182,7 +183,7 @@ async fn a_client_that_goes_away_ends_the_agents_work() {
 #[tokio::test]
 async fn an_agent_that_does_not_answer_is_a_timeout() {
     let plane = Plane::with(|mut settings| {
-        settings.gateway.answer_timeout = Duration::from_millis(300);
+        settings.gateway.answer_timeout = Duration::from_secs(5);
         settings
     })
     .await;

@@ -3,6 +3,7 @@
 
 mod access;
 mod agents;
+mod connections;
 mod documents;
 mod events;
 mod fake_agent;

@@ -1,6 +1,6 @@
 //! An API server on an embedded server, and what an operator would do there.
 
-use graphplane_api::{BootstrapKey, Role, Settings};
+use graphplane_api::{BootstrapKey, ConnectionLimits, Role, Settings};
 use graphplane_crds::{Graph, GraphNode, Subgraph, Tier};
 use graphplane_embedded::{EmbeddedServer, ServerConfig};
 use k8s_openapi::api::core::v1::{Namespace, Secret};
@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 /// How long a test waits for something that should come.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
 pub(crate) const ADMIN: &str = "gp_admin";
 pub(crate) const EDITOR: &str = "gp_editor";
@@ -100,7 +100,12 @@ impl Plane {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let stop = CancellationToken::new();
-        tokio::spawn(graphplane_api::serve(listener, router, stop.clone()));
+        tokio::spawn(graphplane_api::serve(
+            listener,
+            router,
+            ConnectionLimits::default(),
+            stop.clone(),
+        ));
         Self {
             client,
             url,

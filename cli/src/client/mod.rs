@@ -204,9 +204,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_server_that_is_not_there_is_named() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let api = format!("http://{}", listener.local_addr().unwrap());
-        drop(listener);
+        // Nobody listens on this port, and nobody else gets it.
+        let silent = tokio::net::TcpSocket::new_v4().unwrap();
+        silent.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let api = format!("http://{}", silent.local_addr().unwrap());
         let failure = client(&api)
             .get::<serde_json::Value>(&["v1", "graphs"])
             .await

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -299,14 +300,9 @@ async fn watchers_see_every_event_once_in_order() {
         .collect();
     let mut seen = Vec::new();
     while seen.len() < 400 {
-        seen.extend(
-            watcher
-                .next()
-                .await
-                .unwrap()
-                .iter()
-                .map(|e| (e.revision(), e.created())),
-        );
+        let next = tokio::time::timeout(Duration::from_secs(120), watcher.next()).await;
+        let next = next.unwrap_or_else(|_| panic!("no event after {} of 400", seen.len()));
+        seen.extend(next.unwrap().iter().map(|e| (e.revision(), e.created())));
     }
     for writer in writers {
         writer.await.unwrap();

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use graphplane_embedded::{EmbeddedServer, ServerConfig};
 use http::{Method, Request, Response, StatusCode};
@@ -223,14 +223,15 @@ impl Fixture {
     }
 }
 
+/// Time for what has to happen, on any machine. Only a failure takes so long.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(240);
+
 pub(crate) async fn eventually(what: &str, condition: &mut impl AsyncFnMut() -> bool) {
-    for _ in 0..600 {
-        if condition().await {
-            return;
-        }
+    let give_up = Instant::now() + PATIENCE;
+    while !condition().await {
+        assert!(Instant::now() < give_up, "never came true: {what}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    panic!("never came true: {what}");
 }
 
 pub(crate) fn kubectl_program() -> String {
@@ -253,7 +254,7 @@ pub(crate) async fn kubectl(args: &[String], home: &Path, input: &str) -> Output
     let mut stdin = child.stdin.take().unwrap();
     stdin.write_all(input.as_bytes()).await.unwrap();
     drop(stdin);
-    let output = tokio::time::timeout(Duration::from_secs(120), child.wait_with_output()).await;
+    let output = tokio::time::timeout(PATIENCE, child.wait_with_output()).await;
     let output = output
         .unwrap_or_else(|_| panic!("kubectl {args:?} does not end"))
         .unwrap();

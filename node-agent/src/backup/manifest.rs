@@ -1,14 +1,28 @@
-//! The manifest of a backup: what lies beside it, with sizes and hashes of both the compressed and the plain bytes.
+//! The manifest of a backup: what lies beside it, with sizes and hashes of both the stored and the plain bytes.
 
-use super::upload::Uploaded;
+use super::{
+    crypt::{ALGORITHM, BackupKey, FileCipher},
+    upload::Uploaded,
+};
+use crate::engines::DatabaseId;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+
+/// Which engine's file it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FileKind {
+    /// The graph.
+    Graph,
+    /// Its staging tables.
+    Staging,
+}
 
 /// One file of a backup.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackupFile {
     /// `graph` or `staging`.
-    pub kind: String,
+    pub kind: FileKind,
     /// Name beside the manifest.
     pub name: String,
     /// How it is compressed.
@@ -23,16 +37,48 @@ pub struct BackupFile {
     pub plain_size_bytes: u64,
 }
 
+const ZSTD: &str = "zstd";
+
 impl BackupFile {
-    pub(super) fn new(kind: &str, name: &str, uploaded: &Uploaded) -> Self {
+    /// A file that was uploaded.
+    pub(super) fn uploaded(kind: FileKind, encrypted: bool, uploaded: &Uploaded) -> Self {
         Self {
-            kind: kind.to_owned(),
-            name: name.to_owned(),
-            compression: "zstd".to_owned(),
+            kind,
+            name: Self::name(kind, encrypted).to_owned(),
+            compression: ZSTD.to_owned(),
             sha256: uploaded.sha256.clone(),
             size_bytes: uploaded.size_bytes,
             plain_sha256: uploaded.plain_sha256.clone(),
             plain_size_bytes: uploaded.plain_size_bytes,
+        }
+    }
+
+    /// What the object of this kind is called.
+    pub(super) fn name(kind: FileKind, encrypted: bool) -> &'static str {
+        match (kind, encrypted) {
+            (FileKind::Graph, false) => "graph.lbug.zst",
+            (FileKind::Graph, true) => "graph.lbug.zst.enc",
+            (FileKind::Staging, false) => "staging.duckdb.zst",
+            (FileKind::Staging, true) => "staging.duckdb.zst.enc",
+        }
+    }
+}
+
+/// How the files of a backup are encrypted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Encryption {
+    /// `AES-256-GCM`.
+    pub algorithm: String,
+    /// Which key: the beginning of a hash of it.
+    pub key_id: String,
+}
+
+impl Encryption {
+    /// With this key.
+    pub(super) fn with(key: &BackupKey) -> Self {
+        Self {
+            algorithm: ALGORITHM.to_owned(),
+            key_id: key.id(),
         }
     }
 }
@@ -46,7 +92,7 @@ pub struct Manifest {
     pub graph_id: String,
     /// Where it lies.
     pub key: String,
-    /// When it was made (RFC 3339, UTC).
+    /// When it was begun (RFC 3339, UTC).
     pub created_at: String,
     /// Epoch under which it was made.
     pub epoch: u64,
@@ -60,8 +106,67 @@ pub struct Manifest {
     pub storage_version: u64,
     /// Version of the agent.
     pub agent_version: String,
+    /// How its files are encrypted; absent if they are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<Encryption>,
     /// What lies beside it.
     pub files: Vec<BackupFile>,
+}
+
+/// A manifest from which this agent restores nothing: of another version, damaged, or made to do harm.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unusable {
+    /// Another version of the document.
+    #[error("its manifest has format {0}, and this agent reads format {own}", own = Manifest::FORMAT)]
+    Format(u32),
+    /// A newer engine made it.
+    #[error(
+        "LadybugDB {ladybug} wrote it in storage version {found}, and this agent reads up to {own}: restore it on a newer agent"
+    )]
+    Storage {
+        /// Version of the engine.
+        ladybug: String,
+        /// Version of its files.
+        found: u64,
+        /// What this agent reads.
+        own: u64,
+    },
+    /// A field that this agent never writes like that.
+    #[error("its manifest is not one that an agent wrote: {0}")]
+    Field(String),
+    /// It has another graph size than the node can open.
+    #[error("its graph has {found} bytes, and this node opens graphs of up to {limit}")]
+    TooLarge {
+        /// Size of the graph.
+        found: u64,
+        /// What the node opens.
+        limit: u64,
+    },
+}
+
+/// What a node can restore.
+#[derive(Clone, Copy, Debug)]
+pub struct Abilities {
+    /// Newest storage version that its engine reads.
+    pub storage_version: u64,
+    /// Largest graph that it opens, in bytes.
+    pub graph_bytes: u64,
+}
+
+/// The files of a manifest that was checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Content {
+    /// The graph.
+    pub graph: BackupFile,
+    /// Its staging tables.
+    pub staging: Option<BackupFile>,
+}
+
+impl Content {
+    /// Size of the plain files, in bytes.
+    pub fn plain_bytes(&self) -> u64 {
+        self.graph.plain_size_bytes + self.staging.as_ref().map_or(0, |file| file.plain_size_bytes)
+    }
 }
 
 impl Manifest {
@@ -82,28 +187,190 @@ impl Manifest {
         serde_json::from_slice(bytes)
     }
 
-    /// Compressed size of all files, in bytes.
+    /// Checks a manifest that somebody may have tampered with: whoever gets the content may use names and sizes.
+    ///
+    /// # Errors
+    /// Why nothing is restored from it.
+    pub fn content(&self, abilities: Abilities) -> Result<Content, Unusable> {
+        let field = |message: String| Err(Unusable::Field(message));
+        if self.format != Self::FORMAT {
+            return Err(Unusable::Format(self.format));
+        }
+        if self.storage_version > abilities.storage_version {
+            return Err(Unusable::Storage {
+                ladybug: self.ladybug_version.chars().take(32).collect(),
+                found: self.storage_version,
+                own: abilities.storage_version,
+            });
+        }
+        if DatabaseId::parse(&self.graph_id).is_err() || self.created_at.len() > 64 {
+            return field("graph_id or created_at".into());
+        }
+        if let Some(encryption) = &self.encryption
+            && encryption.algorithm != ALGORITHM
+        {
+            return field(format!("encryption.algorithm is not {ALGORITHM}"));
+        }
+        let (mut graph, mut staging) = (None, None);
+        for file in &self.files {
+            let name = BackupFile::name(file.kind, self.encryption.is_some());
+            let digest = |text: &str| text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit());
+            if file.name != name || file.compression != ZSTD {
+                return field(format!("expected a file {name} compressed with {ZSTD}"));
+            }
+            if !digest(&file.sha256) || !digest(&file.plain_sha256) {
+                return field(format!("a hash of {name} is not SHA-256"));
+            }
+            let place = match file.kind {
+                FileKind::Graph => &mut graph,
+                FileKind::Staging => &mut staging,
+            };
+            if place.replace(file.clone()).is_some() {
+                return field(format!("{name} is listed twice"));
+            }
+        }
+        let Some(graph) = graph else {
+            return field("it lists no graph".into());
+        };
+        if graph.plain_size_bytes > abilities.graph_bytes {
+            return Err(Unusable::TooLarge {
+                found: graph.plain_size_bytes,
+                limit: abilities.graph_bytes,
+            });
+        }
+        let together = staging.as_ref().map_or(0, |file| file.plain_size_bytes);
+        if together.checked_add(graph.plain_size_bytes).is_none() {
+            return field("its sizes are impossible".into());
+        }
+        Ok(Content { graph, staging })
+    }
+
+    /// Encryption of one file of this backup with `key`: bound to the backup and to the file.
+    pub(super) fn cipher(graph_id: &str, created_at: &str, kind: FileKind, key: &BackupKey) -> FileCipher {
+        FileCipher {
+            key: key.clone(),
+            context: format!("{graph_id}\n{created_at}\n{}", BackupFile::name(kind, true)),
+        }
+    }
+
+    /// Size of all objects, in bytes.
     pub fn size_bytes(&self) -> u64 {
         self.files.iter().map(|file| file.size_bytes).sum()
     }
 
     /// The result of the task that made it.
     pub fn result(&self) -> Value {
-        let file = |kind: &str| self.files.iter().find(|file| file.kind == kind);
-        let graph = file("graph");
+        let file = |kind| self.files.iter().find(|file| file.kind == kind);
         json!({
             "key": self.key,
             "manifest": format!("{}/manifest.json", self.key),
-            "sha256": graph.map(|file| &file.sha256),
+            "sha256": file(FileKind::Graph).map(|file| &file.sha256),
             "size_bytes": self.size_bytes(),
             "plain_size_bytes": self.files.iter().map(|file| file.plain_size_bytes).sum::<u64>(),
             "node_count": self.node_count,
             "relationship_count": self.relationship_count,
             "ladybug_version": self.ladybug_version,
             "storage_version": self.storage_version.to_string(),
-            "duckdb_included": file("staging").is_some(),
+            "duckdb_included": file(FileKind::Staging).is_some(),
             "created_at": self.created_at,
             "epoch": self.epoch,
+            "is_encrypted": self.encryption.is_some(),
+            "encryption": self.encryption,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const ABILITIES: Abilities = Abilities {
+        storage_version: 49,
+        graph_bytes: 1 << 30,
+    };
+
+    fn file(kind: FileKind) -> BackupFile {
+        let uploaded = Uploaded {
+            sha256: "a".repeat(64),
+            size_bytes: 10,
+            plain_sha256: "b".repeat(64),
+            plain_size_bytes: 4096,
+        };
+        BackupFile::uploaded(kind, false, &uploaded)
+    }
+
+    fn manifest() -> Manifest {
+        Manifest {
+            format: Manifest::FORMAT,
+            graph_id: "kg1".into(),
+            key: "backups/kg1/0/x".into(),
+            created_at: "2026-01-01T00:00:00.000Z".into(),
+            epoch: 0,
+            node_count: 1,
+            relationship_count: 0,
+            ladybug_version: "0.22.1".into(),
+            storage_version: 49,
+            agent_version: "0.1.0".into(),
+            encryption: None,
+            files: vec![file(FileKind::Graph), file(FileKind::Staging)],
+        }
+    }
+
+    #[test]
+    fn a_manifest_of_ours_is_used() {
+        let written = Manifest::from_bytes(&manifest().to_bytes()).unwrap();
+        let content = written.content(ABILITIES).unwrap();
+        assert_eq!((content.plain_bytes(), content.staging.is_some()), (8192, true));
+        let older = Manifest {
+            storage_version: 42,
+            files: vec![file(FileKind::Graph)],
+            ..manifest()
+        };
+        assert_eq!(older.content(ABILITIES).unwrap().staging, None);
+    }
+
+    #[test]
+    fn a_hostile_manifest_is_refused() {
+        let with = |change: fn(&mut Manifest)| {
+            let mut manifest = manifest();
+            change(&mut manifest);
+            manifest.content(ABILITIES).unwrap_err()
+        };
+        assert_eq!(with(|m| m.format = 2), Unusable::Format(2));
+        assert!(matches!(
+            with(|m| m.storage_version = 50),
+            Unusable::Storage { found: 50, own: 49, .. }
+        ));
+        assert!(matches!(
+            with(|m| m.files[0].plain_size_bytes = u64::MAX),
+            Unusable::TooLarge { .. }
+        ));
+        let changes: [fn(&mut Manifest); 10] = [
+            |m| m.files[0].name = "../../../etc/passwd".into(),
+            |m| m.files[0].name = "staging.duckdb.zst".into(),
+            |m| m.files[1].plain_size_bytes = u64::MAX,
+            |m| m.files[0].sha256 = "A".repeat(63),
+            |m| m.files[0].plain_sha256 = "../".repeat(21) + "x",
+            |m| m.files[0].compression = "none".into(),
+            |m| m.files.push(file(FileKind::Graph)),
+            |m| {
+                m.files.remove(0);
+            },
+            |m| m.graph_id = "../kg1".into(),
+            |m| {
+                m.encryption = Some(Encryption {
+                    algorithm: "none".into(),
+                    key_id: String::new(),
+                });
+            },
+        ];
+        for (index, change) in changes.into_iter().enumerate() {
+            assert!(matches!(with(change), Unusable::Field(_)), "change {index}");
+        }
+        // To take encryption out of the manifest is not enough to have other files restored as if they were plain.
+        let mut plain = manifest();
+        plain.files[0].name = BackupFile::name(FileKind::Graph, true).into();
+        assert!(matches!(plain.content(ABILITIES), Err(Unusable::Field(_))));
     }
 }

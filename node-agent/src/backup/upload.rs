@@ -1,6 +1,7 @@
-//! One file to the object store: read, hashed, compressed, hashed again and uploaded in parts, all at the same time and
-//! with a bounded amount of memory.
+//! One file to the object store: read, hashed, compressed, encrypted if that is wanted, hashed again and uploaded in
+//! parts, all at the same time and with a bounded amount of memory.
 
+use super::crypt::{FileCipher, Sealer};
 use crate::objects::{BackupStore, StoreError};
 use bytes::Bytes;
 use object_store::{ObjectStoreExt, WriteMultipart, path::Path as ObjectPath};
@@ -52,9 +53,9 @@ pub enum UploadError {
 /// An uploaded file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Uploaded {
-    /// SHA-256 of the compressed bytes, in hexadecimal.
+    /// SHA-256 of the object, in hexadecimal.
     pub sha256: String,
-    /// Compressed size.
+    /// Size of the object.
     pub size_bytes: u64,
     /// SHA-256 of the plain bytes, in hexadecimal.
     pub plain_sha256: String,
@@ -62,7 +63,8 @@ pub struct Uploaded {
     pub plain_size_bytes: u64,
 }
 
-/// Compresses `source` into the object `key`. `progress` is told how many plain bytes have been read.
+/// Compresses `source` into the object `key`, and encrypts it with `cipher`. `progress` is told how many plain bytes have
+/// been read.
 ///
 /// # Errors
 /// When the file cannot be read or the object cannot be written; what was uploaded is given up then.
@@ -70,6 +72,7 @@ pub async fn upload_compressed(
     source: &Path,
     store: &BackupStore,
     key: &ObjectPath,
+    cipher: Option<FileCipher>,
     progress: impl Fn(u64),
 ) -> Result<Uploaded, UploadError> {
     let refused = |action| {
@@ -85,7 +88,7 @@ pub async fn upload_compressed(
     let read = Arc::new(AtomicU64::new(0));
     let compressing = {
         let (path, read) = (source.to_owned(), Arc::clone(&read));
-        tokio::task::spawn_blocking(move || compress(&path, sender, &read))
+        tokio::task::spawn_blocking(move || compress(&path, sender, cipher.as_ref(), &read))
     };
     let upload = store.objects().put_multipart(key).await.map_err(refused("begin"))?;
     let mut upload = WriteMultipart::new_with_chunk_size(upload, PART);
@@ -128,14 +131,37 @@ async fn abort(upload: WriteMultipart, key: &ObjectPath) {
     }
 }
 
-fn compress(path: &Path, sender: mpsc::Sender<Bytes>, read: &AtomicU64) -> io::Result<Uploaded> {
-    let mut source = File::open(path)?;
+fn compress(
+    path: &Path,
+    sender: mpsc::Sender<Bytes>,
+    cipher: Option<&FileCipher>,
+    read: &AtomicU64,
+) -> io::Result<Uploaded> {
+    let source = File::open(path)?;
     let sink = Sink {
         sender,
         block: Vec::with_capacity(BLOCK),
         digest: Sha256::new(),
         size: 0,
     };
+    let (mut sink, plain_sha256) = match cipher {
+        None => squeeze(source, sink, read)?,
+        Some(cipher) => {
+            let (sealer, plain_sha256) = squeeze(source, Sealer::new(sink, cipher)?, read)?;
+            (sealer.finish()?, plain_sha256)
+        }
+    };
+    sink.send()?;
+    Ok(Uploaded {
+        sha256: hex::encode(sink.digest.finalize()),
+        size_bytes: sink.size,
+        plain_sha256,
+        plain_size_bytes: read.load(Ordering::Relaxed),
+    })
+}
+
+/// Compresses everything into `sink`, and hashes it.
+fn squeeze<W: Write>(mut source: File, sink: W, read: &AtomicU64) -> io::Result<(W, String)> {
     let mut encoder = zstd::Encoder::new(sink, LEVEL)?;
     encoder.include_checksum(true)?;
     let mut digest = Sha256::new();
@@ -143,23 +169,15 @@ fn compress(path: &Path, sender: mpsc::Sender<Bytes>, read: &AtomicU64) -> io::R
     loop {
         let length = source.read(&mut buffer)?;
         if length == 0 {
-            break;
+            return Ok((encoder.finish()?, hex::encode(digest.finalize())));
         }
         digest.update(&buffer[..length]);
         encoder.write_all(&buffer[..length])?;
         read.fetch_add(length as u64, Ordering::Relaxed);
     }
-    let mut sink = encoder.finish()?;
-    sink.send()?;
-    Ok(Uploaded {
-        sha256: hex::encode(sink.digest.finalize()),
-        size_bytes: sink.size,
-        plain_sha256: hex::encode(digest.finalize()),
-        plain_size_bytes: read.load(Ordering::Relaxed),
-    })
 }
 
-/// Takes compressed bytes, hashes them and hands them on in blocks.
+/// Takes the bytes of the object, hashes them and hands them on in blocks.
 struct Sink {
     sender: mpsc::Sender<Bytes>,
     block: Vec<u8>,
@@ -217,11 +235,11 @@ mod tests {
         let store = BackupStore::open(&format!("file://{}/objects", dir.path().display())).unwrap();
         let key = BackupStore::key("backups/kg1/graph.lbug.zst").unwrap();
         let seen = std::cell::Cell::new(0);
-        let uploaded = upload_compressed(&source, &store, &key, |read| seen.set(read))
+        let uploaded = upload_compressed(&source, &store, &key, None, |read| seen.set(read))
             .await
             .unwrap();
         assert_eq!(seen.get(), plain.len() as u64);
-        let object = store.read(&key).await.unwrap().unwrap();
+        let object = store.objects().get(&key).await.unwrap().bytes().await.unwrap();
         assert_eq!(object.len() as u64, uploaded.size_bytes);
         assert_eq!(hex::encode(Sha256::digest(&object)), uploaded.sha256);
         let back = zstd::decode_all(&object[..]).unwrap();
@@ -234,7 +252,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = BackupStore::open(&format!("file://{}/objects", dir.path().display())).unwrap();
         let key = BackupStore::key("backups/kg1/x.zst").unwrap();
-        let error = upload_compressed(&dir.path().join("absent"), &store, &key, |_| ())
+        let error = upload_compressed(&dir.path().join("absent"), &store, &key, None, |_| ())
             .await
             .unwrap_err();
         assert!(matches!(error, UploadError::Read { .. }), "{error}");

@@ -10,6 +10,7 @@ mod sql_guard;
 mod staging;
 
 pub(crate) use control::{CancelGuard, SqlControl};
+pub(crate) use json::write_object;
 pub use load::{StageMode, StageOptions, StageReport, StagedFile};
 pub use query::SqlRequest;
 pub(crate) use sandbox::StagingOptions;

@@ -19,6 +19,8 @@ const GRAPH: &str = "lbug";
 const STAGING: &str = "duckdb";
 /// Databases that are being made; removed at start-up, since their making was cut off.
 const CREATING: &str = ".creating-";
+/// Databases that arrive from elsewhere; removed at start-up likewise.
+const RESTORING: &str = ".restoring-";
 
 impl Files {
     pub(crate) fn new(data_dir: &Path) -> Self {
@@ -42,6 +44,21 @@ impl Files {
             .join(format!("{CREATING}{id}-{}.{GRAPH}", uuid::Uuid::new_v4().simple()))
     }
 
+    pub(crate) fn restoring(&self, id: &DatabaseId) -> PathBuf {
+        self.databases
+            .join(format!("{RESTORING}{id}-{}.{GRAPH}", uuid::Uuid::new_v4().simple()))
+    }
+
+    pub(crate) fn restoring_staging(&self, id: &DatabaseId) -> PathBuf {
+        self.staging
+            .join(format!("{RESTORING}{id}-{}.{STAGING}", uuid::Uuid::new_v4().simple()))
+    }
+
+    /// The directories of graphs and of staging.
+    pub(crate) fn directories(&self) -> [&Path; 2] {
+        [&self.databases, &self.staging]
+    }
+
     pub(crate) fn staging(&self, id: &DatabaseId) -> PathBuf {
         self.staging.join(format!("{id}.{STAGING}"))
     }
@@ -55,7 +72,7 @@ impl Files {
     }
 
     pub(crate) fn make_directories(&self) -> Result<(), EngineError> {
-        for directory in [&self.databases, &self.staging] {
+        for directory in self.directories() {
             fs::create_dir_all(directory).map_err(|error| EngineError::io("create", directory, error))?;
         }
         Ok(())
@@ -78,8 +95,8 @@ impl Files {
         Ok(ids)
     }
 
-    /// Removes what a crash left: databases that were being made, side files without a database, and input files of
-    /// loads that did not end.
+    /// Removes what a crash left: databases that were being made or restored, side files without a database, and input
+    /// files of loads that did not end. Names of databases do not begin with a dot, so whatever does belongs to none.
     pub(crate) fn remove_leftovers(&self) -> Result<(), EngineError> {
         let known = self.list()?;
         let belongs = |name: &str| {
@@ -89,7 +106,7 @@ impl Files {
         let listed =
             |directory: &PathBuf| names_in(directory).map_err(|error| EngineError::io("list", directory, error));
         for name in listed(&self.databases)? {
-            if name.starts_with(CREATING) || !belongs(&name) {
+            if !belongs(&name) {
                 tracing::info!(file = name, "removing what an unfinished operation left");
                 remove(&self.databases.join(name))?;
             }
@@ -175,7 +192,7 @@ pub(crate) fn remove(path: &Path) -> Result<(), EngineError> {
     }
 }
 
-fn names_in(directory: &Path) -> io::Result<Vec<String>> {
+pub(crate) fn names_in(directory: &Path) -> io::Result<Vec<String>> {
     let entries = fs::read_dir(directory)?;
     Ok(entries
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())

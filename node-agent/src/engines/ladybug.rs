@@ -1,8 +1,10 @@
 //! LadybugDB: one process-wide rule per file. A database has its own threads and its own memory; statements of callers
 //! pass a guard; writers queue instead of failing.
 
+mod columns;
 mod control;
 mod database;
+mod encoder;
 mod error;
 mod guard;
 pub(crate) mod open;
@@ -12,6 +14,7 @@ pub(crate) mod session;
 pub(crate) mod snapshot;
 mod threads;
 mod tokens;
+mod typed;
 pub(crate) mod value;
 mod worker;
 
@@ -25,3 +28,4 @@ pub use schema::{DdlFailure, DdlOutcome, GraphCounts, PropertyInfo, TableInfo, T
 pub use snapshot::SnapshotInfo;
 pub(crate) use threads::OpenDatabase;
 pub(crate) use tokens::position;
+pub use typed::ParameterTypes;

@@ -15,7 +15,7 @@ use super::registry::{Engines, Slot, close_graph, close_staging, not_found};
 use super::schemas::BaseSchema;
 
 const SCHEMA_TIMEOUT: Duration = Duration::from_secs(60);
-const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A database that was made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,7 +87,7 @@ impl Engines {
     }
 
     /// Takes the id and a place on the node.
-    fn claim(&self, id: &DatabaseId) -> Result<Arc<Slot>, EngineError> {
+    pub(crate) fn claim(&self, id: &DatabaseId) -> Result<Arc<Slot>, EngineError> {
         let limit = self.inner.limits().max_databases;
         let mut slots = self.inner.slots.write();
         if slots.contains_key(id) {
@@ -114,8 +114,14 @@ impl Engines {
         // Disconnects when the engine has closed the file, whether the schema could be made or not.
         let _ = closed.recv_async().await;
         let statements = statements?;
+        let path = self.publish(id, creating).await?;
+        Ok(Created { statements, path })
+    }
+
+    /// Gives a file that is complete and closed the name of the database. What had the name before is replaced.
+    pub(crate) async fn publish(&self, id: &DatabaseId, creating: &Path) -> Result<PathBuf, EngineError> {
         let (files, id, creating) = (self.inner.files.clone(), id.clone(), creating.to_owned());
-        let path = tokio::task::spawn_blocking(move || {
+        tokio::task::spawn_blocking(move || {
             let log = super::ladybug::open::beside(&creating, "wal");
             if std::fs::metadata(&log).is_ok_and(|log| log.len() > 0) {
                 return Err(EngineError::internal("the new database was not written to its file"));
@@ -129,8 +135,7 @@ impl Engines {
             Ok(path)
         })
         .await
-        .unwrap_or_else(|error| Err(EngineError::internal(format!("the creating thread ended: {error}"))))?;
-        Ok(Created { statements, path })
+        .unwrap_or_else(|error| Err(EngineError::internal(format!("the creating thread ended: {error}"))))
     }
 
     /// Removes a database with all its side files. Running statements are interrupted.

@@ -11,7 +11,17 @@ use super::error::EngineError;
 /// Held until it is dropped, or until the process ends in any way.
 #[derive(Debug)]
 pub(crate) struct FileLock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for FileLock {
+    /// Closing the file is not enough: a process that was just forked shares it until it executes its own program, and
+    /// would hold the lock for that moment.
+    fn drop(&mut self) {
+        if let Err(error) = flock(&self.file, FlockOperation::Unlock) {
+            tracing::warn!(%error, "a lock is given back by closing its file only");
+        }
+    }
 }
 
 impl FileLock {
@@ -24,7 +34,7 @@ impl FileLock {
             .open(path)
             .map_err(|error| EngineError::io("open", path, error))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { _file: file }),
+            Ok(()) => Ok(Self { file }),
             Err(error) if error == rustix::io::Errno::WOULDBLOCK => Err(EngineError::Locked {
                 path: PathBuf::from(path),
             }),
@@ -47,7 +57,10 @@ mod tests {
         // Closing another descriptor of the file does not release it, unlike a POSIX lock.
         drop(File::open(&path).unwrap());
         assert!(FileLock::acquire(&path).is_err());
+        // A process that is being started shares the descriptor for a moment, as this one does.
+        let shared = held.file.try_clone().unwrap();
         drop(held);
         FileLock::acquire(&path).unwrap();
+        drop(shared);
     }
 }

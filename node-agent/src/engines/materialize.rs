@@ -4,6 +4,9 @@
 
 mod mover;
 mod plan;
+mod present;
+mod rehearsal;
+mod rejected;
 mod run;
 mod types;
 
@@ -32,6 +35,8 @@ pub struct MaterializeRequest {
     pub from_table: Option<TableName>,
     /// The node table where they end.
     pub to_table: Option<TableName>,
+    /// Look at everything, and change nothing.
+    pub dry_run: bool,
     /// Time for the whole run.
     pub timeout: Duration,
 }
@@ -46,6 +51,7 @@ impl MaterializeRequest {
             create_table: false,
             from_table: None,
             to_table: None,
+            dry_run: false,
             timeout: Duration::from_secs(3600),
         }
     }
@@ -58,6 +64,8 @@ pub enum MaterializeStatus {
     Done,
     /// There is no such staging table.
     Skipped,
+    /// Nothing was changed; the figures are those that a run would have.
+    Rehearsed,
 }
 
 /// Rows that were not taken, by reason.
@@ -67,18 +75,33 @@ pub struct Rejected {
     pub null_keys: u64,
     /// Another row of the same key was staged later.
     pub duplicates: u64,
-    /// The graph has a node of that key already.
+    /// The graph has a node of that key already, or a relationship with the same ends and the same columns.
     pub already_present: u64,
     /// An end of the relationship is not in the graph.
     pub dangling: u64,
+    /// A value does not fit its column. Only a dry run counts them: a run does nothing at all then.
+    pub invalid: u64,
 }
 
 impl Rejected {
     /// All of them.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.null_keys + self.duplicates + self.already_present + self.dangling
+        self.null_keys + self.duplicates + self.already_present + self.dangling + self.invalid
     }
+}
+
+/// A column with values that do not fit it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InvalidColumn {
+    /// The column of the graph.
+    pub column: String,
+    /// Its type.
+    pub type_name: String,
+    /// Rows with such a value.
+    pub rows: u64,
+    /// One of the values.
+    pub example: String,
 }
 
 /// What a run did.
@@ -96,6 +119,10 @@ pub struct MaterializeReport {
     pub rows_ingested: u64,
     /// Rows that did not.
     pub rejected: Rejected,
+    /// Of a dry run: columns for whose sake a run would fail.
+    pub invalid_columns: Vec<InvalidColumn>,
+    /// The rows that did not come into the graph, each as a line of JSON with its reason: at most 10,000, in 1 MiB.
+    pub rejected_rows: Vec<u8>,
     /// True if the table of the graph was made by this run.
     pub created_table: bool,
     /// Columns of the graph that staging does not have.
@@ -121,9 +148,9 @@ pub struct ProgressUpdate {
 pub type Progress = Arc<dyn Fn(ProgressUpdate) + Send + Sync>;
 
 impl Database {
-    /// Moves a staging table into the graph. Other writers of the graph wait meanwhile, readers do not. Rows of a node
-    /// table whose key is there already are left alone, so a run can be repeated; relationships have no key, and are
-    /// added again by a second run.
+    /// Moves a staging table into the graph. Other writers of the graph wait meanwhile, readers do not. Nodes whose key
+    /// is there already, and relationships that are there with the same ends and columns, are left alone, so a run can
+    /// be repeated.
     ///
     /// # Errors
     /// `Invalid` if columns do not fit; `Timeout` or `Cancelled` between or within slices. [`EngineError::Partial`]
@@ -139,7 +166,7 @@ impl Database {
         let slice_bytes = self.open.options().slice_bytes;
         let stop = super::duckdb::SqlControl::watch(request.timeout);
         let _stop = super::duckdb::CancelGuard::new(&stop, cancel.clone());
-        let (staging, sql) = (staging.clone(), Arc::clone(&stop));
+        let (staging, sql, cancelled) = (staging.clone(), Arc::clone(&stop), cancel.clone());
         let outcome = self
             .on_writer_until(request.timeout, &cancel, move |session, job| {
                 let run = Run {
@@ -147,6 +174,7 @@ impl Database {
                     job,
                     staging: &staging.open,
                     sql: &sql,
+                    cancel: &cancelled,
                     slice_bytes,
                     progress: &progress,
                 };

@@ -17,6 +17,7 @@ use super::ladybug::open::OpenOptions;
 use super::ladybug::{Database, OpenDatabase};
 use super::lock::FileLock;
 use super::names::DatabaseId;
+use super::swap::Swap;
 
 const SWEEP: Duration = Duration::from_secs(5);
 /// How long to wait for running statements, after they have been interrupted, before giving up on closing a database.
@@ -90,6 +91,7 @@ impl Engines {
             if !read_only {
                 files.make_directories()?;
                 lock = Some(FileLock::acquire(files.lock())?);
+                Swap::undo_all(&files)?;
                 files.remove_leftovers()?;
             }
             let ids = files.list()?;
@@ -265,7 +267,13 @@ impl Inner {
     ) -> Result<Arc<OpenDatabase>, EngineError> {
         let limits = self.limits();
         let memory = self.reserve(limits.database_memory, id).await?;
-        let options = OpenOptions {
+        let options = self.open_options(id, path, &limits);
+        OpenDatabase::open(options, memory).await.map(Arc::new)
+    }
+
+    /// How a graph is opened under these limits.
+    pub(crate) fn open_options(&self, id: &DatabaseId, path: std::path::PathBuf, limits: &EngineLimits) -> OpenOptions {
+        OpenOptions {
             id: id.clone(),
             path,
             read_only: self.read_only,
@@ -277,12 +285,11 @@ impl Inner {
             statement_cache: limits.statement_cache,
             queue_length: limits.queue_length,
             slice_bytes: limits.slice_bytes,
-        };
-        OpenDatabase::open(options, memory).await.map(Arc::new)
+        }
     }
 
     /// Takes memory for a database, closing others that are not in use, the longest unused first.
-    async fn reserve(&self, bytes: u64, wanted_for: &DatabaseId) -> Result<Reservation, EngineError> {
+    pub(crate) async fn reserve(&self, bytes: u64, wanted_for: &DatabaseId) -> Result<Reservation, EngineError> {
         loop {
             if let Some(memory) = self.budget.reserve(bytes) {
                 return Ok(memory);
@@ -301,22 +308,17 @@ impl Inner {
         }
     }
 
-    /// Closes one database; false if there is none that can be closed.
-    async fn close_least_used(&self, except: &DatabaseId) -> bool {
-        let mut slots: Vec<Arc<Slot>> = self
-            .slots
-            .read()
-            .values()
-            .filter(|slot| slot.id != *except)
-            .cloned()
-            .collect();
+    /// Closes one database; false if there is none that can be closed. One that is just being opened or closed cannot:
+    /// its gate is held.
+    async fn close_least_used(&self, wanted_for: &DatabaseId) -> bool {
+        let mut slots: Vec<Arc<Slot>> = self.slots.read().values().cloned().collect();
         slots.sort_by_key(|slot| slot.last_used.load(Ordering::Relaxed));
         for slot in slots {
             let Ok(_gate) = slot.gate.try_lock() else { continue };
             if close_graph(&slot, Duration::ZERO).await.is_ok_and(|closed| closed)
                 || close_staging(&slot, Duration::ZERO).await.is_ok_and(|closed| closed)
             {
-                tracing::debug!(database = %slot.id, wanted_for = %except, "closed to make room");
+                tracing::debug!(database = %slot.id, %wanted_for, "closed to make room");
                 return true;
             }
         }

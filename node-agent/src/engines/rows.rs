@@ -1,4 +1,4 @@
-//! Rows on their way from an engine's thread to a response: already JSON, in chunks, over a bounded channel.
+//! Rows on their way from an engine's thread to a response: already encoded, in chunks, over a bounded channel.
 //!
 //! The engine's thread writes bytes and the HTTP side copies them, so no tree of values is ever built. Dropping a
 //! [`RowStream`] before its end interrupts the statement.
@@ -13,12 +13,23 @@ use super::error::EngineError;
 /// The names of a result's columns, in order.
 pub type Columns = Arc<[String]>;
 
+/// How rows are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Encoding {
+    /// JSON: objects (`{"a":1},{"a":2}`) for Cypher, arrays (`[1],[2]`) for SQL, separated by commas and without enclosing
+    /// brackets. Wrap in `[`…`]` to get a JSON array.
+    #[default]
+    Json,
+    /// An Arrow IPC stream: the chunks joined are its schema, its record batches, and the marker of its end, which is only
+    /// there if the result is whole.
+    Arrow,
+}
+
 /// Some rows of a result.
 #[derive(Clone, Debug)]
 pub struct RowChunk {
-    /// The rows as JSON, separated by commas and without enclosing brackets: objects (`{"a":1},{"a":2}`) for Cypher,
-    /// arrays (`[1],[2]`) for SQL. Wrap in `[`…`]` to get a JSON array.
-    pub json: Bytes,
+    /// The rows, in the [`Encoding`] that was asked for.
+    pub bytes: Bytes,
     /// How many rows that is.
     pub rows: u64,
 }
@@ -57,9 +68,9 @@ pub(crate) trait Producer: Send + Sync {
     fn abandon(self: Arc<Self>);
     /// Why it ended without saying so through the channel.
     fn ended(&self) -> EngineError;
-    /// Called when its time is over and nothing has come: the error to answer with, or `None` to go on waiting (for a
-    /// write, whose outcome must be known).
-    fn expire(&self) -> Option<EngineError>;
+    /// Called when its time is over and nothing has come. Interrupts it; the error to answer with, or `None` to go on
+    /// waiting (for a write, whose outcome must be known).
+    fn expire(self: Arc<Self>) -> Option<EngineError>;
 }
 
 /// The rows of one statement.
@@ -72,10 +83,6 @@ pub struct RowStream {
     summary: Option<RowSummary>,
     _keep_open: Arc<dyn Send + Sync>,
 }
-
-/// How long the answer to a reading statement is awaited beyond its own limit, since engines notice a limit only
-/// between two batches of rows.
-pub(crate) const GRACE: Duration = Duration::from_millis(500);
 
 /// How long a producer waits for a reader that does not take the next chunk.
 pub(crate) const STALL: Duration = Duration::from_secs(60);
@@ -99,11 +106,11 @@ impl RowStream {
             summary: None,
             _keep_open: keep_open,
         };
-        let received = match tokio::time::timeout_at((deadline + GRACE).into(), stream.events.recv_async()).await {
+        let received = match tokio::time::timeout_at(deadline.into(), stream.events.recv_async()).await {
             Ok(event) => event.ok(),
             Err(_) => {
-                // Returning here drops the stream, which tells the engine to give up.
-                if let Some(error) = stream.producer.as_ref().and_then(|producer| producer.expire()) {
+                // Returning here drops the stream.
+                if let Some(error) = stream.producer.clone().and_then(|producer| producer.expire()) {
                     return Err(error);
                 }
                 stream.events.recv_async().await.ok()
@@ -170,12 +177,12 @@ impl RowStream {
         self.summary
     }
 
-    /// Reads to the end: all rows in one buffer (still without enclosing brackets), and the summary.
+    /// Reads JSON rows to the end: all of them in one buffer (still without enclosing brackets), and the summary.
     ///
     /// # Errors
     /// As [`next_chunk`](Self::next_chunk).
     pub async fn collect(mut self) -> Result<(Columns, Bytes, RowSummary), EngineError> {
-        let first = self.next_chunk().await?.map(|chunk| chunk.json).unwrap_or_default();
+        let first = self.next_chunk().await?.map(|chunk| chunk.bytes).unwrap_or_default();
         let columns = self.columns.clone();
         // The usual answer is one chunk: hand its bytes on without a copy.
         if let Some(summary) = self.summary {
@@ -183,10 +190,10 @@ impl RowStream {
         }
         let mut all = Vec::from(first);
         while let Some(chunk) = self.next_chunk().await? {
-            if !all.is_empty() && !chunk.json.is_empty() {
+            if !all.is_empty() && !chunk.bytes.is_empty() {
                 all.push(b',');
             }
-            all.extend_from_slice(&chunk.json);
+            all.extend_from_slice(&chunk.bytes);
         }
         Ok((columns, Bytes::from(all), self.summary.unwrap_or_default()))
     }

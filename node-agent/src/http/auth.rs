@@ -1,6 +1,10 @@
-//! Who may call: one key, compared in constant time, and a lock against guessing.
+//! Who may call: the holders of a key, as often as its limit allows; and a lock against guessing.
 
-use super::error::ApiError;
+use super::{
+    error::ApiError,
+    keys::{Key, KeyId},
+    rate::RateLimit,
+};
 use axum::http::{HeaderMap, StatusCode, header};
 use parking_lot::{Mutex, RwLock};
 use std::{
@@ -8,7 +12,6 @@ use std::{
     net::IpAddr,
     time::{Duration, Instant},
 };
-use subtle::ConstantTimeEq;
 
 /// Wrong keys of one address before it is locked.
 const FAILURES: u32 = 10;
@@ -21,16 +24,17 @@ const ADDRESSES: usize = 10_000;
 enum Keys {
     /// Nothing: the agent runs alone, on loopback, and nobody set a key.
     Open,
-    /// The key of `GRAPH_API_KEY`, which a person chose.
-    Chosen(Vec<u8>),
+    /// One of the keys that a person chose. Several are valid while one is replaced by the next.
+    Chosen(RwLock<Vec<Key>>),
     /// The key of the control plane; absent until the first registration.
-    Issued(RwLock<Option<Vec<u8>>>),
+    Issued(RwLock<Option<Key>>),
 }
 
 /// Checks callers.
 pub struct Auth {
     keys: Keys,
     failures: Mutex<HashMap<IpAddr, (u32, Instant)>>,
+    limit: Option<RateLimit>,
 }
 
 impl std::fmt::Debug for Auth {
@@ -48,6 +52,8 @@ pub enum Denied {
     Locked,
     /// No key exists yet.
     NotReady,
+    /// The key has made all requests that it may make for now; the next is possible after this time.
+    TooMany(Duration),
 }
 
 impl Denied {
@@ -70,6 +76,12 @@ impl From<Denied> for ApiError {
             )
             .retry_after(LOCK)
             .rejected("locked"),
+            Denied::TooMany(pause) => Self::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "Too many requests with this key; slow down",
+            )
+            .retry_after(pause)
+            .rejected("rate"),
             Denied::NotReady => Self::from(crate::registration::lease::Refusal::Registering),
         }
     }
@@ -77,63 +89,92 @@ impl From<Denied> for ApiError {
 
 impl Auth {
     /// An agent without a control plane; without a key everybody may call.
-    pub fn standalone(key: Option<&str>) -> Self {
-        let keys = key.map_or(Keys::Open, |key| Keys::Chosen(key.as_bytes().to_vec()));
-        Self {
-            keys,
-            failures: Mutex::default(),
-        }
+    pub fn standalone(keys: Vec<Key>) -> Self {
+        Self::with(if keys.is_empty() {
+            Keys::Open
+        } else {
+            Keys::Chosen(RwLock::new(keys))
+        })
     }
 
     /// An agent with a control plane; `key` is the one of its last registration.
     pub fn issued(key: Option<&str>) -> Self {
-        let key = key.map(|key| key.as_bytes().to_vec());
+        Self::with(Keys::Issued(RwLock::new(key.map(Key::new))))
+    }
+
+    fn with(keys: Keys) -> Self {
         Self {
-            keys: Keys::Issued(RwLock::new(key)),
+            keys,
             failures: Mutex::default(),
+            limit: None,
         }
+    }
+
+    /// The same with a limit for every key.
+    #[must_use]
+    pub fn limited(self, limit: Option<RateLimit>) -> Self {
+        Self { limit, ..self }
     }
 
     /// Takes the key of a registration.
     pub fn set_issued(&self, key: &str) {
         if let Keys::Issued(issued) = &self.keys {
-            *issued.write() = Some(key.as_bytes().to_vec());
+            *issued.write() = Some(Key::new(key));
         }
     }
 
-    /// Checks the key of a request.
+    /// Takes the keys that are valid from now on. An agent that began without a key stays open.
+    pub fn set_chosen(&self, keys: Vec<Key>) {
+        if let Keys::Chosen(chosen) = &self.keys {
+            *chosen.write() = keys;
+        }
+    }
+
+    /// Checks the key of a request, and whether it may make one more.
     ///
     /// # Errors
     /// Why the caller is refused.
-    pub fn check(&self, headers: &HeaderMap, peer: IpAddr) -> Result<(), Denied> {
+    pub fn check(&self, headers: &HeaderMap, peer: IpAddr) -> Result<KeyId, Denied> {
+        let key = self.identify(headers, peer)?;
+        match &self.limit {
+            None => Ok(key),
+            Some(limit) => limit.take(key, Instant::now()).map(|()| key).map_err(Denied::TooMany),
+        }
+    }
+
+    fn identify(&self, headers: &HeaderMap, peer: IpAddr) -> Result<KeyId, Denied> {
         match &self.keys {
-            Keys::Open => Ok(()),
-            Keys::Chosen(key) => {
+            Keys::Open => Ok(KeyId::NONE),
+            Keys::Chosen(keys) => {
                 if self.failures_of(peer) >= FAILURES {
                     return Err(Denied::Locked);
                 }
-                if presents(headers, key) {
+                if let Some(key) = presented(headers).and_then(|given| Key::find(&keys.read(), given)) {
                     self.forgive(peer);
-                    return Ok(());
+                    return Ok(key);
                 }
                 self.fail(peer);
                 Err(Denied::Unauthorized)
             }
-            Keys::Issued(issued) => match &*issued.read() {
-                None => Err(Denied::NotReady),
+            Keys::Issued(issued) => {
+                let issued = issued.read();
+                let Some(key) = &*issued else {
+                    return Err(Denied::NotReady);
+                };
                 // A generated key cannot be guessed, so its holder (gateway and operator share one address with every
                 // other program of a laptop) is never locked out; only wrong keys are.
-                Some(key) if presents(headers, key) => Ok(()),
-                Some(_) => {
-                    let before = self.failures_of(peer);
-                    self.fail(peer);
-                    Err(if before >= FAILURES {
-                        Denied::Locked
-                    } else {
-                        Denied::Unauthorized
-                    })
+                let one = std::slice::from_ref(key);
+                if let Some(key) = presented(headers).and_then(|given| Key::find(one, given)) {
+                    return Ok(key);
                 }
-            },
+                let before = self.failures_of(peer);
+                self.fail(peer);
+                Err(if before >= FAILURES {
+                    Denied::Locked
+                } else {
+                    Denied::Unauthorized
+                })
+            }
         }
     }
 
@@ -173,16 +214,16 @@ impl Auth {
     }
 }
 
-fn presents(headers: &HeaderMap, key: &[u8]) -> bool {
-    let given = headers
+/// The key that a request carries.
+fn presented(headers: &HeaderMap) -> Option<&[u8]> {
+    headers
         .get("x-graph-api-key")
         .map(|value| value.as_bytes())
         .or_else(|| {
             let value = headers.get(header::AUTHORIZATION)?.as_bytes();
             let (scheme, token) = value.split_at_checked(7)?;
             scheme.eq_ignore_ascii_case(b"bearer ").then_some(token)
-        });
-    given.is_some_and(|given| given.ct_eq(key).into())
+        })
 }
 
 #[cfg(test)]
@@ -199,10 +240,19 @@ mod tests {
 
     #[test]
     fn both_headers_carry_the_key() {
-        let auth = Auth::standalone(Some("k3y"));
-        assert_eq!(auth.check(&headers("x-graph-api-key", "k3y"), PEER), Ok(()));
-        assert_eq!(auth.check(&headers("authorization", "Bearer k3y"), PEER), Ok(()));
-        assert_eq!(auth.check(&headers("authorization", "bearer k3y"), PEER), Ok(()));
+        let auth = Auth::standalone(vec![Key::new("k3y")]);
+        assert_eq!(
+            auth.check(&headers("x-graph-api-key", "k3y"), PEER),
+            Ok(Key::new("k3y").id())
+        );
+        assert_eq!(
+            auth.check(&headers("authorization", "Bearer k3y"), PEER),
+            Ok(Key::new("k3y").id())
+        );
+        assert_eq!(
+            auth.check(&headers("authorization", "bearer k3y"), PEER),
+            Ok(Key::new("k3y").id())
+        );
         for wrong in ["k3", "k3yy", "", "K3Y"] {
             assert_eq!(
                 auth.check(&headers("x-graph-api-key", wrong), PEER),
@@ -214,12 +264,12 @@ mod tests {
             auth.check(&headers("authorization", "Basic k3y"), PEER),
             Err(Denied::Unauthorized)
         );
-        assert_eq!(Auth::standalone(None).check(&HeaderMap::new(), PEER), Ok(()));
+        assert_eq!(Auth::standalone(vec![]).check(&HeaderMap::new(), PEER), Ok(KeyId::NONE));
     }
 
     #[test]
     fn a_guesser_is_locked_and_others_are_not() {
-        let auth = Auth::standalone(Some("k3y"));
+        let auth = Auth::standalone(vec![Key::new("k3y")]);
         for _ in 0..FAILURES {
             assert_eq!(
                 auth.check(&headers("x-graph-api-key", "guess"), PEER),
@@ -235,7 +285,10 @@ mod tests {
             Err(Denied::Locked)
         );
         let other: IpAddr = "10.0.0.1".parse().unwrap();
-        assert_eq!(auth.check(&headers("x-graph-api-key", "k3y"), other), Ok(()));
+        assert_eq!(
+            auth.check(&headers("x-graph-api-key", "k3y"), other),
+            Ok(Key::new("k3y").id())
+        );
     }
 
     #[test]
@@ -256,18 +309,49 @@ mod tests {
             auth.check(&headers("x-graph-api-key", "guess"), PEER),
             Err(Denied::Locked)
         );
-        assert_eq!(auth.check(&headers("x-graph-api-key", "issued"), PEER), Ok(()));
+        assert_eq!(
+            auth.check(&headers("x-graph-api-key", "issued"), PEER),
+            Ok(Key::new("issued").id())
+        );
     }
 
     #[test]
     fn a_success_forgives_a_typing_mistake() {
-        let auth = Auth::standalone(Some("k3y"));
+        let auth = Auth::standalone(vec![Key::new("k3y")]);
         for _ in 0..3 * FAILURES {
             assert_eq!(
                 auth.check(&headers("x-graph-api-key", "typo"), PEER),
                 Err(Denied::Unauthorized)
             );
-            assert_eq!(auth.check(&headers("x-graph-api-key", "k3y"), PEER), Ok(()));
+            assert_eq!(
+                auth.check(&headers("x-graph-api-key", "k3y"), PEER),
+                Ok(Key::new("k3y").id())
+            );
         }
+    }
+
+    #[test]
+    fn keys_change_while_the_agent_runs() {
+        let auth = Auth::standalone(vec![Key::new("old"), Key::new("next")]);
+        let with = |key: &str| auth.check(&headers("x-graph-api-key", key), PEER);
+        assert_eq!(with("old"), Ok(Key::new("old").id()));
+        assert_eq!(with("next"), Ok(Key::new("next").id()));
+        auth.set_chosen(vec![Key::new("next")]);
+        assert_eq!(with("old"), Err(Denied::Unauthorized));
+        assert_eq!(with("next"), Ok(Key::new("next").id()));
+    }
+
+    #[test]
+    fn each_key_has_its_own_limit() {
+        let keys = vec![Key::new("one"), Key::new("two")];
+        let auth = Auth::standalone(keys).limited(RateLimit::new(1, 2));
+        let with = |key: &str| auth.check(&headers("x-graph-api-key", key), PEER);
+        for _ in 0..2 {
+            with("one").unwrap();
+        }
+        assert!(matches!(with("one"), Err(Denied::TooMany(_))));
+        with("two").unwrap();
+        let answer = ApiError::from(Denied::TooMany(Duration::from_millis(1)));
+        assert_eq!((answer.status.as_u16(), answer.retry_after.is_some()), (429, true));
     }
 }

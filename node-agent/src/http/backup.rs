@@ -7,8 +7,8 @@ use super::{
     validation::{ANY, Fields, Text},
 };
 use crate::{
-    backup::{BackupError, BackupJob, Manifest},
-    engines::DatabaseId,
+    backup::{BackupError, BackupJob, BackupKey, Manifest},
+    engines::{DatabaseId, EngineError},
     objects::BackupStore,
     registration::lease::Refusal,
     state::{AppState, WritePermit},
@@ -22,6 +22,9 @@ use axum::{
 use object_store::path::Path as ObjectPath;
 use serde_json::{Map, Value, json};
 use std::time::Duration;
+
+/// How long a copy may wait for writers.
+pub(super) const COPY_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Starts the task; a backup to the same key that is under way already is that task.
 pub(super) async fn post(
@@ -46,11 +49,15 @@ pub(super) async fn post(
     let encryption = fields.flag("encryption", false);
     let destination = fields.object("destination");
     fields.finish()?;
-    if encryption {
-        return Err(ApiError::bad_request(
-            "encryption: this node does not encrypt backups itself; use encryption at rest of the object store",
-        ));
-    }
+    let encryption = match (encryption, &state.keyring) {
+        (false, _) => None,
+        (true, Some(keyring)) => Some(keyring.current().clone()),
+        (true, None) => {
+            return Err(ApiError::bad_request(
+                "encryption: this node has no key for backups; start it with --backup-key-file",
+            ));
+        }
+    };
     if !compression {
         return Err(ApiError::bad_request(
             "compression: backups are always compressed (zstd)",
@@ -59,17 +66,10 @@ pub(super) async fn post(
     if !state.engines.contains(&id) {
         return Err(missing(&id));
     }
-    let Some(store) = state.backup_store.read().clone() else {
-        return Err(ApiError::bad_request(
-            "no object store is configured on this node; start it with --object-store, or name one in its configuration",
-        ));
-    };
+    let store = store(&state)?;
     let epoch = state.standing.volume_epoch();
     let key = match destination {
-        None => format!(
-            "backups/{id}/{epoch}/{}",
-            jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S%3fZ")
-        ),
+        None => fresh_key(&id, epoch, ""),
         Some(mut fields) => match (fields.remove("key"), fields.is_empty()) {
             (Some(Value::String(key)), true) => key,
             _ => {
@@ -82,7 +82,12 @@ pub(super) async fn post(
     let path = BackupStore::key(&key)?;
 
     let starting = state.starting.lock().await;
-    let about = [("graph_id", id.as_str()), ("key", key.as_str())];
+    let key_id = encryption.as_ref().map_or_else(|| "none".to_owned(), BackupKey::id);
+    let about = [
+        ("graph_id", id.as_str()),
+        ("key", key.as_str()),
+        ("encryption_key_id", key_id.as_str()),
+    ];
     let task_id = match state.tasks.find_unfinished(TaskType::Backup, &about) {
         Some(running) => running,
         None => {
@@ -90,11 +95,13 @@ pub(super) async fn post(
                 ("graph_id".to_owned(), json!(id.as_str())),
                 ("key".to_owned(), json!(key)),
                 ("epoch".to_owned(), json!(epoch)),
+                ("encryption_key_id".to_owned(), json!(key_id)),
             ]);
             let work = {
                 let (state, id) = (state.clone(), id.clone());
                 move |context: TaskContext| async move {
-                    let manifest = run(&state, &id, store, path, epoch, &permit, &context).await?;
+                    let job = job(&state, &id, store, path, encryption).await;
+                    let manifest = run(job.map_err(|error| error.to_string())?, &permit, &context).await?;
                     state.metrics.backup_bytes.inc_by(manifest.size_bytes());
                     Ok(manifest.result())
                 }
@@ -122,24 +129,42 @@ pub(super) async fn post(
     Ok(response)
 }
 
-async fn run(
+/// Where this node keeps backups.
+pub(super) fn store(state: &AppState) -> Result<BackupStore, ApiError> {
+    state.backup_store.read().clone().ok_or_else(|| {
+        ApiError::bad_request(
+            "no object store is configured on this node; start it with --object-store, or name one in its configuration",
+        )
+    })
+}
+
+/// A key that no backup has yet.
+pub(super) fn fresh_key(id: &DatabaseId, epoch: u64, prefix: &str) -> String {
+    let now = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S%3fZ");
+    format!("backups/{id}/{epoch}/{prefix}{now}")
+}
+
+/// The work of a backup, with the database open.
+pub(super) async fn job(
     state: &AppState,
     id: &DatabaseId,
     store: BackupStore,
     key: ObjectPath,
-    epoch: u64,
-    permit: &WritePermit,
-    context: &TaskContext,
-) -> Result<Manifest, String> {
-    let job = BackupJob {
+    encryption: Option<BackupKey>,
+) -> Result<BackupJob, EngineError> {
+    Ok(BackupJob {
         engines: state.engines.clone(),
-        database: state.engines.database(id).await.map_err(|error| error.to_string())?,
+        database: state.engines.database(id).await?,
         store,
         key,
-        scratch: state.facts.data_dir.join("tmp"),
-        epoch,
-        timeout: Duration::from_secs(600),
-    };
+        encryption,
+        scratch: state.scratch(),
+        epoch: state.standing.volume_epoch(),
+        timeout: COPY_TIMEOUT,
+    })
+}
+
+async fn run(job: BackupJob, permit: &WritePermit, context: &TaskContext) -> Result<Manifest, String> {
     tokio::select! {
         result = job.run(|done, total| context.progress(done, total)) => result.map_err(|error: BackupError| error.to_string()),
         () = context.cancelled().cancelled() => Err("cancelled".to_owned()),

@@ -12,13 +12,38 @@ use std::{
     convert::Infallible,
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
+
+/// How long a body that is read as a whole may take, and how long one that is not may pause.
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Reads a body of at most `limit` bytes, whether its length was announced or not.
 ///
 /// # Errors
-/// 413 when it is longer, 400 when it ends early.
+/// 413 when it is longer, 400 when it ends early, 408 when it takes too long.
 pub(super) async fn read(body: Body, limit: usize) -> Result<Bytes, ApiError> {
+    within(PATIENCE, collect(body, limit)).await
+}
+
+/// What `reading` gives, unless it takes longer than `patience`.
+///
+/// # Errors
+/// Those of `reading`, and 408.
+pub(super) async fn within<T>(
+    patience: Duration,
+    reading: impl Future<Output = Result<T, ApiError>>,
+) -> Result<T, ApiError> {
+    tokio::time::timeout(patience, reading).await.unwrap_or_else(|_| {
+        let seconds = patience.as_secs();
+        Err(ApiError::new(
+            StatusCode::REQUEST_TIMEOUT,
+            format!("The request's body did not come within {seconds} s"),
+        ))
+    })
+}
+
+async fn collect(body: Body, limit: usize) -> Result<Bytes, ApiError> {
     let announced = body.size_hint().lower();
     if announced > limit as u64 {
         return Err(too_large(limit as u64));
@@ -104,6 +129,7 @@ pub(super) fn value(value: &impl serde::Serialize) -> Result<Response, ApiError>
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use futures::StreamExt;
 
     #[tokio::test]
     async fn the_limit_holds_with_and_without_a_length() {
@@ -118,6 +144,14 @@ mod tests {
             StatusCode::PAYLOAD_TOO_LARGE
         );
         assert_eq!(read(Body::from("12345"), 5).await.unwrap(), "12345");
+    }
+
+    #[tokio::test]
+    async fn a_body_that_does_not_come_is_not_waited_for() {
+        let begun = futures::stream::iter([Ok::<_, Infallible>(Bytes::from_static(b"1"))]);
+        let stalled = Body::from_stream(begun.chain(futures::stream::pending()));
+        let answer = within(Duration::from_millis(10), collect(stalled, 10)).await;
+        assert_eq!(answer.unwrap_err().status, StatusCode::REQUEST_TIMEOUT);
     }
 
     #[tokio::test]

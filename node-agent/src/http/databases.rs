@@ -231,6 +231,39 @@ pub(super) async fn metrics(
     }))
 }
 
+/// Bytes of a graph and of what belongs to it: its staging, its subgraphs, and databases on their way in or out.
+pub(super) async fn storage(State(state): State<AppState>, Path(id): Path<String>) -> Result<Response, ApiError> {
+    let id = DatabaseId::parse(&id)?;
+    info(&state, &id)?;
+    let mut items = Vec::new();
+    let mut total = 0;
+    for info in state.databases() {
+        let Some(kind) = part_of(id.as_str(), info.id.as_str()) else {
+            continue;
+        };
+        for (kind, bytes) in [(kind, info.size_bytes), ("staging", info.staging_bytes)] {
+            if kind != "staging" || bytes > 0 {
+                total += bytes;
+                items.push(json!({"type": kind, "id": info.id.as_str(), "bytes": bytes}));
+            }
+        }
+    }
+    body::value(&json!({"graph_id": id.as_str(), "total_bytes": total, "items": items}))
+}
+
+/// What the database `other` is to the graph `id`; `None` if it is another's.
+fn part_of(id: &str, other: &str) -> Option<&'static str> {
+    let lasting = other.strip_suffix("-wip").or_else(|| other.strip_suffix("-prev"));
+    let owner = lasting.unwrap_or(other);
+    let subgraph = owner.strip_prefix(id).is_some_and(|rest| rest.starts_with('_'));
+    match (owner == id, subgraph) {
+        (false, false) => None,
+        _ if lasting.is_some() => Some("transient"),
+        (true, _) => Some("graph"),
+        (false, true) => Some("subgraph"),
+    }
+}
+
 /// What is known of a database; one that is still being made is not there yet.
 fn info(state: &AppState, id: &DatabaseId) -> Result<DatabaseInfo, ApiError> {
     let info = state.engines.info(id).map_err(|error| not_found(id, error))?;
@@ -255,4 +288,24 @@ fn not_found(id: &DatabaseId, error: EngineError) -> ApiError {
 /// Milliseconds since `started`, with two decimals.
 pub(super) fn elapsed_ms(started: Instant) -> f64 {
     (Duration::as_secs_f64(&started.elapsed()) * 1e5).round() / 100.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_graph_owns_what_bears_its_name() {
+        for (other, kind) in [
+            ("kg1", Some("graph")),
+            ("kg1_dev", Some("subgraph")),
+            ("kg1-wip", Some("transient")),
+            ("kg1_dev-prev", Some("transient")),
+            ("kg12", None),
+            ("kg2", None),
+            ("kg", None),
+        ] {
+            assert_eq!(part_of("kg1", other), kind, "{other}");
+        }
+    }
 }

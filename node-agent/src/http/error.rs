@@ -206,7 +206,7 @@ impl From<SourceError> for ApiError {
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         let status = match error {
-            StoreError::Key { .. } => StatusCode::BAD_REQUEST,
+            StoreError::Key { .. } | StoreError::TooLarge { .. } => StatusCode::BAD_REQUEST,
             StoreError::Url { .. } => StatusCode::INTERNAL_SERVER_ERROR,
             StoreError::Store { .. } => StatusCode::BAD_GATEWAY,
         };

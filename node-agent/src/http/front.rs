@@ -4,6 +4,7 @@
 use super::{
     auth::Denied,
     error::{ApiError, Rejected},
+    keys::KeyId,
 };
 use crate::{
     metrics::{Operation, Reason, RequestLabels, status_class},
@@ -52,14 +53,14 @@ impl Front {
         let logged = operation.is_logged() || tracing::enabled!(tracing::Level::DEBUG);
         let path = logged.then(|| request.uri().path().to_owned());
 
-        let denied = if OPEN.contains(&request.uri().path()) {
-            None
+        let key = if OPEN.contains(&request.uri().path()) {
+            Ok(KeyId::NONE)
         } else {
             self.check_key(&request, peer).await
         };
-        let mut response = match denied {
-            Some(denied) => ApiError::from(denied).into_response(),
-            None => {
+        let mut response = match key {
+            Err(denied) => ApiError::from(denied).into_response(),
+            Ok(_) => {
                 let mut router = self.router.clone();
                 let answer = AssertUnwindSafe(async move { router.call(request.map(Body::new)).await });
                 match answer.catch_unwind().await {
@@ -87,7 +88,7 @@ impl Front {
         if let Some(rejected) = response.extensions_mut().remove::<Rejected>() {
             metrics.rejected.get_or_create(&Reason { reason: rejected.0 }).inc();
         }
-        if denied.is_some_and(Denied::is_wrong_key) {
+        if key.is_err_and(Denied::is_wrong_key) {
             metrics.auth_failures.inc();
         }
         let labels = Operation {
@@ -97,14 +98,15 @@ impl Front {
             .request_duration
             .get_or_create(&labels)
             .observe(elapsed.as_secs_f64());
+        let duration_ms = (elapsed.as_secs_f64() * 1e6).round() / 1e3;
+        let changed = response.extensions_mut().remove::<Changed>();
+        if let (Ok(key), true) = (key, operation.changes || changed.is_some()) {
+            let graph = changed.map(|changed| changed.graph);
+            let graph = graph.as_deref().or_else(|| path.as_deref().and_then(graph_of));
+            audit(&operation, key, graph, status, duration_ms, &id);
+        }
         if let Some(path) = path {
-            log(
-                &operation,
-                &path,
-                status,
-                (elapsed.as_secs_f64() * 1e6).round() / 1e3,
-                &id,
-            );
+            log(&operation, &path, status, duration_ms, &id);
         } else if status.is_server_error() {
             tracing::warn!(
                 operation = operation.name,
@@ -118,18 +120,45 @@ impl Front {
         response
     }
 
-    async fn check_key(&self, request: &Request<Incoming>, peer: IpAddr) -> Option<Denied> {
-        let denied = self.state.auth.check(request.headers(), peer).err();
-        if denied != Some(Denied::NotReady) {
-            return denied;
+    async fn check_key(&self, request: &Request<Incoming>, peer: IpAddr) -> Result<KeyId, Denied> {
+        let key = self.state.auth.check(request.headers(), peer);
+        if key != Err(Denied::NotReady) {
+            return key;
         }
         self.state.standing.registered_within(REGISTRATION_PATIENCE).await;
-        self.state.auth.check(request.headers(), peer).err()
+        self.state.auth.check(request.headers(), peer)
     }
 }
 
+/// Travels with the response of a request that tried to change something although its route only reads as a rule: a
+/// query that writes.
+#[derive(Clone, Debug)]
+pub(super) struct Changed {
+    /// The graph.
+    pub graph: String,
+}
+
+/// Who tried to change what, and how it ended. Never what: statements and rows are the tenant's.
+fn audit(operation: &Route, key: KeyId, graph: Option<&str>, status: StatusCode, duration_ms: f64, id: &HeaderValue) {
+    tracing::info!(
+        target: "audit",
+        operation = operation.name,
+        key = %key,
+        graph,
+        status = status.as_u16(),
+        duration_ms,
+        request_id = id.to_str().unwrap_or_default(),
+        "change"
+    );
+}
+
+/// The graph that a path names.
+fn graph_of(path: &str) -> Option<&str> {
+    path.strip_prefix("/databases/")?.split('/').next()
+}
+
 fn log(operation: &Route, path: &str, status: StatusCode, duration_ms: f64, id: &HeaderValue) {
-    let graph = path.strip_prefix("/databases/").and_then(|rest| rest.split('/').next());
+    let graph = graph_of(path);
     let request_id = id.to_str().unwrap_or_default();
     let (name, status) = (operation.name, status.as_u16());
     if status >= 500 {
@@ -181,7 +210,9 @@ fn operation(method: &Method, path: &str) -> Route {
         ("status", _) => read("status"),
         ("info", _) => read("info"),
         ("metrics", _) => read("metrics"),
+        ("admin", [Some("connections"), ..]) => read("connections"),
         ("admin", _) => write("drain"),
+        ("tasks", [Some("queue"), ..]) => read("task_queue"),
         ("tasks", [Some("stats"), ..]) => read("task_stats"),
         ("tasks", [_, Some("monitor"), ..]) => read("task_monitor"),
         ("tasks", [_, Some("status"), ..]) => read("task_status"),
@@ -195,11 +226,18 @@ fn operation(method: &Method, path: &str) -> Route {
         ("databases", [_, Some("schema"), None, ..]) if get => read("schema_get"),
         ("databases", [_, Some("schema"), None, ..]) => write("schema_apply"),
         ("databases", [_, Some("metrics"), None, ..]) => read("database_metrics"),
+        ("databases", [_, Some("backup"), None, ..]) if get => write("backup_download"),
+        ("databases", [_, Some("storage"), None, ..]) => read("storage"),
+        ("databases", [_, Some("copy"), None, ..]) => write("copy"),
+        ("databases", [_, Some("ingest"), None, ..]) => write("ingest"),
         ("databases", [_, Some("backup"), None, ..]) => write("backup"),
+        ("databases", [_, Some("backup-download"), None, ..]) => write("backup_download"),
+        ("databases", [_, Some("restore"), None, ..]) => write("restore"),
         ("databases", [_, Some("tables"), None, ..]) if get => read("table_list"),
         ("databases", [_, Some("tables"), None, ..]) => write("table_create"),
         ("databases", [_, Some("tables"), Some("query"), None, _]) => read("sql"),
         ("databases", [_, Some("tables"), _, None, _]) => write("table_delete"),
+        ("databases", [_, Some("tables"), _, Some("insert"), None]) => write("table_insert"),
         ("databases", [_, Some("tables"), _, Some("materialize"), None]) => write("materialize"),
         ("databases", [_, Some("tables"), _, Some("files"), _]) if method == Method::PUT => write("file_upload"),
         ("databases", [_, Some("tables"), _, Some("files"), _]) => write("file_delete"),
@@ -225,11 +263,21 @@ mod tests {
             (Method::POST, "/databases/kg1/tables/T/materialize", "materialize"),
             (Method::PUT, "/databases/kg1/tables/T/files/f", "file_upload"),
             (Method::DELETE, "/databases/kg1/tables/T/files/f", "file_delete"),
+            (Method::POST, "/databases/kg1/backup", "backup"),
+            (Method::GET, "/databases/kg1/backup", "backup_download"),
+            (Method::POST, "/databases/kg1/backup-download", "backup_download"),
+            (Method::POST, "/databases/kg1/restore", "restore"),
             (Method::GET, "/tasks", "task_list"),
             (Method::GET, "/tasks/stats", "task_stats"),
             (Method::GET, "/tasks/x/monitor", "task_monitor"),
             (Method::DELETE, "/tasks/x", "task_cancel"),
             (Method::POST, "/admin/drain", "drain"),
+            (Method::GET, "/admin/connections", "connections"),
+            (Method::GET, "/tasks/queue/info", "task_queue"),
+            (Method::GET, "/databases/kg1/storage", "storage"),
+            (Method::POST, "/databases/kg1/copy", "copy"),
+            (Method::POST, "/databases/kg1/ingest", "ingest"),
+            (Method::POST, "/databases/kg1/tables/T/insert", "table_insert"),
             (Method::GET, "/wp-admin.php", "other"),
             (Method::GET, "/databases/a/b/c/d/e/f/g", "other"),
         ] {

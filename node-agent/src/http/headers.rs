@@ -1,6 +1,10 @@
 //! What callers say in headers and in the query string.
 
+use crate::engines::Encoding;
 use axum::http::{HeaderMap, header};
+
+/// The media type of an Arrow IPC stream.
+pub(super) const ARROW_STREAM: &str = "application/vnd.apache.arrow.stream";
 
 /// How rows should be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,17 +15,29 @@ pub(super) enum Format {
     NdJson,
     /// Server-sent events.
     Sse,
+    /// An Arrow IPC stream.
+    Arrow,
 }
 
 impl Format {
     /// The format that the `Accept` header names; `streaming=true` turns JSON into NDJSON.
     pub(super) fn negotiate(headers: &HeaderMap, query: Option<&str>) -> Self {
-        if accepts(headers, "text/event-stream") {
+        if accepts(headers, ARROW_STREAM) {
+            Self::Arrow
+        } else if accepts(headers, "text/event-stream") {
             Self::Sse
         } else if accepts(headers, "application/x-ndjson") || flag(query, "streaming") {
             Self::NdJson
         } else {
             Self::Json
+        }
+    }
+
+    /// What the engine writes for it.
+    pub(super) fn encoding(self) -> Encoding {
+        match self {
+            Self::Json | Self::NdJson | Self::Sse => Encoding::Json,
+            Self::Arrow => Encoding::Arrow,
         }
     }
 }
@@ -95,6 +111,10 @@ mod tests {
         assert_eq!(
             Format::negotiate(&accept("text/event-stream"), Some("streaming=true")),
             Format::Sse
+        );
+        assert_eq!(
+            Format::negotiate(&accept("application/vnd.apache.arrow.stream, */*;q=0.1"), None),
+            Format::Arrow
         );
     }
 

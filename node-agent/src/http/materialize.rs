@@ -22,6 +22,7 @@ use crate::{
 };
 use axum::{
     extract::{Path, Request, State},
+    http::{HeaderValue, StatusCode, header::CONTENT_TYPE},
     response::Response,
 };
 use serde_json::{Map, Value, json};
@@ -50,9 +51,11 @@ pub(super) async fn post(
     let starting = state.starting.lock().await;
     let about = [("graph_id", id.as_str()), ("table_name", table.as_str())];
     if let Some(running) = state.tasks.find_unfinished(TaskType::Ingestion, &about) {
-        return Err(already(&id, &table, &running));
+        return Err(already(&id, table.as_str(), &running));
     }
-    state.count_load(&id).await?;
+    if !wanted.dry_run {
+        state.count_load(&id).await?;
+    }
     let metadata = Map::from_iter([
         ("graph_id".to_owned(), json!(id.as_str())),
         ("table_name".to_owned(), json!(table.as_str())),
@@ -65,12 +68,12 @@ pub(super) async fn post(
                     .map(|ids| ids.iter().map(FileId::as_str).collect::<Vec<_>>())
             ),
         ),
+        ("dry_run".to_owned(), json!(wanted.dry_run)),
     ]);
     let work = {
         let (state, id) = (state.clone(), id.clone());
         move |context: TaskContext| async move {
             finish.run(materialize(&state, &id, wanted, &permit, &context).await, |report| {
-                state.metrics.materialized_rows.inc_by(report.rows_ingested);
                 report_body(&id, report, report.execution_ms)
             })
         }
@@ -94,6 +97,9 @@ fn parse(body: &[u8], table: TableName, state: &AppState) -> Result<MaterializeR
     let mut fields = Fields::parse_or_empty(body)?;
     // Accepted for clients of the contract: rows that break the schema are always left out and always counted.
     fields.flag("ignore_errors", true);
+    // What is there already is never added again.
+    fields.flag("incremental", true);
+    let dry_run = fields.flag("dry_run", false);
     let file_ids = fields.texts("file_ids");
     let create_table = fields.flag("create_table", false);
     let rule = Text {
@@ -112,11 +118,13 @@ fn parse(body: &[u8], table: TableName, state: &AppState) -> Result<MaterializeR
         create_table,
         from_table: names(from)?,
         to_table: names(to)?,
+        dry_run,
         timeout: state.settings().copy.timeout().unwrap_or(unlimited),
     })
 }
 
-async fn materialize(
+/// Materialises until it is done, cancelled, or the lease has ended.
+pub(super) async fn materialize(
     state: &AppState,
     id: &DatabaseId,
     request: MaterializeRequest,
@@ -133,26 +141,62 @@ async fn materialize(
     let stop = context.cancelled().child_token();
     let work = database.materialize(&staging, request, progress, stop.clone());
     let mut work = std::pin::pin!(work);
-    tokio::select! {
+    let report = tokio::select! {
         biased;
-        report = &mut work => Ok(report?),
+        report = &mut work => report?,
         () = permit.ends.cancelled() => {
             stop.cancel();
             // Waited for, so that the task is not recorded as ended while the engine still rolls back.
-            match work.await {
-                Ok(report) => Ok(report),
-                Err(_) => Err(crate::registration::lease::Refusal::Fenced.into()),
-            }
+            work.await.map_err(|_| crate::registration::lease::Refusal::Fenced)?
         }
+    };
+    if report.status == MaterializeStatus::Done {
+        state.metrics.materialized_rows.inc_by(report.rows_ingested);
     }
+    if !report.rejected_rows.is_empty()
+        && let Err(error) = state.tasks.attach(context, report.rejected_rows.clone()).await
+    {
+        tracing::warn!(operation = "materialize", graph = %id, %error, "rejected rows could not be kept");
+    }
+    Ok(report)
 }
 
-fn report_body(id: &DatabaseId, report: &MaterializeReport, execution_time_ms: f64) -> Value {
-    json!({
-        "status": match report.status { MaterializeStatus::Done => "success", MaterializeStatus::Skipped => "skipped" },
+/// The rows that a task left out, one JSON object a line.
+pub(super) async fn rejected(
+    State(state): State<AppState>,
+    Path((id, table)): Path<(String, String)>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let Some(task) = headers::parameter(request.uri().query(), "task") else {
+        return Err(ApiError::bad_request("task: the id of a materialise task is missing"));
+    };
+    let record = state.tasks.get(&task)?;
+    let about = record.says("graph_id", &id) && record.says("table_name", &table);
+    if record.task_type != TaskType::Ingestion || !about {
+        return Err(ApiError::new(
+            StatusCode::NOT_FOUND,
+            format!("Task {task} is not about table {table} of {id}"),
+        ));
+    }
+    let rows = state.tasks.attached(&task).await?.unwrap_or_default();
+    let mut response = Response::new(rows.into());
+    let ndjson = HeaderValue::from_static("application/x-ndjson");
+    response.headers_mut().insert(CONTENT_TYPE, ndjson);
+    Ok(response)
+}
+
+/// A report as answers and task records have it.
+pub(super) fn report_body(id: &DatabaseId, report: &MaterializeReport, execution_time_ms: f64) -> Value {
+    let dry_run = report.status == MaterializeStatus::Rehearsed;
+    let mut body = json!({
+        "status": match report.status {
+            MaterializeStatus::Done => "success",
+            MaterializeStatus::Skipped => "skipped",
+            MaterializeStatus::Rehearsed => "dry_run",
+        },
         "graph_id": id.as_str(),
         "table_name": report.table.as_str(),
-        "rows_ingested": report.rows_ingested,
+        "rows_ingested": if dry_run { 0 } else { report.rows_ingested },
         "execution_time_ms": execution_time_ms,
         "kind": match report.kind { TableKind::Node => "node", TableKind::Relationship => "relationship" },
         "rows_staged": report.rows_staged,
@@ -162,8 +206,19 @@ fn report_body(id: &DatabaseId, report: &MaterializeReport, execution_time_ms: f
             "already_present": report.rejected.already_present,
             "dangling": report.rejected.dangling,
         },
+        "rejected_rows_kept": report.rejected_rows.iter().filter(|byte| **byte == b'\n').count(),
         "created_table": report.created_table,
         "filled_with_null": report.filled_with_null,
         "ignored_columns": report.ignored_columns,
-    })
+    });
+    if dry_run {
+        body["rejected"]["invalid"] = json!(report.rejected.invalid);
+        body["rows_acceptable"] = json!(report.rows_ingested);
+        body["would_fail"] = json!(!report.invalid_columns.is_empty());
+        let invalid = report.invalid_columns.iter().map(|column| {
+            json!({"column": column.column, "type": column.type_name, "rows": column.rows, "example": column.example})
+        });
+        body["invalid_columns"] = invalid.collect();
+    }
+    body
 }

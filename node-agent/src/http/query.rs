@@ -4,6 +4,7 @@
 use super::{
     body::{self, Pieces},
     error::ApiError,
+    front::Changed,
     headers::Format,
     stream::{self, Running, Shape},
     validation::{self, ANY, Fields, IDENTIFIER, Text},
@@ -11,8 +12,8 @@ use super::{
 use crate::{
     config::Settings,
     engines::{
-        Access, Database, DatabaseId, EngineError, ErrorClass, Parameters, QueryRequest, RowStream, StatementKind,
-        SyntaxStage, classify,
+        Access, Database, DatabaseId, EngineError, ErrorClass, ParameterTypes, Parameters, QueryRequest, RowStream,
+        StatementKind, SyntaxStage, classify,
     },
     metrics::EngineLabel,
     registration::lease::Refusal,
@@ -22,7 +23,7 @@ use axum::{
     body::{Body, Bytes},
     extract::{Path, Request, State},
     http::StatusCode,
-    response::Response,
+    response::{IntoResponse, Response},
 };
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -39,23 +40,41 @@ struct QueryBody {
     database: Option<String>,
     #[serde(default)]
     parameters: Option<Map<String, Value>>,
+    /// Types of parameters that JSON has no form for.
+    #[serde(default)]
+    parameter_types: Option<ParameterTypes>,
     /// Seconds; can only shorten the tier's limit.
     #[serde(default)]
     timeout: Option<f64>,
 }
 
-/// Runs a query and answers with JSON or NDJSON.
-pub(super) async fn query(
-    State(state): State<AppState>,
-    Path(id): Path<String>,
+/// Runs a query and answers with JSON or one of the streams.
+pub(super) async fn query(State(state): State<AppState>, Path(id): Path<String>, request: Request) -> Response {
+    let mut changed = None;
+    let answer = answer(state, &id, request, &mut changed).await;
+    let mut response = answer.into_response();
+    if let Some(changed) = changed {
+        response.extensions_mut().insert::<Changed>(changed);
+    }
+    response
+}
+
+/// The answer; `changed` is set if the statement changes something, whether it succeeds or not.
+async fn answer(
+    state: AppState,
+    id: &str,
     request: Request,
+    changed: &mut Option<Changed>,
 ) -> Result<Response, ApiError> {
     let started = Instant::now();
     let (parts, body) = request.into_parts();
-    let id = DatabaseId::parse(&id)?;
+    let id = DatabaseId::parse(id)?;
     let settings = state.settings();
     let bytes = body::read(body, settings.query_body_limit()).await?;
     let body = parse(&bytes, settings.engine.max_query_length)?;
+    if !matches!(classify(&body.cypher), Ok(StatementKind::Read) | Err(_)) {
+        *changed = Some(Changed { graph: id.to_string() });
+    }
     let format = Format::negotiate(&parts.headers, parts.uri.query());
     let json = format == Format::Json;
 
@@ -63,10 +82,7 @@ pub(super) async fn query(
     // turns out to be a change is refused for the reason that was found here.
     let mut permit = state.write_permit_now(&parts.headers);
     let query = QueryRequest {
-        parameters: match &body.parameters {
-            Some(parameters) if !parameters.is_empty() => Parameters::from_json(parameters)?,
-            _ => Parameters::default(),
-        },
+        parameters: parameters(&body)?,
         access: if permit.is_ok() {
             Access::ReadWrite
         } else {
@@ -76,6 +92,7 @@ pub(super) async fn query(
         max_rows: json.then_some(state.facts.row_limit as u64),
         max_bytes: json.then_some(JSON_BYTES),
         chunk_rows: settings.engine.chunk_rows.clamp(1, 100_000),
+        encoding: format.encoding(),
         ..QueryRequest::new(body.cypher.clone())
     };
 
@@ -97,6 +114,9 @@ pub(super) async fn query(
             Err(refused) => return Err(refused),
         };
     }
+    let shape = Shape::Cypher {
+        database: id.to_string(),
+    };
     let rows = match result {
         Ok(rows) => rows,
         Err(error) => {
@@ -110,17 +130,12 @@ pub(super) async fn query(
             }
             // A streaming client reads what went wrong with its statement from the stream; that the statement may not
             // run at all is a status in every format.
-            return match (json, error) {
-                (_, Stopped::Refused(refused)) => Err(refused),
-                (true, Stopped::Failed(error)) => Err(explain(error)),
-                (false, Stopped::Failed(error)) if is_statements_fault(&error) => Ok(stream::ndjson_failure(
-                    &error,
-                    Shape::Cypher {
-                        database: id.to_string(),
-                    },
-                    started,
-                )),
-                (false, Stopped::Failed(error)) => Err(error.into()),
+            return match error {
+                Stopped::Refused(refused) => Err(refused),
+                Stopped::Failed(error) if is_statements_fault(&error) => {
+                    stream::failure(format, &error, shape, started).ok_or_else(|| explain(error))
+                }
+                Stopped::Failed(error) => Err(error.into()),
             };
         }
     };
@@ -129,16 +144,22 @@ pub(super) async fn query(
         drop(place);
         return answer;
     }
-    let shape = Shape::Cypher {
-        database: id.to_string(),
-    };
-    Ok(stream::ndjson(Running {
+    let running = Running {
         rows,
         _place: place,
         started,
         shape,
         state,
-    }))
+    };
+    Ok(stream::respond(format, running))
+}
+
+fn parameters(body: &QueryBody) -> Result<Parameters, EngineError> {
+    match (&body.parameters, &body.parameter_types) {
+        (None, None) => Ok(Parameters::default()),
+        (Some(values), None) => Parameters::from_json(values),
+        (values, Some(types)) => Parameters::with_types(values.as_ref().unwrap_or(&Map::new()), types),
+    }
 }
 
 /// How a statement ended without rows.
@@ -260,6 +281,7 @@ fn explain_body(bytes: &[u8], error: &dyn std::fmt::Display) -> ApiError {
     fields.required_text("cypher", ANY);
     fields.text("database", Text { ..IDENTIFIER });
     fields.object("parameters");
+    fields.object("parameter_types");
     if let Some(timeout) = fields.take("timeout")
         && !(timeout.is_number() || timeout.is_null())
     {

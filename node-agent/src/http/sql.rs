@@ -22,7 +22,7 @@ use std::{ops::RangeInclusive, time::Instant};
 const CHUNK_ROWS: RangeInclusive<usize> = 10..=10_000;
 const JSON_BYTES: u64 = 64 << 20;
 
-/// Runs SQL and answers with JSON, NDJSON or server-sent events.
+/// Runs SQL and answers with JSON or one of the streams.
 pub(super) async fn query(
     State(state): State<AppState>,
     Path(id): Path<String>,
@@ -64,33 +64,29 @@ pub(super) async fn query(
         max_rows: json.then_some(limit),
         max_bytes: json.then_some(JSON_BYTES),
         chunk_rows,
+        encoding: format.encoding(),
     };
     let shape = Shape::Sql { graph: id.to_string() };
     let rows = match staging.query(query).await {
         Ok(rows) => rows,
         Err(error) => {
-            return match format {
-                Format::NdJson if is_statements_fault(&error) => Ok(stream::ndjson_failure(&error, shape, started)),
-                Format::Sse if is_statements_fault(&error) => Ok(stream::sse_failure(&error, id.as_str(), started)),
-                _ => Err(explain(error)),
-            };
+            let in_stream = is_statements_fault(&error)
+                .then(|| stream::failure(format, &error, shape, started))
+                .flatten();
+            return in_stream.ok_or_else(|| explain(error));
         }
     };
     match format {
-        Format::NdJson => Ok(stream::ndjson(Running {
-            rows,
-            _place: place,
-            started,
-            shape,
-            state,
-        })),
-        Format::Sse => Ok(stream::sse(Running {
-            rows,
-            _place: place,
-            started,
-            shape,
-            state,
-        })),
+        Format::NdJson | Format::Sse | Format::Arrow => {
+            let running = Running {
+                rows,
+                _place: place,
+                started,
+                shape,
+                state,
+            };
+            Ok(stream::respond(format, running))
+        }
         Format::Json => {
             let (columns, data, summary) = rows.collect().await.map_err(explain)?;
             drop(place);

@@ -1,8 +1,10 @@
-//! Rows as streams: a line of JSON per chunk, or server-sent events.
+//! Rows as streams: a line of JSON per chunk, server-sent events, or Arrow.
 //!
 //! The last chunk always says so. A failure after the first byte is a last chunk with `error` in it, since the status has
-//! been sent by then.
+//! been sent by then. An Arrow stream has no place for it, and readers take one that merely stops for whole: so its body
+//! is broken off, which every HTTP client reports.
 
+use super::headers::{ARROW_STREAM, Format};
 use crate::{
     admission::Place,
     engines::{EngineError, RowChunk, RowStream},
@@ -24,6 +26,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+const NDJSON: &str = "application/x-ndjson";
+
 /// Which engine's rows these are, and so what a chunk looks like.
 #[derive(Clone, Debug)]
 pub(super) enum Shape {
@@ -40,12 +44,36 @@ pub(super) enum Shape {
 }
 
 impl Shape {
+    /// Whose rows these are.
+    fn database(&self) -> &str {
+        let (Self::Sql { graph: database } | Self::Cypher { database }) = self;
+        database
+    }
+
     /// The label in the metrics.
     pub(super) fn engine(&self) -> &'static str {
         match self {
             Self::Cypher { .. } => "ladybug",
             Self::Sql { .. } => "duckdb",
         }
+    }
+}
+
+/// The rows of a running statement as the stream that was asked for.
+pub(super) fn respond(format: Format, running: Running) -> Response {
+    match format {
+        Format::Sse => sse(running),
+        Format::Arrow => arrow(running),
+        Format::NdJson | Format::Json => ndjson(running),
+    }
+}
+
+/// A statement that failed before its first row, for formats whose readers look for errors in the stream.
+pub(super) fn failure(format: Format, error: &EngineError, shape: Shape, started: Instant) -> Option<Response> {
+    match format {
+        Format::NdJson => Some(ndjson_failure(error, shape, started)),
+        Format::Sse => Some(sse_failure(error, shape.database(), started)),
+        Format::Json | Format::Arrow => None,
     }
 }
 
@@ -86,20 +114,20 @@ impl Writer {
 
     fn line(&mut self, chunk: &RowChunk, columns: &[String], last: bool, truncated: bool) -> Bytes {
         self.sent += chunk.rows;
-        let mut line = Vec::with_capacity(chunk.json.len() + 256);
+        let mut line = Vec::with_capacity(chunk.bytes.len() + 256);
         let index = self.index;
         line.extend_from_slice(format!("{{\"chunk_index\":{index},").as_bytes());
         match &self.shape {
             Shape::Cypher { .. } => {
                 line.extend_from_slice(b"\"data\":[");
-                line.extend_from_slice(&chunk.json);
+                line.extend_from_slice(&chunk.bytes);
                 line.extend_from_slice(b"],\"columns\":");
                 let columns = if index == 0 { columns } else { &[] };
                 line.extend_from_slice(json!(columns).to_string().as_bytes());
             }
             Shape::Sql { .. } => {
                 line.extend_from_slice(format!("\"columns\":{},\"rows\":[", json!(columns)).as_bytes());
-                line.extend_from_slice(&chunk.json);
+                line.extend_from_slice(&chunk.bytes);
                 line.push(b']');
             }
         }
@@ -141,8 +169,29 @@ impl Writer {
     }
 }
 
+/// The rows as an Arrow IPC stream, byte for byte as the engine's thread wrote it.
+fn arrow(running: Running) -> Response {
+    let chunks = stream::unfold(Some(running), |running| async move {
+        let mut running = running?;
+        match running.rows.next_chunk().await {
+            Ok(Some(chunk)) => {
+                count(&running, chunk.rows);
+                let goes_on = !running.rows.is_finished();
+                Some((Ok(chunk.bytes), goes_on.then_some(running)))
+            }
+            Ok(None) => None,
+            Err(error) => {
+                let graph = running.shape.database();
+                tracing::warn!(operation = "arrow_stream", graph, %error, "stream broken off");
+                Some((Err(error), None))
+            }
+        }
+    });
+    streaming(Body::from_stream(chunks), ARROW_STREAM)
+}
+
 /// The rows as NDJSON.
-pub(super) fn ndjson(running: Running) -> Response {
+fn ndjson(running: Running) -> Response {
     let writer = Writer::new(running.shape.clone(), running.started);
     let lines = stream::unfold(Some((running, writer)), |step| async move {
         let (mut running, mut writer) = step?;
@@ -163,18 +212,18 @@ pub(super) fn ndjson(running: Running) -> Response {
         };
         Some((Ok(line), None))
     });
-    ndjson_response(Body::from_stream(lines))
+    streaming(Body::from_stream(lines), NDJSON)
 }
 
 /// A statement that failed before its first row, as the contract's clients read it from a stream.
-pub(super) fn ndjson_failure(error: &EngineError, shape: Shape, started: Instant) -> Response {
-    ndjson_response(Body::from(Writer::new(shape, started).failure_line(error)))
+fn ndjson_failure(error: &EngineError, shape: Shape, started: Instant) -> Response {
+    streaming(Body::from(Writer::new(shape, started).failure_line(error)), NDJSON)
 }
 
-fn ndjson_response(body: Body) -> Response {
+fn streaming(body: Body, media_type: &'static str) -> Response {
     let mut response = Response::new(body);
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     headers.insert(HeaderName::from_static("x-streaming"), HeaderValue::from_static("true"));
     response
@@ -192,8 +241,8 @@ fn count(running: &Running, rows: u64) {
 }
 
 /// The rows as server-sent events: `started`, `chunk` with `progress` after it, then `completed` or `error`.
-pub(super) fn sse(running: Running) -> Response {
-    let (Shape::Sql { graph } | Shape::Cypher { database: graph }) = running.shape.clone();
+fn sse(running: Running) -> Response {
+    let graph = running.shape.database().to_owned();
     let first = event(
         "started",
         &json!({"graph_id": graph, "timestamp": crate::tasks::timestamp(), "message": "Query started"}),
@@ -256,12 +305,12 @@ enum Step {
 
 fn rows_events(running: &Running, chunk: &RowChunk, index: u64, sent: u64, last: bool) -> Vec<Event> {
     let total = if last { json!(sent) } else { Value::Null };
-    let mut data = String::with_capacity(chunk.json.len() + 256);
+    let mut data = String::with_capacity(chunk.bytes.len() + 256);
     data.push_str(&format!(
         "{{\"chunk_index\":{index},\"columns\":{},\"rows\":[",
         json!(&running.rows.columns()[..])
     ));
-    data.push_str(&String::from_utf8_lossy(&chunk.json));
+    data.push_str(&String::from_utf8_lossy(&chunk.bytes));
     let rows = chunk.rows;
     data.push_str(&format!(
         "],\"row_count\":{rows},\"total_rows_sent\":{sent},\"total_rows\":{total},\"is_last_chunk\":{last}}}"
@@ -315,7 +364,7 @@ pub(super) fn sse_response(events: impl Stream<Item = Vec<Event>> + Send + 'stat
 }
 
 /// A statement that failed before its first row, as events.
-pub(super) fn sse_failure(error: &EngineError, graph: &str, started: Instant) -> Response {
+fn sse_failure(error: &EngineError, graph: &str, started: Instant) -> Response {
     let data = json!({
         "error": error.to_string(),
         "error_type": error.contract_type(),
@@ -331,7 +380,7 @@ mod tests {
 
     fn chunk(json: &'static str, rows: u64) -> RowChunk {
         RowChunk {
-            json: Bytes::from_static(json.as_bytes()),
+            bytes: Bytes::from_static(json.as_bytes()),
             rows,
         }
     }

@@ -1,4 +1,4 @@
-//! `/health`, `/status`, `/info`, `/metrics` and `/admin/drain`. The first four need no key and never wait for an engine.
+//! `/health`, `/status`, `/info`, `/metrics`, and `/admin`. The first four need no key and never wait for an engine.
 
 use super::{body, error::ApiError, headers};
 use crate::{
@@ -154,7 +154,7 @@ pub(super) async fn drain(Extract(state): Extract<AppState>, request: Request) -
         let queries = state.engines.usage().active_queries;
         let tasks = state
             .tasks
-            .list(None, None, usize::MAX)
+            .list(None, None, None, usize::MAX)
             .iter()
             .filter(|task| !task.status.is_final())
             .count();
@@ -171,6 +171,26 @@ pub(super) async fn drain(Extract(state): Extract<AppState>, request: Request) -
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+}
+
+/// What is under way: requests by database, queries inside of the engine, tasks.
+pub(super) async fn connections(Extract(state): Extract<AppState>) -> Result<Response, ApiError> {
+    let (running, waiting) = state.admission.load();
+    let tasks = state.tasks.stats();
+    let count = |status: TaskStatus| tasks.by_status.get(status.as_str()).copied().unwrap_or(0);
+    let databases = state.admission.loads();
+    body::value(&json!({
+        "active_connections": running,
+        "waiting_connections": waiting,
+        "max_connections_per_database": state.settings().engine.connections_per_database,
+        "active_queries": state.engines.usage().active_queries,
+        "active_tasks": count(TaskStatus::Running),
+        "pending_tasks": count(TaskStatus::Pending),
+        "databases": databases
+            .into_iter()
+            .map(|(id, running, waiting)| json!({"graph_id": id, "active": running, "waiting": waiting}))
+            .collect::<Vec<_>>(),
+    }))
 }
 
 /// Sets the gauges, which are looked up only when somebody asks.

@@ -69,11 +69,37 @@ pub(super) async fn create(
     Path(id): Path<String>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let started = Instant::now();
     let (parts, body) = request.into_parts();
     let permit = state.write_permit(&parts.headers).await?;
     let id = DatabaseId::parse(&id)?;
-    let wanted = Wanted::parse(&body::read(body, BODY_LIMIT).await?)?;
+    let wanted = Wanted::parse(&body::read(body, BODY_LIMIT).await?, None)?;
+    let asynchronous = headers::prefers_async(&parts.headers);
+    load(state, id, wanted, StageMode::ReplaceTable, permit, asynchronous).await
+}
+
+/// Adds Parquet files to a staging table; rows of a file that it has already are replaced.
+pub(super) async fn insert(
+    State(state): State<AppState>,
+    Path((id, table)): Path<(String, String)>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let (parts, body) = request.into_parts();
+    let permit = state.write_permit(&parts.headers).await?;
+    let (id, table) = (DatabaseId::parse(&id)?, TableName::parse(&table)?);
+    let wanted = Wanted::parse(&body::read(body, BODY_LIMIT).await?, Some(table))?;
+    let asynchronous = headers::prefers_async(&parts.headers);
+    load(state, id, wanted, StageMode::ReplaceFiles, permit, asynchronous).await
+}
+
+async fn load(
+    state: AppState,
+    id: DatabaseId,
+    wanted: Wanted,
+    mode: StageMode,
+    permit: WritePermit,
+    asynchronous: bool,
+) -> Result<Response, ApiError> {
+    let started = Instant::now();
     if wanted.graph_id.as_deref().is_some_and(|given| given != id.as_str()) {
         return Err(ApiError::bad_request("graph_id: differs from the graph in the path"));
     }
@@ -87,21 +113,22 @@ pub(super) async fn create(
     let starting = state.starting.lock().await;
     let about = [("graph_id", id.as_str()), ("table_name", table.as_str())];
     if let Some(running) = state.tasks.find_unfinished(TaskType::Staging, &about) {
-        return Err(already(&id, &table, &running));
+        return Err(already(&id, table.as_str(), &running));
     }
     let metadata = Map::from_iter([
         ("graph_id".to_owned(), json!(id.as_str())),
         ("table_name".to_owned(), json!(table.as_str())),
-        ("sources".to_owned(), json!(wanted.patterns)),
+        ("sources".to_owned(), json!(wanted.sources.patterns)),
     ]);
     let name = format!("staging_{id}_{table}");
     let work = {
         let (state, id) = (state.clone(), id.clone());
         move |context: TaskContext| async move {
-            finish.run(stage_sources(&state, &id, wanted, &permit, &context).await, |report| {
-                state.metrics.staged_rows.inc_by(report.rows);
-                json!({"row_count": report.total_rows, "kind": kind_word(report.kind)})
-            })
+            let staged = stage_sources(&state, &id, &wanted.table, &wanted.sources, mode, &permit, &context).await;
+            finish.run(
+                staged,
+                |report| json!({"row_count": report.total_rows, "kind": kind_word(report.kind)}),
+            )
         }
     };
     let task = state
@@ -109,7 +136,7 @@ pub(super) async fn create(
         .start(TaskType::Staging, &name, metadata, Some(state.load_turn(&id)), work)
         .await?;
     drop(starting);
-    if headers::prefers_async(&parts.headers) {
+    if asynchronous {
         return started_body(&task.id, &format!("Staging of table {table} started"));
     }
     let report = wait_for(&state, &task, finished).await?;
@@ -125,7 +152,7 @@ pub(super) async fn create(
     }))
 }
 
-pub(super) fn already(id: &DatabaseId, table: &TableName, task: &str) -> ApiError {
+pub(super) fn already(id: &DatabaseId, table: &str, task: &str) -> ApiError {
     ApiError::with_detail(
         StatusCode::CONFLICT,
         json!({
@@ -136,25 +163,57 @@ pub(super) fn already(id: &DatabaseId, table: &TableName, task: &str) -> ApiErro
     )
 }
 
-struct Wanted {
+/// Files that are to be staged.
+pub(super) struct Sources {
+    /// Addresses, with wildcards.
+    pub patterns: Vec<String>,
+    /// What the files are called.
+    pub file_ids: FileIds,
+    /// The request's own credentials.
+    pub credentials: Option<Credentials>,
+}
+
+/// How files get their ids.
+pub(super) enum FileIds {
+    /// By their address; those that are not in the map go by the address itself.
+    Named(HashMap<String, FileId>),
+    /// A new id for each, so that its rows can be told from all others.
+    Fresh,
+}
+
+impl FileIds {
+    fn of(&self, uri: &str) -> Result<FileId, ApiError> {
+        match self {
+            Self::Named(known) => known.get(uri).cloned().map_or_else(|| default_file_id(uri), Ok),
+            Self::Fresh => Ok(FileId::parse(&format!("load-{}", uuid::Uuid::new_v4().simple()))?),
+        }
+    }
+}
+
+/// What a request to load files into a table says.
+pub(super) struct Wanted {
     graph_id: Option<String>,
-    table: TableName,
-    patterns: Vec<String>,
-    file_ids: HashMap<String, FileId>,
-    credentials: Option<Credentials>,
+    /// The table.
+    pub table: TableName,
+    /// What goes into it.
+    pub sources: Sources,
 }
 
 impl Wanted {
-    fn parse(body: &[u8]) -> Result<Self, ApiError> {
+    /// Reads a body; `table` is the one of the path, if there is one.
+    pub(super) fn parse(body: &[u8], table: Option<TableName>) -> Result<Self, ApiError> {
         let mut fields = Fields::parse(body)?;
+        // Accepted for clients of the contract: rows that break the schema are always left out and always counted.
+        fields.flag("ignore_errors", true);
         let graph_id = fields.text("graph_id", IDENTIFIER);
-        let table = fields.required_text(
-            "table_name",
-            Text {
-                max: Some(128),
-                ..IDENTIFIER
-            },
-        );
+        let rule = Text {
+            max: Some(128),
+            ..IDENTIFIER
+        };
+        let named = match table {
+            Some(_) => fields.text("table_name", rule),
+            None => Some(fields.required_text("table_name", rule)),
+        };
         let patterns = match fields.take("s3_pattern") {
             Some(Value::String(one)) => vec![one],
             Some(Value::Array(list)) if !list.is_empty() && list.iter().all(Value::is_string) => list
@@ -186,35 +245,51 @@ impl Wanted {
         }
         let credentials = fields.object("s3_credentials");
         fields.finish()?;
-        let table = TableName::parse(&table)?;
+        let named = named.map(|name| TableName::parse(&name)).transpose()?;
+        let table = match (table, named) {
+            (Some(path), Some(named)) if path.as_str() != named.as_str() => {
+                return Err(ApiError::bad_request("table_name: differs from the table in the path"));
+            }
+            (Some(table), _) | (None, Some(table)) => table,
+            (None, None) => return Err(ApiError::bad_request("table_name: is missing")),
+        };
         let mut file_ids = HashMap::new();
         for (uri, value) in map {
             file_ids.insert(uri, FileId::parse(value.as_str().unwrap_or_default())?);
         }
-        let credentials = credentials
-            .map(|object| serde_json::from_value::<Credentials>(Value::Object(object)))
-            .transpose()
-            // The text of serde's error names fields, never values of strings that have the right type.
-            .map_err(|_| {
-                ApiError::bad_request(
-                    "s3_credentials: expected aws_access_key_id, aws_secret_access_key, and optionally \
-                     aws_session_token, endpoint_url, region",
-                )
-            })?;
         Ok(Self {
             graph_id,
             table,
-            patterns,
-            file_ids,
-            credentials,
+            sources: Sources {
+                patterns,
+                file_ids: FileIds::Named(file_ids),
+                credentials: parse_credentials(credentials)?,
+            },
         })
     }
 }
 
-async fn stage_sources(
+/// The credentials of a request.
+pub(super) fn parse_credentials(object: Option<Map<String, Value>>) -> Result<Option<Credentials>, ApiError> {
+    object
+        .map(|object| serde_json::from_value::<Credentials>(Value::Object(object)))
+        .transpose()
+        // The text of serde's error names fields, never values of strings that have the right type.
+        .map_err(|_| {
+            ApiError::bad_request(
+                "s3_credentials: expected aws_access_key_id, aws_secret_access_key, and optionally \
+                 aws_session_token, endpoint_url, region",
+            )
+        })
+}
+
+/// Fetches files and stages them, within the tier's limits.
+pub(super) async fn stage_sources(
     state: &AppState,
     id: &DatabaseId,
-    wanted: Wanted,
+    table: &TableName,
+    sources: &Sources,
+    mode: StageMode,
     permit: &WritePermit,
     context: &TaskContext,
 ) -> Result<StageReport, ApiError> {
@@ -226,7 +301,7 @@ async fn stage_sources(
     let work = async {
         let files = state
             .sources
-            .resolve(&wanted.patterns, wanted.credentials.as_ref(), bounds)
+            .resolve(&sources.patterns, sources.credentials.as_ref(), bounds)
             .await?;
         let staging = state.engines.staging(id).await?;
         let total: u64 = files.iter().map(|file| file.size).sum();
@@ -237,26 +312,13 @@ async fn stage_sources(
             fetched += file.fetch(target.path(), bounds.bytes).await?;
             // Fetching is half of the work as far as progress goes.
             context.progress(fetched / 2, total);
-            let file_id = match wanted.file_ids.get(&file.uri) {
-                Some(known) => known.clone(),
-                None => default_file_id(&file.uri)?,
-            };
             staged.push(StagedFile {
                 path: target.path().to_owned(),
-                file_id,
+                file_id: sources.file_ids.of(&file.uri)?,
             });
             incoming.push(target);
         }
-        stage(
-            &staging,
-            &wanted.table,
-            staged,
-            StageMode::ReplaceTable,
-            &settings,
-            permit,
-            context.cancelled(),
-        )
-        .await
+        stage(&staging, table, staged, mode, &settings, permit, context.cancelled()).await
     };
     let limited = async {
         match settings.copy.timeout() {
@@ -267,11 +329,15 @@ async fn stage_sources(
             }),
         }
     };
-    tokio::select! {
+    let staged = tokio::select! {
         result = limited => result,
         () = context.cancelled().cancelled() => Err(ApiError::bad_request("cancelled")),
         () = permit.ends.cancelled() => Err(crate::registration::lease::Refusal::Fenced.into()),
+    };
+    if let Ok(report) = &staged {
+        state.metrics.staged_rows.inc_by(report.rows);
     }
+    staged
 }
 
 /// Hands files to DuckDB, under the tier's time limit and for as long as the lease lasts.
@@ -363,16 +429,31 @@ mod tests {
 
     #[test]
     fn a_request_names_table_and_sources() {
-        let one =
-            Wanted::parse(br#"{"graph_id":"kg1","table_name":"Entity","s3_pattern":"s3://b/x/*.parquet"}"#).unwrap();
-        assert_eq!((one.table.as_str(), one.patterns.len()), ("Entity", 1));
+        let one = Wanted::parse(
+            br#"{"graph_id":"kg1","table_name":"Entity","s3_pattern":"s3://b/x/*.parquet"}"#,
+            None,
+        )
+        .unwrap();
+        assert_eq!((one.table.as_str(), one.sources.patterns.len()), ("Entity", 1));
         let many = Wanted::parse(
             br#"{"table_name":"E","s3_pattern":["s3://b/1","s3://b/2"],"file_id_map":{"s3://b/1":"f1"},
                 "s3_credentials":{"aws_access_key_id":"a","aws_secret_access_key":"s"}}"#,
+            None,
         )
         .unwrap();
-        assert_eq!((many.patterns.len(), many.file_ids["s3://b/1"].as_str()), (2, "f1"));
-        assert!(many.credentials.is_some());
+        assert_eq!(
+            (
+                many.sources.patterns.len(),
+                many.sources.file_ids.of("s3://b/1").unwrap().as_str()
+            ),
+            (2, "f1")
+        );
+        assert!(many.sources.credentials.is_some());
+        let path = TableName::parse("E").unwrap();
+        let inserted = Wanted::parse(br#"{"s3_pattern":"s3://b/1"}"#, Some(path.clone())).unwrap();
+        assert_eq!(inserted.table, path);
+        let other = br#"{"table_name":"F","s3_pattern":"s3://b/1"}"#;
+        assert_eq!(Wanted::parse(other, Some(path)).err().unwrap().status.as_u16(), 400);
         for (body, status) in [
             (r#"{"table_name":"E"}"#, 422),
             (r#"{"table_name":"E","s3_pattern":[]}"#, 422),
@@ -385,7 +466,7 @@ mod tests {
             ),
         ] {
             assert_eq!(
-                Wanted::parse(body.as_bytes()).err().unwrap().status.as_u16(),
+                Wanted::parse(body.as_bytes(), None).err().unwrap().status.as_u16(),
                 status,
                 "{body}"
             );

@@ -110,7 +110,8 @@ pub(super) async fn list(State(state): State<AppState>, request: Request) -> Res
             _ => return Err(ApiError::bad_request("limit: expected a whole number from 1 to 1000")),
         },
     };
-    body::value(&state.tasks.list(status, kind, limit))
+    let graph = headers::parameter(query, "graph_id");
+    body::value(&state.tasks.list(status, kind, graph.as_deref(), limit))
 }
 
 /// One task.
@@ -142,6 +143,32 @@ pub(super) async fn stats(State(state): State<AppState>) -> Result<Response, Api
         "completed_tasks": count(TaskStatus::Completed),
         "failed_tasks": count(TaskStatus::Failed),
         "cancelled_tasks": count(TaskStatus::Cancelled),
+    }))
+}
+
+/// What waits and what runs.
+pub(super) async fn queue(State(state): State<AppState>) -> Result<Response, ApiError> {
+    let unfinished: Vec<TaskRecord> = [TaskStatus::Running, TaskStatus::Pending]
+        .into_iter()
+        .flat_map(|status| state.tasks.list(Some(status), None, None, usize::MAX))
+        .collect();
+    let running = unfinished
+        .iter()
+        .filter(|task| task.status == TaskStatus::Running)
+        .count();
+    let shown = unfinished.iter().take(100).map(|task| {
+        json!({
+            "task_id": task.task_id, "task_type": task.task_type, "status": task.status,
+            "graph_id": task.metadata.get("graph_id"), "created_at": task.created_at,
+            "progress_percent": task.progress_percent,
+        })
+    });
+    body::value(&json!({
+        "queue_depth": unfinished.len() - running,
+        "pending_tasks": unfinished.len() - running,
+        "active_tasks": running,
+        "concurrent_loads_per_graph": state.settings().copy.concurrent_loads(),
+        "tasks": shown.collect::<Vec<_>>(),
     }))
 }
 

@@ -107,7 +107,7 @@ async fn receive(body: Body, target: &FilePath, limit: Option<u64>) -> Result<u6
     let mut file = tokio::io::BufWriter::with_capacity(1 << 20, file);
     let mut size = 0u64;
     let mut chunks = body.into_data_stream();
-    while let Some(chunk) = chunks.next().await {
+    while let Some(chunk) = body::within(body::PATIENCE, async { Ok(chunks.next().await) }).await? {
         let chunk = chunk.map_err(|error| ApiError::bad_request(format!("The upload ended early: {error}")))?;
         size += chunk.len() as u64;
         if size > limit {

@@ -32,12 +32,22 @@ pub(super) const ANY: Text = Text {
     one_of: None,
 };
 
+/// Truth values of forms.
+const TRUE: [&str; 6] = ["true", "1", "on", "yes", "t", "y"];
+const FALSE: [&str; 6] = ["false", "0", "off", "no", "f", "n"];
+
+fn is_word(words: &[&str], text: &str) -> bool {
+    words.iter().any(|word| word.eq_ignore_ascii_case(text))
+}
+
 const PATTERN: &str = "^[a-zA-Z0-9_-]+$";
 
 /// The fields of one body.
 #[derive(Debug)]
 pub(super) struct Fields {
     object: Map<String, Value>,
+    /// Every value is a text, also where another type is meant.
+    form: bool,
     known: Vec<&'static str>,
     errors: Vec<Value>,
 }
@@ -59,6 +69,7 @@ impl Fields {
         match serde_json::from_slice(body) {
             Ok(Value::Object(object)) => Ok(Self {
                 object,
+                form: false,
                 known: Vec::new(),
                 errors: Vec::new(),
             }),
@@ -88,6 +99,16 @@ impl Fields {
         }
     }
 
+    /// The fields of a form.
+    pub(super) fn of_form(object: Map<String, Value>) -> Self {
+        Self {
+            object,
+            form: true,
+            known: Vec::new(),
+            errors: Vec::new(),
+        }
+    }
+
     /// A text that must be there.
     pub(super) fn required_text(&mut self, name: &'static str, rule: Text) -> String {
         match self.take(name) {
@@ -114,6 +135,8 @@ impl Fields {
         match self.take(name) {
             None => default,
             Some(Value::Bool(value)) => value,
+            Some(Value::String(text)) if self.form && is_word(&TRUE, &text) => true,
+            Some(Value::String(text)) if self.form && is_word(&FALSE, &text) => false,
             Some(other) => {
                 self.wrong("bool_type", name, "Input should be a valid boolean", &other);
                 default

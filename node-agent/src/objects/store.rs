@@ -18,12 +18,20 @@ pub enum StoreError {
         message: String,
     },
     /// The key of a request is wrong.
-    #[error("destination.key {key:?}: {message}")]
+    #[error("key {key:?}: {message}")]
     Key {
         /// The key.
         key: String,
         /// What is expected.
         message: &'static str,
+    },
+    /// A manifest is not that large.
+    #[error("object store, {key} has {size} bytes where a manifest of at most {SMALL} is expected")]
+    TooLarge {
+        /// On which key.
+        key: String,
+        /// Its size.
+        size: u64,
     },
     /// The store refused or could not be reached.
     #[error("object store, {action} {key}: {source}")]
@@ -37,10 +45,14 @@ pub enum StoreError {
     },
 }
 
+/// Largest object that is read as a whole, in bytes.
+const SMALL: u64 = 1 << 20;
+
 /// A place for backups.
 #[derive(Clone, Debug)]
 pub struct BackupStore {
     store: Arc<dyn ObjectStore>,
+    bucket: Option<String>,
 }
 
 impl BackupStore {
@@ -53,6 +65,7 @@ impl BackupStore {
             url: url.to_owned(),
             message,
         };
+        let mut named = None;
         let store: Arc<dyn ObjectStore> = if let Some(dir) = url.strip_prefix("file://") {
             if !dir.starts_with('/') {
                 return Err(wrong("expected file:/// and an absolute path".into()));
@@ -62,6 +75,7 @@ impl BackupStore {
             Arc::new(local.with_fsync(true))
         } else if let Some(rest) = url.strip_prefix("s3://") {
             let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+            named = Some(bucket.to_owned());
             let store = finish_s3(AmazonS3Builder::from_env(), bucket).map_err(|error| wrong(error.to_string()))?;
             match prefix.trim_matches('/') {
                 "" => store,
@@ -70,12 +84,17 @@ impl BackupStore {
         } else {
             return Err(wrong("expected file:///directory or s3://bucket/prefix".into()));
         };
-        Ok(Self { store })
+        Ok(Self { store, bucket: named })
     }
 
     /// The store below its root.
     pub fn objects(&self) -> &Arc<dyn ObjectStore> {
         &self.store
+    }
+
+    /// The name of the bucket; a directory has none.
+    pub fn bucket(&self) -> Option<&str> {
+        self.bucket.as_deref()
     }
 
     /// A key that a caller gave, checked: plain segments of letters, digits, `.`, `_`, `=` and `-`.
@@ -109,7 +128,7 @@ impl BackupStore {
     /// A small object, or `None` if it does not exist.
     ///
     /// # Errors
-    /// When the store cannot be read.
+    /// When the store cannot be read, or the object is not small.
     pub async fn read(&self, key: &ObjectPath) -> Result<Option<bytes::Bytes>, StoreError> {
         let failed = |source| StoreError::Store {
             action: "read",
@@ -117,6 +136,10 @@ impl BackupStore {
             source,
         };
         match self.store.get(key).await {
+            Ok(object) if object.meta.size > SMALL => Err(StoreError::TooLarge {
+                key: key.to_string(),
+                size: object.meta.size,
+            }),
             Ok(object) => object.bytes().await.map(Some).map_err(failed),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(failed(error)),
@@ -164,7 +187,10 @@ mod tests {
         assert_eq!(store.read(&key).await.unwrap(), None);
         store.write(&key, bytes::Bytes::from_static(b"{}")).await.unwrap();
         assert_eq!(store.read(&key).await.unwrap().unwrap(), "{}");
-        assert!(dir.path().join("objects/backups/kg1/4/nightly/manifest.json").exists());
+        let file = dir.path().join("objects/backups/kg1/4/nightly/manifest.json");
+        assert!(file.exists());
+        std::fs::write(&file, vec![b' '; SMALL as usize + 1]).unwrap();
+        assert!(matches!(store.read(&key).await, Err(StoreError::TooLarge { .. })));
     }
 
     #[test]

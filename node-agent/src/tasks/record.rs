@@ -20,17 +20,20 @@ pub enum TaskType {
     Export,
     /// A database to another version of the engine.
     Migration,
+    /// A database as a copy of another one.
+    Fork,
 }
 
 impl TaskType {
     /// Every type, in the order in which statistics list them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Staging,
         Self::Ingestion,
         Self::Backup,
         Self::Restore,
         Self::Export,
         Self::Migration,
+        Self::Fork,
     ];
 
     /// The word in answers and in metrics.
@@ -42,6 +45,7 @@ impl TaskType {
             Self::Restore => "restore",
             Self::Export => "export",
             Self::Migration => "migration",
+            Self::Fork => "fork",
         }
     }
 }
@@ -122,6 +126,11 @@ pub struct TaskRecord {
 }
 
 impl TaskRecord {
+    /// Whether its metadata has this text under this key.
+    pub fn says(&self, key: &str, text: &str) -> bool {
+        self.metadata.get(key).and_then(Value::as_str) == Some(text)
+    }
+
     /// Seconds from start (or record) to end (or now).
     pub fn duration(&self) -> Duration {
         let parse = |text: &Option<String>| text.as_deref().and_then(|text| text.parse::<jiff::Timestamp>().ok());

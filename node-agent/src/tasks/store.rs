@@ -19,6 +19,9 @@ const KEEP_FOR: Duration = Duration::from_secs(24 * 3600);
 /// Finished tasks beyond this number are forgotten, oldest first.
 const KEEP_COUNT: usize = 1000;
 
+/// How the name of a file ends that belongs to a task, beside its record.
+const ATTACHED: &str = "attached";
+
 /// A request about a task that cannot be met.
 #[derive(Debug, thiserror::Error)]
 pub enum TaskError {
@@ -135,8 +138,11 @@ impl TaskStore {
         for file in std::fs::read_dir(dir).map_err(io("list"))? {
             let path = file.map_err(io("list"))?.path();
             if path.extension().is_none_or(|extension| extension != "json") {
-                // What a write left behind when the process was killed in its middle.
-                let _ = std::fs::remove_file(&path);
+                let attached = path.extension().is_some_and(|extension| extension == ATTACHED);
+                if !attached || !path.with_extension("json").is_file() {
+                    // What a write left behind when the process was killed in its middle.
+                    let _ = std::fs::remove_file(&path);
+                }
                 continue;
             }
             let mut record: TaskRecord = match std::fs::read(&path).map(|text| serde_json::from_slice(&text)) {
@@ -331,7 +337,13 @@ impl TaskStore {
     }
 
     /// Tasks, newest first.
-    pub fn list(&self, status: Option<TaskStatus>, kind: Option<TaskType>, limit: usize) -> Vec<TaskRecord> {
+    pub fn list(
+        &self,
+        status: Option<TaskStatus>,
+        kind: Option<TaskType>,
+        graph: Option<&str>,
+        limit: usize,
+    ) -> Vec<TaskRecord> {
         let mut records: Vec<TaskRecord> = self
             .0
             .entries
@@ -340,6 +352,7 @@ impl TaskStore {
             .map(|entry| entry.state.borrow().clone())
             .filter(|record| status.is_none_or(|status| record.status == status))
             .filter(|record| kind.is_none_or(|kind| record.task_type == kind))
+            .filter(|record| graph.is_none_or(|graph| record.says("graph_id", graph)))
             .collect();
         records.sort_by(|a, b| b.created_at.cmp(&a.created_at).then_with(|| b.task_id.cmp(&a.task_id)));
         records.truncate(limit);
@@ -348,6 +361,11 @@ impl TaskStore {
 
     /// The unfinished task with this metadata, if any: used to refuse a second load of the same table.
     pub fn find_unfinished(&self, kind: TaskType, metadata: &[(&str, &str)]) -> Option<String> {
+        self.find(kind, metadata, |status| !status.is_final())
+    }
+
+    /// A task with this metadata and a status that fits, if any.
+    pub fn find(&self, kind: TaskType, metadata: &[(&str, &str)], fits: impl Fn(TaskStatus) -> bool) -> Option<String> {
         self.0
             .entries
             .read()
@@ -355,12 +373,39 @@ impl TaskStore {
             .map(|entry| entry.state.borrow())
             .find_map(|record| {
                 let same = record.task_type == kind
-                    && !record.status.is_final()
-                    && metadata
-                        .iter()
-                        .all(|(key, value)| record.metadata.get(*key).and_then(Value::as_str) == Some(value));
+                    && fits(record.status)
+                    && metadata.iter().all(|(key, value)| record.says(key, value));
                 same.then(|| record.task_id.clone())
             })
+    }
+
+    /// Keeps a file for as long as the task is remembered, in place of one that it has.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub async fn attach(&self, context: &TaskContext, content: Vec<u8>) -> Result<(), TaskError> {
+        let id = context.entry.state.borrow().task_id.clone();
+        let path = self.0.dir.join(format!("{id}.{ATTACHED}"));
+        Ok(blocking(path.clone(), move || write_atomically(&path, &content, 0o600)).await?)
+    }
+
+    /// The file that a task keeps, if it does.
+    ///
+    /// # Errors
+    /// When the task is not known, or the file cannot be read.
+    pub async fn attached(&self, id: &str) -> Result<Option<Vec<u8>>, TaskError> {
+        let id = self.get(id)?.task_id;
+        let path = self.0.dir.join(format!("{id}.{ATTACHED}"));
+        let content = blocking(path.clone(), move || match std::fs::read(&path) {
+            Ok(content) => Ok(Some(content)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(FileError::Io {
+                action: "read",
+                path,
+                source,
+            }),
+        });
+        Ok(content.await?)
     }
 
     /// Counts by status and type.
@@ -406,17 +451,7 @@ impl TaskStore {
 
     async fn persist(&self, record: TaskRecord) -> Result<(), TaskError> {
         let dir = self.0.dir.clone();
-        let path = dir.clone();
-        tokio::task::spawn_blocking(move || write(&dir, &record))
-            .await
-            .unwrap_or_else(|error| {
-                Err(FileError::Io {
-                    action: "write",
-                    path,
-                    source: std::io::Error::other(error),
-                })
-            })?;
-        Ok(())
+        Ok(blocking(dir.clone(), move || write(&dir, &record)).await?)
     }
 
     async fn persist_or_log(&self, entry: &Entry) {
@@ -446,16 +481,35 @@ impl TaskStore {
                 entries.remove(&id);
                 // A record that cannot be removed is tried again by the next start.
                 let _ = std::fs::remove_file(self.0.dir.join(format!("{id}.json")));
+                let _ = std::fs::remove_file(self.0.dir.join(format!("{id}.{ATTACHED}")));
             }
         }
     }
+}
+
+/// Runs `work` on a file where it may block.
+async fn blocking<T: Send + 'static>(
+    path: PathBuf,
+    work: impl FnOnce() -> Result<T, FileError> + Send + 'static,
+) -> Result<T, FileError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
+        Err(FileError::Io {
+            action: "use",
+            path,
+            source: std::io::Error::other(error),
+        })
+    })
 }
 
 fn interrupted(record: &TaskRecord) -> String {
     let consequence = match (record.status, record.task_type) {
         (TaskStatus::Pending, _) => "it had not started",
         (_, TaskType::Backup) => "no manifest was written, so no backup exists under its key",
+        (_, TaskType::Restore) => {
+            "the database is wholly as it was before or wholly the restored one, never a mixture: compare its counts with the backup's"
+        }
         (_, TaskType::Staging) => "the staging table is as it was before",
+        (_, TaskType::Fork) => "the database was made as a whole or not at all, and nothing else of it is left",
         (_, TaskType::Ingestion) => {
             "what had been committed is in the graph, the rest was rolled back: compare the counts before you repeat it"
         }

@@ -64,8 +64,8 @@ async fn errors_and_panics_fail_the_task() {
         (stats.total, stats.by_status["failed"], stats.by_type["ingestion"]),
         (2, 2, 2)
     );
-    assert_eq!(store.list(Some(TaskStatus::Completed), None, 10), vec![]);
-    assert_eq!(store.list(None, Some(TaskType::Ingestion), 1).len(), 1);
+    assert_eq!(store.list(Some(TaskStatus::Completed), None, None, 10), vec![]);
+    assert_eq!(store.list(None, Some(TaskType::Ingestion), None, 1).len(), 1);
 }
 
 #[tokio::test]
@@ -186,7 +186,43 @@ fn old_tasks_are_forgotten() {
     };
     write(dir.path(), &record("old", "2020-01-01T00:00:00.000Z")).unwrap();
     write(dir.path(), &record("new", &timestamp())).unwrap();
+    for id in ["old", "new", "nobody"] {
+        std::fs::write(dir.path().join(format!("{id}.attached")), id).unwrap();
+    }
     let store = TaskStore::open(dir.path()).unwrap();
     assert!(store.get("old").is_err() && store.get("new").is_ok());
     assert!(!dir.path().join("old.json").exists());
+    // What a task keeps goes with it.
+    let kept: Vec<bool> = ["old", "new", "nobody"]
+        .iter()
+        .map(|id| dir.path().join(format!("{id}.attached")).exists())
+        .collect();
+    assert_eq!(kept, [false, true, false]);
+}
+
+#[tokio::test]
+async fn a_task_keeps_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = TaskStore::open(dir.path()).unwrap();
+    let task = {
+        let of = store.clone();
+        let work = move |context| async move {
+            of.attach(&context, b"rows".to_vec())
+                .await
+                .map_err(|error| error.to_string())?;
+            Ok(json!(null))
+        };
+        store
+            .start(TaskType::Ingestion, "i", metadata("g"), None, work)
+            .await
+            .unwrap()
+    };
+    assert_eq!(ended(task.state).await.status, TaskStatus::Completed);
+    drop(store);
+    let store = TaskStore::open(dir.path()).unwrap();
+    assert_eq!(store.attached(&task.id).await.unwrap(), Some(b"rows".to_vec()));
+    assert!(matches!(
+        store.attached("../etc/passwd").await,
+        Err(TaskError::NotFound(_))
+    ));
 }

@@ -7,15 +7,10 @@ use sha2::{Digest, Sha256};
 use std::path::Path;
 use tempfile::TempDir;
 
-async fn with_store(root: &Path) -> Agent {
-    let store = format!("file://{}", root.join("objects").display());
-    Agent::with(&["--object-store", &store]).await
-}
-
 #[tokio::test]
 async fn a_backup_is_a_database() {
     let root = TempDir::new().unwrap();
-    let agent = with_store(root.path()).await;
+    let agent = Agent::with_store(root.path(), &[]).await;
     agent.database("kg1", PEOPLE).await;
     agent
         .cypher(
@@ -98,7 +93,7 @@ async fn a_backup_is_a_database() {
 #[tokio::test]
 async fn wrong_requests_are_refused() {
     let root = TempDir::new().unwrap();
-    let agent = with_store(root.path()).await;
+    let agent = Agent::with_store(root.path(), &[]).await;
     agent.database("kg1", PEOPLE).await;
     for (body, status) in [
         (json!({"encryption": true}), 400),
@@ -127,7 +122,7 @@ async fn wrong_requests_are_refused() {
 #[tokio::test]
 async fn a_backup_that_was_cut_off_does_not_exist() {
     let root = TempDir::new().unwrap();
-    let mut agent = with_store(root.path()).await;
+    let mut agent = Agent::with_store(root.path(), &[]).await;
     agent.database("kg1", PEOPLE).await;
     agent
         .put("/databases/kg1/tables/Person/files/f", people(1_000_000))

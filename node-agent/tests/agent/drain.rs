@@ -19,7 +19,7 @@ fn log_files(dir: &std::path::Path) -> Vec<String> {
 
 #[tokio::test]
 async fn sigterm_finishes_what_runs_and_checkpoints() {
-    let mut agent = Agent::start().await;
+    let mut agent = Agent::with(&["--drain-seconds", "600", "--query-timeout-seconds", "600"]).await;
     agent.database("kg1", PEOPLE).await;
     agent
         .cypher("kg1", "UNWIND range(1, 100) AS i CREATE (:Person {identifier: i})")
@@ -29,11 +29,11 @@ async fn sigterm_finishes_what_runs_and_checkpoints() {
         .request(Method::POST, "/databases/kg1/query")
         .json(&json!({"cypher": "UNWIND range(1000, 200000) AS i CREATE (:Person {identifier: i})"}));
     let running = tokio::spawn(async move { Answer::of(running.send().await.unwrap()).await });
-    eventually("the write runs", || async {
-        agent.get("/databases/kg1/metrics?include_counts=false").await.ok()["active_queries"] != 0
-            || running.is_finished()
-    })
-    .await;
+    let look = || async {
+        let metrics = agent.get("/databases/kg1/metrics?include_counts=false").await.ok();
+        (metrics["active_queries"].clone(), running.is_finished())
+    };
+    eventually("the write runs", look, |(active, finished)| *active != 0 || *finished).await;
     let status = agent.terminate().await;
     assert_eq!(status.code(), Some(0), "{}", agent.log());
     running.await.unwrap().ok();
@@ -51,7 +51,7 @@ async fn sigterm_finishes_what_runs_and_checkpoints() {
 
 #[tokio::test]
 async fn sigterm_waits_for_tasks() {
-    let mut agent = Agent::start().await;
+    let mut agent = Agent::with(&["--drain-seconds", "600"]).await;
     agent.database("kg1", PEOPLE).await;
     agent
         .put("/databases/kg1/tables/Person/files/f", people(300_000))
@@ -82,15 +82,12 @@ async fn sigterm_interrupts_what_does_not_end() {
         .cypher("kg1", "UNWIND range(1, 3000) AS i CREATE (:N {id: i})")
         .await
         .ok();
-    let slow = "MATCH (a:N), (b:N), (c:N) WHERE a.id + b.id + c.id = -1 RETURN count(*)";
+    let slow = "MATCH (a:N), (b:N), (c:N), (d:N) WHERE a.id + b.id + c.id + d.id = -1 RETURN count(*)";
     let running = agent
         .request(Method::POST, "/databases/kg1/query")
         .json(&json!({"cypher": slow}));
     let running = tokio::spawn(async move { running.send().await });
-    eventually("the query runs", || async {
-        agent.get("/databases/kg1/metrics?include_counts=false").await.ok()["active_queries"] == 1
-    })
-    .await;
+    agent.runs("kg1", 1).await;
     assert_eq!(agent.terminate().await.code(), Some(0), "{}", agent.log());
     assert!(running.await.unwrap().is_err() || agent.log().contains("cut"));
     agent.spawn().await;
@@ -102,7 +99,7 @@ async fn a_drained_node_reads_and_is_checkpointed() {
     let agent = Agent::start().await;
     agent.database("kg1", PEOPLE).await;
     agent.cypher("kg1", "CREATE (:Person {identifier: 1})").await.ok();
-    let answer = agent.post("/admin/drain?wait_seconds=30", json!({})).await.ok();
+    let answer = agent.post("/admin/drain?wait_seconds=300", json!({})).await.ok();
     assert_eq!(
         (&answer["status"], &answer["active_queries"], &answer["active_tasks"]),
         (&json!("drained"), &json!(0), &json!(0))
@@ -110,6 +107,12 @@ async fn a_drained_node_reads_and_is_checkpointed() {
     assert_eq!(log_files(&agent.volume()), Vec::<String>::new());
     let refused = agent.cypher("kg1", "CREATE (:Person {identifier: 2})").await;
     assert_eq!(refused.fails(503)["reason"], "draining");
+    for refused in [
+        agent.post("/databases/kg1/restore", json!({"s3_key": "k"})).await,
+        agent.get("/databases/kg1/backup").await,
+    ] {
+        assert_eq!(refused.fails(503)["reason"], "draining");
+    }
     assert_eq!(agent.number("kg1", "MATCH (p:Person) RETURN count(p)").await, 1);
     agent.get("/health").await.ok();
     agent.get("/status").await.fails_without_detail(503);

@@ -3,11 +3,15 @@
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use std::{
+    fmt::Debug,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
+
+/// Time for what has to happen, on any machine. Only a failure takes so long.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 
 pub(crate) const KEY: &str = "test-key-0123456789";
 
@@ -31,6 +35,14 @@ impl Agent {
         Self::launch(TempDir::new().unwrap(), args, &[("GRAPH_API_KEY", KEY)]).await
     }
 
+    /// With the directory `objects` below `root` as its object store.
+    pub(crate) async fn with_store(root: &Path, more: &[&str]) -> Self {
+        let store = format!("file://{}", root.join("objects").display());
+        let mut args = vec!["--object-store", store.as_str()];
+        args.extend(more);
+        Self::with(&args).await
+    }
+
     pub(crate) async fn launch(root: TempDir, args: &[&str], envs: &[(&str, &str)]) -> Self {
         // The client wants one even for plain HTTP; a second test of this process finds it installed.
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -44,10 +56,7 @@ impl Agent {
                 .iter()
                 .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
                 .collect(),
-            client: reqwest::Client::builder()
-                .timeout(Duration::from_secs(120))
-                .build()
-                .unwrap(),
+            client: reqwest::Client::builder().timeout(2 * PATIENCE).build().unwrap(),
         };
         agent.spawn().await;
         agent
@@ -58,7 +67,10 @@ impl Agent {
     }
 
     pub(crate) fn log(&self) -> String {
-        std::fs::read_to_string(self.root.path().join("agent.log")).unwrap_or_default()
+        let mut text = std::fs::read_to_string(self.root.path().join("agent.log")).unwrap_or_default();
+        // What comes after the last line's end is still being written.
+        text.truncate(text.rfind('\n').map_or(0, |end| end + 1));
+        text
     }
 
     /// Starts the process and waits until it listens.
@@ -84,7 +96,7 @@ impl Agent {
             .spawn()
             .unwrap();
         self.child = Some(child);
-        let until = Instant::now() + Duration::from_secs(60);
+        let until = Instant::now() + PATIENCE;
         loop {
             if let Ok(text) = std::fs::read_to_string(&address) {
                 self.url = text.trim().to_owned();
@@ -123,10 +135,15 @@ impl Agent {
     }
 
     pub(crate) async fn wait(&mut self) -> ExitStatus {
-        let mut child = self.child.take().unwrap();
-        tokio::task::spawn_blocking(move || child.wait().unwrap())
-            .await
-            .unwrap()
+        let until = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.as_mut().unwrap().try_wait().unwrap() {
+                self.child = None;
+                return status;
+            }
+            assert!(Instant::now() < until, "the agent does not end: {}", self.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     pub(crate) fn resident_bytes(&self) -> u64 {
@@ -183,9 +200,46 @@ impl Agent {
         row.values().next().unwrap().as_u64().unwrap()
     }
 
+    /// Waits until this many statements of a database run.
+    pub(crate) async fn runs(&self, id: &str, statements: u64) {
+        let path = format!("/databases/{id}/metrics?include_counts=false");
+        let look = || async { self.get(&path).await.ok()["active_queries"].clone() };
+        eventually(&format!("{statements} statements run"), look, |seen| {
+            *seen == statements
+        })
+        .await;
+    }
+
+    /// A finished backup under this key.
+    pub(crate) async fn backup(&self, id: &str, key: &str, encryption: bool) -> Value {
+        let body = json!({"destination": {"key": key}, "encryption": encryption});
+        let started = self.post(&format!("/databases/{id}/backup"), body).await.ok();
+        let record = self.task(started["task_id"].as_str().unwrap()).await;
+        assert_eq!(record["status"], "completed", "{record}");
+        record
+    }
+
+    /// The record of a restore that has ended.
+    pub(crate) async fn restore(&self, id: &str, body: Value) -> Value {
+        let started = self.post(&format!("/databases/{id}/restore"), body).await.ok();
+        self.task(started["task_id"].as_str().unwrap()).await
+    }
+
+    /// Names on the volume that only unfinished work leaves.
+    pub(crate) fn leftovers(&self) -> Vec<String> {
+        let names = |dir: &str| {
+            let entries = std::fs::read_dir(self.volume().join(dir)).into_iter().flatten();
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        };
+        let hidden = names("databases")
+            .chain(names("staging"))
+            .filter(|name| name.starts_with('.'));
+        hidden.chain(names("tmp")).collect()
+    }
+
     /// Follows a task by its status until it has ended.
     pub(crate) async fn task(&self, id: &str) -> Value {
-        let until = Instant::now() + Duration::from_secs(120);
+        let until = Instant::now() + PATIENCE;
         loop {
             let record = self.get(&format!("/tasks/{id}/status")).await.ok();
             if matches!(record["status"].as_str().unwrap(), "completed" | "failed" | "cancelled") {
@@ -265,15 +319,20 @@ pub(crate) fn parquet_at(path: &Path, select: &str) {
         .unwrap();
 }
 
-/// Looks until something is true; the wait is bounded but never part of what is asserted.
-pub(crate) async fn eventually<F, Fut>(what: &str, mut condition: F)
+/// Looks until what is seen is good; the wait is bounded but never part of what is asserted.
+pub(crate) async fn eventually<T, F, Fut>(what: &str, mut look: F, good: impl Fn(&T) -> bool) -> T
 where
+    T: Debug,
     F: FnMut() -> Fut,
-    Fut: Future<Output = bool>,
+    Fut: Future<Output = T>,
 {
-    let until = Instant::now() + Duration::from_secs(60);
-    while !condition().await {
-        assert!(Instant::now() < until, "never happened: {what}");
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let seen = look().await;
+        if good(&seen) {
+            return seen;
+        }
+        assert!(Instant::now() < until, "never happened: {what}; last seen: {seen:?}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

@@ -25,7 +25,7 @@ async fn state(agent: &Agent) -> Value {
 }
 
 async fn until(agent: &Agent, wanted: &str) {
-    eventually(&format!("state {wanted}"), || async { state(agent).await == wanted }).await;
+    eventually(&format!("state {wanted}"), || state(agent), |state| state == wanted).await;
 }
 
 #[tokio::test]
@@ -61,24 +61,19 @@ async fn an_agent_registers_once_with_its_token_and_then_with_its_credential() {
     );
 
     agent.database("kg1", PEOPLE).await;
-    eventually("a renewal that names the database", || async {
-        plane
-            .renewals()
-            .last()
-            .is_some_and(|renewal| renewal["databases"][0]["id"] == "kg1")
+    let newest = || async { plane.renewals().last().cloned().unwrap_or_default() };
+    let renewal = eventually("a renewal that names the database", newest, |renewal| {
+        renewal["databases"][0]["id"] == "kg1"
     })
     .await;
-    let renewal = plane.renewals().last().unwrap().clone();
     assert_eq!((&renewal["epoch"], &renewal["fenced"]), (&json!(4), &json!(false)));
     assert!(renewal["databases"][0]["sizeBytes"].as_u64().unwrap() > 0);
     assert!(renewal["memoryUsedMiB"].as_u64().unwrap() > 0 && renewal["diskFreeMiB"].is_u64());
 
     // New figures arrive with a renewal, without a restart.
     plane.say(|says| says.query_timeout = 7);
-    eventually("the new limit", || async {
-        agent.get("/info").await.ok()["configuration"]["query_limits"]["timeout_seconds"] == 7
-    })
-    .await;
+    let limits = || async { agent.get("/info").await.ok()["configuration"]["query_limits"].clone() };
+    eventually("the new limit", limits, |limits| limits["timeout_seconds"] == 7).await;
 
     plane.say(|says| says.epoch = 5);
     agent.restart_after_kill().await;
@@ -97,13 +92,12 @@ async fn an_agent_registers_once_with_its_token_and_then_with_its_credential() {
 #[tokio::test]
 async fn a_silent_control_plane_fences_the_agent() {
     let plane = Plane::start().await;
-    plane.say(|says| says.lease_seconds = 2);
     let agent = managed(&plane).await;
     until(&agent, "active").await;
     agent.database("kg1", PEOPLE).await;
     agent.cypher("kg1", "CREATE (:Person {identifier: 1})").await.ok();
 
-    plane.say(|says| says.silent = true);
+    plane.say(|says| says.last_lease_seconds = Some(2));
     until(&agent, "fenced").await;
     let refused = agent.cypher("kg1", "CREATE (:Person {identifier: 2})").await;
     let detail = refused.fails(503);
@@ -115,10 +109,18 @@ async fn a_silent_control_plane_fences_the_agent() {
         .await
         .fails(503);
     agent.delete("/databases/kg1").await.fails(503);
+    agent
+        .post("/databases/kg1/restore", json!({"s3_key": "k"}))
+        .await
+        .fails(503);
+    agent.get("/databases/kg1/backup").await.fails(503);
     // Reads go on.
     assert_eq!(agent.number("kg1", "MATCH (p:Person) RETURN count(p)").await, 1);
 
-    plane.say(|says| says.silent = false);
+    plane.say(|says| {
+        says.last_lease_seconds = None;
+        says.silent = false;
+    });
     until(&agent, "active").await;
     agent.cypher("kg1", "CREATE (:Person {identifier: 2})").await.ok();
 }
@@ -126,7 +128,7 @@ async fn a_silent_control_plane_fences_the_agent() {
 #[tokio::test]
 async fn a_write_that_runs_when_the_lease_ends_is_interrupted() {
     let plane = Plane::start().await;
-    plane.say(|says| says.lease_seconds = 3);
+    plane.say(|says| says.query_timeout = 600);
     let agent = managed(&plane).await;
     until(&agent, "active").await;
     agent
@@ -139,10 +141,14 @@ async fn a_write_that_runs_when_the_lease_ends_is_interrupted() {
         .cypher("kg1", "UNWIND range(1, 3000) AS i CREATE (:N {id: i})")
         .await
         .ok();
-    plane.say(|says| says.silent = true);
     // Searches for hours what is not there before it would write: far longer than the lease.
-    let write = "MATCH (a:N), (b:N), (c:N) WHERE a.id + b.id + c.id = -1 CREATE (:M {id: a.id})";
-    let detail = agent.cypher("kg1", write).await.fails(503);
+    let write = "MATCH (a:N), (b:N), (c:N), (d:N) WHERE a.id + b.id + c.id + d.id = -1 CREATE (:M {id: a.id})";
+    let lease_ends = async {
+        agent.runs("kg1", 1).await;
+        plane.say(|says| says.last_lease_seconds = Some(1));
+    };
+    let (answer, ()) = tokio::join!(agent.cypher("kg1", write), lease_ends);
+    let detail = answer.fails(503);
     assert_eq!(detail["reason"], "fenced", "{detail}");
     assert!(
         detail["error"].as_str().unwrap().contains("while this statement ran"),
@@ -164,10 +170,8 @@ async fn a_refused_renewal_fences_at_once() {
     });
     until(&agent, "fenced").await;
     let registered = plane.registrations().len();
-    eventually("attempts to register again", || async {
-        plane.registrations().len() > registered + 1
-    })
-    .await;
+    let count = || async { plane.registrations().len() };
+    eventually("attempts to register again", count, |count| *count > registered + 1).await;
     assert_eq!(state(&agent).await, "fenced", "an answer with a lower epoch was taken");
     assert_eq!(
         std::fs::read_to_string(agent.volume().join("epoch")).unwrap().trim(),
@@ -198,10 +202,14 @@ async fn a_change_for_another_epoch_is_refused() {
     send("3", "CREATE (:Person {identifier: 2})").await.fails(409);
     send("5", "CREATE (:Person {identifier: 2})").await.fails(409);
     send("3", "MATCH (p:Person) RETURN count(p)").await.ok();
-    let request = agent
-        .request(Method::DELETE, "/databases/kg1")
-        .header("X-Graphplane-Epoch", "3");
-    Answer::of(request.send().await.unwrap()).await.fails(409);
+    for (method, path) in [
+        (Method::DELETE, "/databases/kg1"),
+        (Method::POST, "/databases/kg1/restore"),
+        (Method::GET, "/databases/kg1/backup"),
+    ] {
+        let request = agent.request(method, path).header("X-Graphplane-Epoch", "3");
+        Answer::of(request.send().await.unwrap()).await.fails(409);
+    }
     assert_eq!(agent.number("kg1", "MATCH (p:Person) RETURN count(p)").await, 1);
 }
 

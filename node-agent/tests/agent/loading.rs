@@ -183,6 +183,60 @@ async fn rows_that_break_the_schema_are_counted() {
 }
 
 #[tokio::test]
+async fn rows_that_were_left_out_can_be_fetched() {
+    let mut agent = Agent::start().await;
+    agent.database("kg1", PEOPLE).await;
+    let rows = "SELECT * FROM (VALUES (1, 'a', 1.5), (NULL, 'nobody', 'nan'::DOUBLE), (1, 'b', 2.5)) t(identifier, name, score)";
+    agent
+        .put("/databases/kg1/tables/Person/files/f1", parquet(rows))
+        .await
+        .ok();
+    let path = "/databases/kg1/tables/Person/materialize";
+    let dry = agent.post(path, json!({"dry_run": true})).await.ok();
+    assert_eq!(
+        (
+            &dry["status"],
+            &dry["rows_ingested"],
+            &dry["rows_acceptable"],
+            &dry["would_fail"]
+        ),
+        (&json!("dry_run"), &json!(0), &json!(1), &json!(false)),
+        "{dry}"
+    );
+    assert_eq!(agent.number("kg1", "MATCH (p:Person) RETURN count(p)").await, 0);
+    let done = agent.post(path, json!({"incremental": true})).await.ok();
+    assert_eq!(
+        (&done["rows_ingested"], &done["rejected_rows_kept"]),
+        (&json!(1), &json!(2)),
+        "{done}"
+    );
+    agent.restart_after_kill().await;
+    for answer in [&dry, &done] {
+        let task = answer["task_id"].as_str().unwrap();
+        let fetched = agent
+            .get(&format!("/databases/kg1/tables/Person/rejected?task={task}"))
+            .await;
+        assert_eq!(fetched.header("content-type"), Some("application/x-ndjson"));
+        let row = |name, score| json!({"identifier": if name == "a" { json!(1) } else { json!(null) }, "name": name, "score": score, "file_id": "f1"});
+        assert_eq!(
+            fetched.lines(),
+            [
+                json!({"reason": "null_keys", "row": row("nobody", json!(null))}),
+                json!({"reason": "duplicates", "row": row("a", json!(1.5))}),
+            ]
+        );
+        for (path, status) in [
+            ("/databases/kg1/tables/KNOWS/rejected?task=", 404),
+            ("/databases/kg2/tables/Person/rejected?task=", 404),
+            ("/databases/kg1/tables/Person/rejected?task=x", 404),
+            ("/databases/kg1/tables/Person/rejected?other=", 400),
+        ] {
+            agent.get(&format!("{path}{task}")).await.fails(status);
+        }
+    }
+}
+
+#[tokio::test]
 async fn files_are_replaced_and_removed_by_their_id() {
     let agent = Agent::start().await;
     agent.database("kg1", PEOPLE).await;

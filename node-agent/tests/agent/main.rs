@@ -4,13 +4,20 @@
 
 mod backups;
 mod contract;
+mod downloads;
 mod drain;
 mod durability;
 mod fixture;
+mod forks;
+mod formats;
+mod keys;
 mod lease;
 mod loading;
 mod observability;
+mod operations;
 mod plane;
+mod restores;
+mod restores_cut;
 mod security;
 mod streaming;
 mod tasks;

@@ -23,6 +23,8 @@ pub(crate) struct Says {
     pub silent: bool,
     pub epoch: u64,
     pub lease_seconds: u64,
+    /// The next renewal is answered with a lease of so many seconds, and nothing is answered after it.
+    pub last_lease_seconds: Option<u64>,
     pub draining: bool,
     pub refuse_renewals: bool,
     pub role: &'static str,
@@ -35,7 +37,9 @@ impl Default for Says {
         Self {
             silent: false,
             epoch: 4,
-            lease_seconds: 15,
+            // No agent of a busy machine loses it by accident.
+            lease_seconds: 600,
+            last_lease_seconds: None,
             draining: false,
             refuse_renewals: false,
             role: "writer",
@@ -151,7 +155,7 @@ async fn renew(
     headers: HeaderMap,
     Json(body): Json<Value>,
 ) -> Response {
-    let says = inner.says.lock().clone();
+    let mut says = inner.says.lock().clone();
     silence(&says).await;
     if name != "node-1" {
         return problem(404, "no such node");
@@ -161,6 +165,10 @@ async fn renew(
     }
     if says.refuse_renewals || body["epoch"] != json!(says.epoch) {
         return problem(409, "another epoch holds");
+    }
+    if let Some(seconds) = says.last_lease_seconds {
+        says.lease_seconds = seconds;
+        inner.says.lock().silent = true;
     }
     inner.renewals.lock().push(body);
     Json(json!({

@@ -89,18 +89,13 @@ async fn bodies_are_limited_with_and_without_a_length() {
         ("/databases/kg1/schema", 1 << 20),
         ("/databases", 10 << 20),
     ] {
-        let announced = agent.request(Method::POST, path).body(vec![b' '; limit + 1]);
-        // The server may answer and close before it has read everything.
-        if let Ok(response) = announced.send().await {
-            Answer::of(response).await.fails(413);
-        }
-        if let Ok(response) = agent
-            .request(Method::POST, path)
-            .body(chunked(limit + 10_000))
-            .send()
-            .await
-        {
-            Answer::of(response).await.fails(413);
+        for body in [Body::from(vec![b' '; limit + 1]), chunked(limit + 10_000)] {
+            // The server may answer and close before it has read everything: the answer may be lost or cut off, and the
+            // connection is of no use to the next request.
+            let request = agent.request(Method::POST, path).header("Connection", "close");
+            if let Ok(response) = request.body(body).send().await {
+                assert_eq!(response.status().as_u16(), 413, "{path}");
+            }
         }
         Answer::of(
             agent

@@ -7,9 +7,7 @@ use std::time::Duration;
 
 use graphplane_node_agent::engines::{BaseSchema, MaterializeRequest, StageMode};
 
-use crate::support::{MIB, graph, id, limits, materialize, one, rows, stage, start, table};
-
-const LIMIT: Duration = Duration::from_secs(60);
+use crate::support::{MIB, PATIENCE, graph, id, limits, materialize, one, rows, stage, start, table};
 
 /// Run by the tests below as a process of its own, and killed by them.
 #[tokio::test]
@@ -68,7 +66,17 @@ fn unsafe_arrow(directory: &Path) {
     std::thread::sleep(Duration::from_secs(600));
 }
 
-fn child(directory: &Path, work: &str) -> (Child, impl Iterator<Item = u64>) {
+/// A process that is killed with SIGKILL, so that no destructor runs, also when its test fails.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+fn child(directory: &Path, work: &str) -> (Killed, impl Iterator<Item = u64>) {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "durability::child_works_until_it_is_killed", "--nocapture"])
         .env("GRAPHPLANE_TEST_DIRECTORY", directory)
@@ -80,13 +88,7 @@ fn child(directory: &Path, work: &str) -> (Child, impl Iterator<Item = u64>) {
     let ready = lines
         .map_while(Result::ok)
         .filter_map(|line| line.rsplit_once("ready ")?.1.parse().ok());
-    (child, ready)
-}
-
-/// SIGKILL: no destructor runs.
-fn kill(mut child: Child) {
-    child.kill().unwrap();
-    child.wait().unwrap();
+    (Killed(child), ready)
 }
 
 #[tokio::test]
@@ -104,7 +106,7 @@ async fn materialised_rows_survive_a_kill() {
     drop(engines);
     let (process, mut ready) = child(directory.path(), "materialize");
     assert_eq!(ready.next(), Some(20_000));
-    kill(process);
+    drop(process);
     let engines = start(directory.path(), limits()).await;
     let g = engines.database(&id("g")).await.unwrap();
     assert!(!g.recovered());
@@ -129,7 +131,7 @@ async fn acknowledged_writes_survive_a_kill() {
     drop(engines);
     let (process, ready) = child(directory.path(), "write");
     let last = ready.take(200).last().unwrap();
-    kill(process);
+    drop(process);
     let engines = start(directory.path(), limits()).await;
     let g = engines.database(&id("g")).await.unwrap();
     assert_eq!(
@@ -143,7 +145,7 @@ async fn an_arrow_table_outside_of_a_transaction_would_ruin_the_database() {
     let directory = tempfile::tempdir().unwrap();
     let (process, mut ready) = child(directory.path(), "unsafe-arrow");
     assert_eq!(ready.next(), Some(0));
-    kill(process);
+    drop(process);
     let config = lbug::SystemConfig::default()
         .buffer_pool_size(64 * MIB)
         .max_db_size(1 << 30);
@@ -183,7 +185,7 @@ async fn leftover_tables_of_a_run_are_removed_when_a_database_is_opened() {
 #[tokio::test]
 async fn a_torn_log_is_kept_and_what_it_still_says_is_used() {
     let (directory, engines, g) = graph("CREATE NODE TABLE P(id INT64 PRIMARY KEY)").await;
-    g.checkpoint(LIMIT).await.unwrap();
+    g.checkpoint(PATIENCE).await.unwrap();
     for n in 0..10 {
         rows(&g, &format!("CREATE (:P {{id: {n}}})")).await.unwrap();
     }
@@ -236,13 +238,13 @@ async fn a_snapshot_taken_while_writing_is_whole_and_opens() {
     for n in 0..4 {
         tokio::time::sleep(Duration::from_millis(50)).await;
         let target = directory.path().join(format!("copy{n}.lbug"));
-        let info = g.snapshot(&target, LIMIT).await.unwrap();
+        let info = g.snapshot(&target, PATIENCE).await.unwrap();
         assert_eq!(info.size_bytes, std::fs::metadata(&target).unwrap().len());
         assert_eq!(info.sha256.len(), 64);
         copies.push((target, info));
     }
     writer.await.unwrap();
-    let error = g.snapshot(&copies[0].0, LIMIT).await.unwrap_err();
+    let error = g.snapshot(&copies[0].0, PATIENCE).await.unwrap_err();
     assert!(error.to_string().contains("already exists"), "{error}");
     for (n, (copy, info)) in copies.iter().enumerate() {
         assert_eq!(info.counts.nodes, info.counts.relationships * 2);
@@ -281,7 +283,7 @@ async fn a_reader_in_the_middle_of_a_result_does_not_spoil_a_snapshot() {
     let stream = g.query(request).await.unwrap();
     rows(&g, "CREATE (:P {id: 0})").await.unwrap();
     let target = directory.path().join("copy.lbug");
-    let info = g.snapshot(&target, LIMIT).await.unwrap();
+    let info = g.snapshot(&target, PATIENCE).await.unwrap();
     assert_eq!(info.counts.nodes, 50_001);
     let (_, _, summary) = stream.collect().await.unwrap();
     assert_eq!(summary.rows, 50_000);

@@ -6,7 +6,7 @@ use graphplane_node_agent::engines::{
     BaseSchema, EngineLimits, Engines, EnginesConfig, ErrorClass, QueryRequest, SqlRequest, StageMode,
 };
 
-use crate::support::{MIB, graph, id, limits, one, rows, stage, start};
+use crate::support::{MIB, PATIENCE, graph, id, limits, one, rows, stage, start};
 
 /// Each of these does something outside of the database when the engine is asked directly.
 const HOSTILE: &[&str] = &[
@@ -154,9 +154,7 @@ async fn child_opens_the_same_directory() {
 async fn a_file_has_one_owner_across_processes() {
     let (directory, engines, g) = graph("CREATE NODE TABLE N(id INT64 PRIMARY KEY)").await;
     // Copying a file closes a descriptor of it, which is what releases a POSIX lock.
-    g.snapshot(&directory.path().join("copy"), std::time::Duration::from_secs(60))
-        .await
-        .unwrap();
+    g.snapshot(&directory.path().join("copy"), PATIENCE).await.unwrap();
     let child = |directory: &std::path::Path| {
         let output = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "isolation::child_opens_the_same_directory", "--nocapture"])
@@ -238,7 +236,11 @@ async fn a_query_that_needs_too_much_memory_fails_alone() {
     let g = engines.database(&id("g")).await.unwrap();
     let text =
         "UNWIND range(1, 4000000) AS x RETURN x, CAST(x AS STRING) + 'abcdefghijklmnopqrstuvwxyz' AS s ORDER BY s";
-    let error = g.query(QueryRequest::new(text)).await.unwrap_err();
+    let request = QueryRequest {
+        timeout: PATIENCE,
+        ..QueryRequest::new(text)
+    };
+    let error = g.query(request).await.unwrap_err();
     assert_eq!(error.class(), ErrorClass::OutOfMemory, "{error}");
     assert_eq!(one(&g, "RETURN 1").await, 1);
 }

@@ -7,7 +7,7 @@ use graphplane_node_agent::engines::{
 };
 use serde_json::json;
 
-use crate::support::{graph, id, limits, one, rows, stage, start};
+use crate::support::{ENDLESS, PATIENCE, graph, id, limits, one, rows, stage, start, until};
 
 fn names(directory: &std::path::Path) -> Vec<String> {
     let mut names: Vec<String> = std::fs::read_dir(directory)
@@ -163,17 +163,14 @@ async fn deleting_removes_every_file() {
 #[tokio::test]
 async fn deleting_interrupts_what_runs() {
     let (_directory, engines, g) = graph("").await;
-    let endless = "UNWIND range(1, 20000) AS a UNWIND range(1, 20000) AS b WITH a, b WHERE a * b = 7 RETURN count(*)";
     let query = tokio::spawn(async move {
         let request = QueryRequest {
-            timeout: Duration::from_secs(600),
-            ..QueryRequest::new(endless)
+            timeout: 2 * PATIENCE,
+            ..QueryRequest::new(ENDLESS)
         };
         g.query(request).await.map(drop)
     });
-    while engines.usage().active_queries == 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until(|| engines.usage(), |usage| usage.active_queries > 0).await;
     assert!(engines.delete(&id("g"), DeleteScope::Everything).await.unwrap().existed);
     assert_eq!(query.await.unwrap().unwrap_err().class(), ErrorClass::Busy);
     assert_eq!(engines.usage().open_databases, 0);
@@ -216,7 +213,7 @@ async fn a_restart_finds_the_databases_and_removes_leftovers() {
 #[tokio::test]
 async fn a_schema_change_is_whole_or_nothing() {
     let (_directory, _engines, g) = graph("CREATE NODE TABLE N(id INT64 PRIMARY KEY)").await;
-    let limit = Duration::from_secs(30);
+    let limit = PATIENCE;
     let failure = g
         .apply_ddl(
             "CREATE NODE TABLE M(id INT64 PRIMARY KEY); CREATE REL TABLE R(FROM M TO Nowhere)",
@@ -269,10 +266,7 @@ async fn a_node_that_only_reads_refuses_everything_else() {
         rows(&g, "CREATE (:N {id: 2})").await.unwrap_err().class(),
         ErrorClass::ReadOnly
     );
-    assert_eq!(
-        g.checkpoint(Duration::from_secs(5)).await.unwrap_err().class(),
-        ErrorClass::ReadOnly
-    );
+    assert_eq!(g.checkpoint(PATIENCE).await.unwrap_err().class(), ErrorClass::ReadOnly);
     assert_eq!(
         engines.create(&id("h"), &BaseSchema::Empty).await.unwrap_err().class(),
         ErrorClass::ReadOnly
@@ -307,12 +301,12 @@ async fn idle_databases_are_closed_and_opened_again() {
     rows(&g, "CREATE (:Concept {identifier: 'c'})").await.unwrap();
     assert_eq!(json!(engines.usage().open_databases), 1);
     drop(g);
-    let give_up = std::time::Instant::now() + Duration::from_secs(60);
-    while engines.usage().open_databases > 0 {
-        assert!(std::time::Instant::now() < give_up);
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    assert_eq!(engines.usage().reserved_bytes, 0);
+    // The memory comes back when the engine has closed the file, a moment after the database is no longer listed as open.
+    until(
+        || engines.usage(),
+        |usage| (usage.open_databases, usage.reserved_bytes) == (0, 0),
+    )
+    .await;
     let g = engines.database(&id("g")).await.unwrap();
     assert_eq!(one(&g, "MATCH (n:Concept) RETURN count(*)").await, 1);
 }

@@ -1,10 +1,12 @@
 //! The engines as the rest of the agent uses them, with real databases in temporary directories.
 #![allow(clippy::unwrap_used)]
 
+mod arrow;
 mod durability;
 mod isolation;
 mod lifecycle;
 mod materialize;
+mod parameters;
 mod queries;
 mod staging;
 mod support;

@@ -1,7 +1,6 @@
 //! From staging tables into the graph: nothing lost, nothing twice, everything counted.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use graphplane_node_agent::engines::{
     BaseSchema, EngineError, EngineLimits, ErrorClass, FileId, MaterializeRequest, MaterializeStatus, ProgressUpdate,
@@ -11,7 +10,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{graph, id, limits, materialize, one, rows, stage, start, table};
+use crate::support::{PATIENCE, graph, id, limits, materialize, one, rows, stage, start, table};
 
 const ALL: StageMode = StageMode::ReplaceTable;
 
@@ -138,6 +137,7 @@ async fn rows_without_keys_and_second_rows_are_counted() {
     assert_eq!(
         report.rejected,
         Rejected {
+            invalid: 0,
             null_keys: 2,
             duplicates: 2,
             already_present: 1,
@@ -292,6 +292,139 @@ async fn parallel_relationships_stay_and_files_can_be_chosen() {
         ..MaterializeRequest::new(table("R"))
     };
     assert_eq!(materialize(&g, &staging, request).await.unwrap().rows_ingested, 0);
+}
+
+#[tokio::test]
+async fn relationships_that_are_loaded_again_are_there_once() {
+    let ddl = "CREATE NODE TABLE A(id INT64 PRIMARY KEY); CREATE NODE TABLE B(code STRING PRIMARY KEY); \
+               CREATE REL TABLE R(FROM A TO B, w DOUBLE, note STRING, tags STRING[], u UUID, extra INT64)";
+    let directory = tempfile::tempdir().unwrap();
+    // Several slices, and several passes over the relationships that are there.
+    let limits = EngineLimits {
+        slice_bytes: 4 << 20,
+        database_memory: 128 << 20,
+        ..limits()
+    };
+    let engines = start(directory.path(), limits).await;
+    engines.create(&id("g"), &BaseSchema::Custom(ddl.into())).await.unwrap();
+    let g = engines.database(&id("g")).await.unwrap();
+    let staging = engines.staging(&id("g")).await.unwrap();
+    rows(
+        &g,
+        "UNWIND range(0, 999) AS x CREATE (:A {id: x}), (:B {code: 'b' + CAST(x AS STRING)})",
+    )
+    .await
+    .unwrap();
+    // NULLs, weights that are no numbers, and from some row on the same relationships once more.
+    let edges = |rows: u64| {
+        format!(
+            "SELECT r % 1000 AS \"from\", 'b' || (r % 999) AS \"to\", \
+             CASE WHEN r % 7 = 0 THEN NULL WHEN r % 11 = 0 THEN 'nan'::DOUBLE ELSE r % 5 / 3 END AS w, \
+             CASE WHEN r % 13 = 0 THEN NULL ELSE 'n' || r % 3 END AS note, \
+             CASE WHEN r % 17 = 0 THEN NULL ELSE ['a', 't' || r % 2] END AS tags, \
+             'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a1' || r % 2 AS u FROM (SELECT range % 150000 AS r FROM range({rows}))"
+        )
+    };
+    let load = async |name: &str, sql: String| {
+        stage(&staging, "R", &[(name, sql.as_str())], ALL).await.unwrap();
+        let report = materialize(&g, &staging, MaterializeRequest::new(table("R")))
+            .await
+            .unwrap();
+        assert_eq!(report.rows_staged, report.rows_ingested + report.rejected.total());
+        (report.rows_ingested, report.rejected.already_present)
+    };
+    assert_eq!(load("one", edges(200_000)).await, (200_000, 0));
+    assert_eq!(load("one", edges(200_000)).await, (0, 200_000));
+    // More of the same: rows that are like others, of which the graph has fewer.
+    assert_eq!(load("two", edges(210_000)).await, (10_000, 200_000));
+    let like = "SELECT 1 AS \"from\", 'b2' AS \"to\", 0.5 AS w, 'like' AS note FROM range(3)";
+    assert_eq!(load("three", like.into()).await, (3, 0));
+    assert_eq!(load("three", like.replace("range(3)", "range(5)")).await, (2, 3));
+    assert_eq!(load("three", like.replace("0.5", "0.25")).await, (3, 0));
+    assert_eq!(one(&g, "MATCH (:A)-[r:R]->(:B) RETURN count(*)").await, 210_008);
+    assert_eq!(
+        one(&g, "MATCH (:A)-[r:R {note: 'like'}]->(:B) RETURN count(*)").await,
+        8
+    );
+}
+
+#[tokio::test]
+async fn a_dry_run_says_what_a_run_would_do_and_changes_nothing() {
+    let ddl = "CREATE NODE TABLE P(id INT64 PRIMARY KEY, score DOUBLE, u UUID); CREATE REL TABLE K(FROM P TO P)";
+    let (_directory, engines, g) = graph(ddl).await;
+    let staging = engines.staging(&id("g")).await.unwrap();
+    rows(&g, "CREATE (:P {id: 9})").await.unwrap();
+    let people = "SELECT * FROM (VALUES ('1', '1.5', NULL), ('x', '1', NULL), ('2', 'abc', NULL), ('3', NULL, 'no'), \
+                  (NULL, '1', NULL), ('1', '2.5', NULL), ('9', '1', NULL), ('4', '1', 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11')) \
+                  t(id, score, u)";
+    stage(&staging, "P", &[("f", people)], ALL).await.unwrap();
+    let dry = |name: &str| MaterializeRequest {
+        dry_run: true,
+        create_table: true,
+        ..MaterializeRequest::new(table(name))
+    };
+    let report = materialize(&g, &staging, dry("P")).await.unwrap();
+    assert_eq!(
+        (report.status, report.rows_staged, report.rows_ingested),
+        (MaterializeStatus::Rehearsed, 8, 2)
+    );
+    assert_eq!(
+        report.rejected,
+        Rejected {
+            null_keys: 1,
+            duplicates: 1,
+            already_present: 1,
+            dangling: 0,
+            invalid: 3
+        }
+    );
+    let unfit: Vec<(&str, u64, &str)> = report
+        .invalid_columns
+        .iter()
+        .map(|column| (column.column.as_str(), column.rows, column.example.as_str()))
+        .collect();
+    assert_eq!(unfit, [("id", 1, "x"), ("score", 1, "abc"), ("u", 1, "no")]);
+    let kept = String::from_utf8(report.rejected_rows).unwrap();
+    assert_eq!(
+        kept.lines().filter(|line| line.contains("\"invalid\"")).count(),
+        3,
+        "{kept}"
+    );
+    assert_eq!(kept.lines().count(), 6, "{kept}");
+    assert_eq!(one(&g, "MATCH (p:P) RETURN count(*)").await, 1);
+    let error = materialize(&g, &staging, MaterializeRequest::new(table("P")))
+        .await
+        .unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Invalid, "{error}");
+
+    let ends = "SELECT * FROM (VALUES (9, 9), (9, 100), (NULL, 9)) t(\"from\", \"to\")";
+    stage(&staging, "K", &[("f", ends)], ALL).await.unwrap();
+    let report = materialize(&g, &staging, dry("K")).await.unwrap();
+    assert_eq!(
+        (
+            report.rows_ingested,
+            report.rejected.dangling,
+            report.rejected.null_keys
+        ),
+        (1, 1, 1)
+    );
+    assert_eq!(one(&g, "MATCH ()-[k:K]->() RETURN count(*)").await, 0);
+    let report = materialize(&g, &staging, MaterializeRequest::new(table("K")))
+        .await
+        .unwrap();
+    let kept = String::from_utf8(report.rejected_rows).unwrap();
+    assert!(
+        kept.contains(r#"{"reason":"dangling","row":{"src":9,"dst":100"#),
+        "{kept}"
+    );
+
+    // A table that is not there yet stays so.
+    stage(&staging, "Q", &[("f", "SELECT range AS identifier FROM range(5)")], ALL)
+        .await
+        .unwrap();
+    let report = materialize(&g, &staging, dry("Q")).await.unwrap();
+    assert_eq!((report.rows_ingested, report.created_table), (5, true));
+    assert_eq!(g.schema().await.unwrap().len(), 2);
 }
 
 #[tokio::test]
@@ -522,7 +655,7 @@ async fn tables_are_made_from_staged_columns_when_asked() {
     .unwrap();
     let bad = MaterializeRequest {
         create_table: true,
-        timeout: Duration::from_secs(60),
+        timeout: PATIENCE,
         ..plain("Bad")
     };
     assert_eq!(materialize(&g, &staging, bad).await.unwrap().rejected.null_keys, 1);
@@ -652,4 +785,33 @@ async fn readers_go_on_and_writers_wait_while_a_table_is_filled() {
     assert_eq!(run.await.unwrap().unwrap().rows_ingested, 300_000);
     write.await.unwrap().unwrap();
     assert_eq!(one(&g, "MATCH (q:Q) RETURN count(*)").await, 1);
+}
+
+#[tokio::test]
+async fn readers_go_on_while_relationships_are_filled() {
+    const NODES: u64 = 200_000;
+    let (_directory, engines, g) =
+        graph("CREATE NODE TABLE P(id INT64 PRIMARY KEY); CREATE REL TABLE R(FROM P TO P, w INT64)").await;
+    let staging = engines.staging(&id("g")).await.unwrap();
+    let nodes = format!("SELECT range AS id FROM range({NODES})");
+    stage(&staging, "P", &[("p", &nodes)], ALL).await.unwrap();
+    materialize(&g, &staging, MaterializeRequest::new(table("P")))
+        .await
+        .unwrap();
+    let edges = format!(
+        "SELECT range % {NODES} AS \"from\", (range * 7 + 1) % {NODES} AS \"to\", range AS w FROM range({})",
+        2 * NODES
+    );
+    stage(&staging, "R", &[("r", &edges)], ALL).await.unwrap();
+    let run = {
+        let (g, staging) = (g.clone(), staging.clone());
+        tokio::spawn(async move { materialize(&g, &staging, MaterializeRequest::new(table("R"))).await })
+    };
+    while !run.is_finished() {
+        let forwards = one(&g, "MATCH (:P)-[r:R]->(:P) RETURN count(r.w)").await.as_u64();
+        assert!(matches!(forwards, Some(0 | 400_000)), "{forwards:?}");
+        let backwards = one(&g, "MATCH (b:P {id: 1})<-[r:R]-(:P) RETURN count(r.w)").await;
+        assert!(backwards == 0 || backwards == 2, "{backwards}");
+    }
+    assert_eq!(run.await.unwrap().unwrap().rows_ingested, 2 * NODES);
 }

@@ -1,6 +1,6 @@
 //! Staging tables: by column name, one file at a time.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use graphplane_node_agent::engines::{
     ErrorClass, SqlRequest, StageMode, StageOptions, StagedFile, Staging, StagingKind,
@@ -8,11 +8,14 @@ use graphplane_node_agent::engines::{
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{file, graph, id, parquet, stage, table};
+use crate::support::{PATIENCE, file, graph, id, parquet, stage, table};
 
 async fn sql(staging: &Staging, text: &str) -> Vec<Value> {
     let (_, json, _) = staging
-        .query(SqlRequest::new(text))
+        .query(SqlRequest {
+            timeout: PATIENCE,
+            ..SqlRequest::new(text)
+        })
         .await
         .unwrap()
         .collect()
@@ -278,7 +281,7 @@ async fn sql_is_interrupted_by_time_and_by_its_caller() {
             tokio::spawn(async move {
                 staging
                     .query(SqlRequest {
-                        timeout: Duration::from_secs(600),
+                        timeout: 2 * PATIENCE,
                         ..SqlRequest::new(endless)
                     })
                     .await
@@ -286,7 +289,18 @@ async fn sql_is_interrupted_by_time_and_by_its_caller() {
             })
         })
         .collect();
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    // They have all four places when a fifth gets none.
+    let give_up = Instant::now() + PATIENCE;
+    let fifth = || {
+        staging.query(SqlRequest {
+            timeout: Duration::from_millis(50),
+            ..SqlRequest::new("SELECT 1")
+        })
+    };
+    while !fifth().await.is_err_and(|error| error.class() == ErrorClass::Busy) {
+        assert!(Instant::now() < give_up, "a fifth query still gets a place");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     running.iter().for_each(tokio::task::JoinHandle::abort);
     // All four places are free again.
     for _ in 0..4 {

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use graphplane_node_agent::engines::{
     BaseSchema, Database, DatabaseId, EngineError, EngineLimits, Engines, EnginesConfig, FileId, IncomingFile,
@@ -13,6 +14,33 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) const MIB: u64 = 1 << 20;
+
+/// Time for what has to happen, on any machine. Only a failure takes so long.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Runs until it is stopped, and stops quickly then.
+pub(crate) const ENDLESS: &str = "UNWIND range(1, 20000) AS a UNWIND range(1, 20000) AS b UNWIND range(1, 20000) AS c \
+                                  WITH a, b, c WHERE a * b * c = 7 RETURN count(*)";
+
+/// Waits until what is looked at passes.
+#[track_caller]
+pub(crate) fn until<T: std::fmt::Debug>(look: impl Fn() -> T, good: impl Fn(&T) -> bool) -> impl Future<Output = T> {
+    let caller = std::panic::Location::caller();
+    async move {
+        let give_up = Instant::now() + PATIENCE;
+        loop {
+            let seen = look();
+            if good(&seen) {
+                return seen;
+            }
+            assert!(
+                Instant::now() < give_up,
+                "{caller}: waited in vain, last seen: {seen:?}"
+            );
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
 
 pub(crate) fn id(text: &str) -> DatabaseId {
     DatabaseId::parse(text).unwrap()
@@ -68,6 +96,7 @@ pub(crate) async fn rows_with(database: &Database, text: &str, parameters: Value
     let parameters = Parameters::from_json(parameters.as_object().unwrap())?;
     let request = QueryRequest {
         parameters,
+        timeout: PATIENCE,
         ..QueryRequest::new(text)
     };
     let (_, json, _) = database.query(request).await?.collect().await?;

@@ -57,7 +57,7 @@ pub(super) struct SchemaAnswer {
 }
 
 #[derive(Deserialize)]
-pub(super) struct BackupStarted {
+pub(super) struct TaskStarted {
     pub(super) task_id: String,
 }
 
@@ -66,6 +66,38 @@ pub(super) struct TaskAnswer {
     status: String,
     #[serde(default)]
     error: Option<String>,
+}
+
+/// A task of a list.
+#[derive(Deserialize)]
+pub(super) struct TaskListed {
+    task_id: String,
+    #[serde(default)]
+    completed_at: Option<jiff::Timestamp>,
+    #[serde(default)]
+    metadata: Value,
+    #[serde(flatten)]
+    answer: TaskAnswer,
+}
+
+/// The copying of one database into another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ForkTask {
+    pub(crate) id: String,
+    pub(crate) state: TaskState,
+    /// When it ended.
+    pub(crate) ended: Option<jiff::Timestamp>,
+}
+
+impl TaskListed {
+    /// The task, if it was started with this key.
+    pub(super) fn fork(self, key: &str) -> Option<ForkTask> {
+        (self.metadata["idempotency_key"] == key).then(|| ForkTask {
+            id: self.task_id,
+            state: self.answer.into(),
+            ended: self.completed_at,
+        })
+    }
 }
 
 /// How far a task is.
@@ -156,6 +188,19 @@ mod tests {
         assert_eq!(of("failed", Some("interrupted by restart: x")), TaskState::Interrupted);
         assert_eq!(of("cancelled", None), TaskState::Interrupted);
         assert_eq!(of("failed", Some("disk full")), TaskState::Failed("disk full".into()));
+    }
+
+    #[test]
+    fn a_fork_is_known_by_its_key() {
+        let task = json!({"task_id": "fork_1", "status": "failed", "error": "disk full",
+            "completed_at": "2026-01-02T03:04:05.678Z", "metadata": {"idempotency_key": "u"}, "result": null});
+        let listed = || serde_json::from_value::<TaskListed>(task.clone()).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(listed().fork("other"), None);
+        let fork = listed().fork("u");
+        assert_eq!(
+            fork.map(|fork| (fork.id, fork.state, fork.ended.is_some())),
+            Some(("fork_1".into(), TaskState::Failed("disk full".into()), true))
+        );
     }
 
     #[test]

@@ -5,10 +5,10 @@
 
 mod answers;
 
-pub(crate) use answers::{CreateDatabase, Creation, Deletion, TaskState};
+pub(crate) use answers::{CreateDatabase, Creation, Deletion, ForkTask, TaskState};
 
 use crate::metrics::Metrics;
-use answers::{BackupStarted, SchemaAnswer, TaskAnswer, detail, is_registering};
+use answers::{SchemaAnswer, TaskAnswer, TaskListed, TaskStarted, detail, is_registering};
 use graphplane_core::schema_copy::Table;
 use graphplane_crds::quantities::Epoch;
 use reqwest::{Method, StatusCode};
@@ -210,9 +210,38 @@ impl Agent {
         let path = format!("/databases/{id}/backup");
         let answer = self.once("start_backup", Method::POST, &path, Some(body)).await?;
         match answer.status {
-            StatusCode::OK | StatusCode::ACCEPTED => Ok(self.parse::<BackupStarted>(&answer)?.task_id),
+            StatusCode::OK | StatusCode::ACCEPTED => Ok(self.parse::<TaskStarted>(&answer)?.task_id),
             StatusCode::BAD_REQUEST => Err(AgentError::Refused(detail(&answer.body))),
             StatusCode::CONFLICT => Err(self.wrong_epoch(&answer)),
+            _ => Err(self.unexpected(&answer)),
+        }
+    }
+
+    /// Starts to copy `parent` into `id`, or finds the copy that is under way. `key` says whose it is.
+    pub(crate) async fn start_fork(&self, id: &str, parent: &str, key: &str) -> Result<Creation, AgentError> {
+        let path = format!("/databases/{id}/fork-from/{parent}");
+        let headers = [("Prefer", "respond-async"), ("Idempotency-Key", key)];
+        let answer = self
+            .once_with("start_fork", Method::POST, &path, &headers, Some(json!({})))
+            .await?;
+        match answer.status {
+            StatusCode::OK | StatusCode::ACCEPTED => Ok(Creation::Made),
+            // Either the database exists, with content, or the agent has another epoch; looking tells.
+            StatusCode::CONFLICT if self.exists(id).await? => Ok(Creation::Existed),
+            StatusCode::CONFLICT => Err(self.wrong_epoch(&answer)),
+            _ => Err(self.unexpected(&answer)),
+        }
+    }
+
+    /// The newest copying into `id` that was started with `key`; `None` when the agent knows of none.
+    pub(crate) async fn fork(&self, id: &str, key: &str) -> Result<Option<ForkTask>, AgentError> {
+        let path = format!("/tasks?task_type=fork&graph_id={id}&limit=1000");
+        let answer = self.repeated("list_tasks", Method::GET, &path).await?;
+        match answer.status {
+            StatusCode::OK => {
+                let tasks = self.parse::<Vec<TaskListed>>(&answer)?;
+                Ok(tasks.into_iter().find_map(|task| task.fork(key)))
+            }
             _ => Err(self.unexpected(&answer)),
         }
     }
@@ -263,8 +292,20 @@ impl Agent {
         path: &str,
         body: Option<Value>,
     ) -> Result<Answer, AgentError> {
+        self.once_with(call, method, path, &[], body).await
+    }
+
+    /// The same with more headers.
+    async fn once_with(
+        &self,
+        call: &'static str,
+        method: Method,
+        path: &str,
+        headers: &[(&'static str, &str)],
+        body: Option<Value>,
+    ) -> Result<Answer, AgentError> {
         for _ in 0..REGISTERING {
-            let answer = self.attempt(call, method.clone(), path, body.clone()).await?;
+            let answer = self.attempt(call, method.clone(), path, headers, body.clone()).await?;
             if answer.status != StatusCode::SERVICE_UNAVAILABLE || !is_registering(&answer.body) {
                 return Ok(answer);
             }
@@ -278,14 +319,18 @@ impl Agent {
         call: &'static str,
         method: Method,
         path: &str,
+        headers: &[(&'static str, &str)],
         body: Option<Value>,
     ) -> Result<Answer, AgentError> {
         let started = Instant::now();
-        let request = self
+        let mut request = self
             .http
             .request(method, format!("{}{path}", self.endpoint))
             .header("X-Graph-API-Key", &self.key)
             .header("X-Graphplane-Epoch", self.epoch.0);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
         let request = match body {
             Some(body) => request.json(&body),
             None => request,

@@ -1,6 +1,6 @@
 //! What can be done for a Subgraph.
 
-use super::{Memory, database_id, observe};
+use super::{Memory, database_id, fork_key, observe};
 use crate::agent::{Agent, AgentError, CreateDatabase, Creation};
 use crate::cache::key;
 use crate::context::Context;
@@ -27,6 +27,21 @@ pub(super) async fn act(
     let (namespace, name) = key(&**subgraph);
     match action {
         Action::CreateDatabase => create_database(subgraph, seen, ctx, memory).await,
+        Action::StartFork => start_fork(subgraph, seen, ctx, memory).await,
+        Action::TakeFork => {
+            let (_, id) = target(subgraph, seen, ctx)?;
+            let note = format!("{id}, a copy of graph {}", subgraph.spec.graph);
+            write::event(ctx, &**subgraph, "DatabaseForked", "Create", note);
+            Ok(noted(subgraph, &id, statements::applied(&[], 0)))
+        }
+        Action::CancelFork => {
+            let (agent, id) = target(subgraph, seen, ctx)?;
+            if let Some(task) = agent.fork(id.as_str(), &fork_key(subgraph)).await? {
+                agent.cancel_task(&task.id).await?;
+            }
+            memory.fork_cancelled = true;
+            Ok(Done::World)
+        }
         Action::ApplySchema { from, to } => {
             let (agent, id) = target(subgraph, seen, ctx)?;
             let statements = subgraph_plan::ddl(subgraph);
@@ -101,6 +116,24 @@ async fn claim(subgraph: &Arc<Subgraph>, ctx: &Context) -> Result<Done<Subgraph>
     status.database_id = Some(parent.subgraph(&subgraph.spec.name));
     let status = serde_json::to_value(status).map_err(|e| Error::Settings(e.to_string()))?;
     write::status(ctx, subgraph, status, true).await.map(Done::Written)
+}
+
+async fn start_fork(
+    subgraph: &Arc<Subgraph>,
+    seen: &Observed,
+    ctx: &Context,
+    memory: &mut Memory,
+) -> Result<Done<Subgraph>, Error> {
+    if database_id(subgraph).is_none() {
+        return claim(subgraph, ctx).await;
+    }
+    let (agent, id) = target(subgraph, seen, ctx)?;
+    let parent = id.graph();
+    let started = agent
+        .start_fork(id.as_str(), parent.as_str(), &fork_key(subgraph))
+        .await?;
+    memory.occupied = started == Creation::Existed;
+    Ok(Done::World)
 }
 
 async fn create_database(

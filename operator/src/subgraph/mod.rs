@@ -12,6 +12,7 @@ use graphplane_core::subgraph_plan::{self, Action, Observed};
 use graphplane_crds::ids::DatabaseId;
 use graphplane_crds::subgraph::Subgraph;
 use jiff::Timestamp;
+use kube::ResourceExt;
 use serde::Serialize;
 use std::sync::Arc;
 
@@ -21,12 +22,20 @@ pub(crate) struct Memory {
     database: Option<Database>,
     refused: Option<String>,
     kept: bool,
+    /// The place of the fork is taken by a database that is not known to be this subgraph's.
+    occupied: bool,
+    fork_cancelled: bool,
 }
 
 /// The database of a subgraph. It is written down before the database is made: two subgraphs of the same name have the
 /// same one in mind, and only the one that has it in its status may destroy it.
 pub(crate) fn database_id(subgraph: &Subgraph) -> Option<DatabaseId> {
     subgraph.status.as_ref().and_then(|s| s.database_id.clone())
+}
+
+/// By which the agent's tasks tell whose copy they make.
+fn fork_key(subgraph: &Subgraph) -> String {
+    subgraph.uid().unwrap_or_default()
 }
 
 impl Reconcile for Subgraph {

@@ -1,6 +1,7 @@
 //! What a Subgraph's plan looks at.
 
-use super::{Memory, database_id};
+use super::{Memory, database_id, fork_key};
+use crate::agent::{ForkTask, TaskState};
 use crate::cache::key;
 use crate::context::Context;
 use crate::error::Error;
@@ -8,7 +9,7 @@ use crate::views::ready_since;
 use graphplane_core::ending::Database;
 use graphplane_core::graph_plan::graph_id;
 use graphplane_core::names;
-use graphplane_core::subgraph_plan::{Observed, Parent};
+use graphplane_core::subgraph_plan::{Fork, Observed, Parent};
 use graphplane_crds::Graph;
 use graphplane_crds::ids::GraphId;
 use graphplane_crds::subgraph::Subgraph;
@@ -52,6 +53,15 @@ pub(super) async fn observe(subgraph: &Arc<Subgraph>, ctx: &Context, memory: &Me
         (None, _, None) => Database::Absent,
         _ => Database::Unknown,
     };
+    let fork = match (node.serving(), &id) {
+        (Some(serving), Some(id)) if subgraph.spec.fork_parent && status.applied_schema.is_none() => {
+            let task = ctx.agent(serving)?.fork(id.as_str(), &fork_key(subgraph)).await?;
+            fork(task, memory, ctx)
+        }
+        // Nothing was written down, so nothing was started.
+        (Some(_), None) if subgraph.spec.fork_parent => Fork::NotStarted,
+        _ => Fork::Unknown,
+    };
     let missing = match (node.serving(), &id) {
         (Some(node), Some(id)) => ctx.is_missing(node, id.as_str(), ready_since(&status.conditions)),
         _ => false,
@@ -84,10 +94,34 @@ pub(super) async fn observe(subgraph: &Arc<Subgraph>, ctx: &Context, memory: &Me
         },
         missing,
         refused: memory.refused.clone(),
+        fork,
         final_backup: ctx.final_backup(&namespace, &backup),
         kept: memory.kept || is_kept(ctx, subgraph, volume.as_deref(), id.as_ref().map(|i| i.as_str())),
         node,
     })
+}
+
+fn fork(task: Option<ForkTask>, memory: &Memory, ctx: &Context) -> Fork {
+    let Some(task) = task else {
+        return if memory.occupied {
+            Fork::Occupied
+        } else {
+            Fork::NotStarted
+        };
+    };
+    match task.state {
+        TaskState::Running if memory.fork_cancelled => Fork::Stopping,
+        TaskState::Running => Fork::Running,
+        TaskState::Completed => Fork::Done,
+        // The database of a copy that was cut off between its last step and its record.
+        TaskState::Interrupted if memory.occupied => Fork::Done,
+        TaskState::Interrupted => Fork::Interrupted,
+        TaskState::Failed(_) if memory.occupied => Fork::Occupied,
+        TaskState::Failed(why) => Fork::Failed {
+            at: task.ended.unwrap_or_else(|| ctx.now()),
+            why,
+        },
+    }
 }
 
 /// The order in which subgraphs of a graph have a right to their places: those that have a database, then by age.

@@ -1,7 +1,7 @@
 //! A node agent without an engine: the contract over a real socket, databases as lists of tables.
 
 use crate::gate::Gate;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
@@ -36,8 +36,14 @@ pub(crate) struct Behaviour {
     pub(crate) hold_backups: AtomicBool,
     /// Backups fail with this.
     pub(crate) fail_backups: Mutex<Option<String>>,
+    /// Forks stay at work while this is set.
+    pub(crate) hold_forks: AtomicBool,
+    /// The next fork fails with this.
+    pub(crate) fail_fork: Mutex<Option<String>>,
     /// Agents start and never register.
     pub(crate) never_register: AtomicBool,
+    /// Leases last seconds, so that a test can see them end, and not so long that no busy machine lets one lapse.
+    pub(crate) short_leases: AtomicBool,
     /// The answers to registrations stay on their way.
     pub(crate) hold_answers: AtomicBool,
     /// Agents stop renewing.
@@ -91,6 +97,8 @@ pub(crate) async fn start(
         .route("/databases/{id}", get(exists).delete(remove))
         .route("/databases/{id}/schema", get(tables).post(apply))
         .route("/databases/{id}/backup", post(backup))
+        .route("/databases/{id}/fork-from/{parent}", post(fork))
+        .route("/tasks", get(list_forks))
         .route("/tasks/{id}/status", get(task))
         .route("/tasks/{id}", delete(cancel))
         .with_state(agent);
@@ -267,6 +275,72 @@ async fn backup(
             Json(json!({"task_id": task_id, "status": "initiated"})).into_response()
         })
         .await
+}
+
+async fn fork(State(agent): State<Agent>, headers: HeaderMap, Path((id, parent)): Path<(String, String)>) -> Response {
+    let key = headers["idempotency-key"].to_str().unwrap().to_owned();
+    assert_eq!(headers["prefer"], "respond-async");
+    agent
+        .changing(format!("fork {id}"), &headers, |agent| {
+            let mut disk = agent.disk.lock();
+            if !disk.databases.contains_key(&parent) {
+                return error(StatusCode::NOT_FOUND, format!("Database {parent} not found"));
+            }
+            let running = |t: &Value| t["status"] == "running" && t["metadata"]["graph_id"] == id.as_str();
+            let same = disk
+                .tasks
+                .iter()
+                .find(|(_, t)| running(t))
+                .map(|(task, _)| task.clone());
+            if same.is_none() && disk.databases.contains_key(&id) {
+                return error(StatusCode::CONFLICT, format!("Database {id} already exists"));
+            }
+            let task_id = same.unwrap_or_else(|| format!("fork_{id}_{:08x}", disk.tasks.len()));
+            let metadata = json!({"graph_id": id, "parent_graph_id": parent, "idempotency_key": key});
+            let task = json!({"task_id": task_id, "status": "running", "metadata": metadata});
+            disk.tasks.insert(task_id.clone(), task);
+            (
+                StatusCode::ACCEPTED,
+                Json(json!({"task_id": task_id, "status": "started"})),
+            )
+                .into_response()
+        })
+        .await
+}
+
+/// The forks into one database, newest first. Like every task, one that is looked at makes progress.
+async fn list_forks(
+    State(agent): State<Agent>,
+    headers: HeaderMap,
+    Query(query): Query<BTreeMap<String, String>>,
+) -> Response {
+    if let Err(refused) = agent.admit(&headers, false) {
+        return *refused;
+    }
+    assert_eq!(query["task_type"], "fork");
+    let mut disk = agent.disk.lock();
+    let Disk {
+        tasks, databases, made, ..
+    } = &mut *disk;
+    let of_this = |t: &&mut Value| t["metadata"]["graph_id"] == query["graph_id"].as_str();
+    let mut found = Vec::new();
+    for task in tasks.values_mut().filter(of_this) {
+        if task["status"] == "running" && !agent.behaviour.hold_forks.load(Ordering::SeqCst) {
+            task["completed_at"] = json!(jiff::Timestamp::now());
+            if let Some(why) = agent.behaviour.fail_fork.lock().take() {
+                task["status"] = json!("failed");
+                task["error"] = json!(why);
+            } else {
+                let id = query["graph_id"].clone();
+                let copy = databases[task["metadata"]["parent_graph_id"].as_str().unwrap()].clone();
+                assert!(databases.insert(id.clone(), copy).is_none(), "{id} was there already");
+                *made.entry(id).or_default() += 1;
+                task["status"] = json!("completed");
+            }
+        }
+        found.insert(0, task.clone());
+    }
+    Json(found).into_response()
 }
 
 /// A task that is looked at makes progress: it is done, unless the test wants it otherwise.

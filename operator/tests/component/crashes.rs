@@ -92,8 +92,11 @@ async fn build(world: &World) -> Value {
         .await;
     let spec = json!({"name": "dev", "ddl": "CREATE NODE TABLE Own(x INT64 PRIMARY KEY);"});
     world.create::<Subgraph>(subgraph_object("dev", "karate", spec)).await;
+    let spec = json!({"name": "copy", "type": "static", "forkParent": true});
+    world.create::<Subgraph>(subgraph_object("copy", "karate", spec)).await;
     world.until_ready::<Graph>("karate").await;
     world.until_ready::<Subgraph>("dev").await;
+    world.until_ready::<Subgraph>("copy").await;
     world.until_ready::<GraphNode>("std-0").await;
     world.until_ready::<GraphVolume>("std-0").await;
     // The lease is the agent's doing, a moment later.
@@ -104,7 +107,7 @@ async fn build(world: &World) -> Value {
         .until::<GraphVolume>("std-0", "in use", |v| {
             v.status
                 .as_ref()
-                .is_some_and(|s| s.databases.len() == 2 && format!("{:?}", s.state).contains("InUse"))
+                .is_some_and(|s| s.databases.len() == 3 && format!("{:?}", s.state).contains("InUse"))
         })
         .await;
     world
@@ -155,7 +158,7 @@ fn cuts(deeds: usize) -> Vec<Cut> {
         .collect()
 }
 
-const AT_ONCE: usize = 6;
+const AT_ONCE: usize = 4;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cut_anywhere_in_building_up_changes_nothing() {

@@ -147,12 +147,12 @@ async fn a_database_that_somebody_removed_is_not_made_anew() {
         .await;
     world.until_ready::<Graph>("karate").await;
     // It is missed only by a list that the agent made well after the database; so the clock of the condition is set back.
+    operator.stop().await;
     let mut graph = world.get::<Graph>("karate").await;
     let status = graph.status.as_mut().unwrap();
     for condition in status.conditions.iter_mut().filter(|c| c.type_ == "DatabaseReady") {
         condition.last_transition_time.0 -= jiff::SignedDuration::from_secs(3600);
     }
-    operator.stop().await;
     let api: kube::Api<Graph> = kube::Api::namespaced(world.client.clone(), "default");
     api.replace_status("karate", &Default::default(), &graph).await.unwrap();
     world.machines.disk("std-0").lock().databases.clear();

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 fn candidate(world: &World, name: &str) -> Settings {
     let election = LeaderElection {
-        duration: Duration::from_secs(3),
+        // Long enough that no busy machine keeps the first from renewing, and short enough to wait for its end.
+        duration: Duration::from_secs(15),
         ..LeaderElection::new(name)
     };
     Settings {

@@ -91,11 +91,13 @@ async fn a_graph_gets_a_node_a_volume_and_a_database() {
                 .is_some_and(|s| s.database_bytes == 65_536)
         })
         .await;
+    world
+        .eventually("the metrics count the graph as ready", async || {
+            let line = r#"conditions{kind="Graph",type="Ready",status="True"} 1"#;
+            operator.metrics.encode().contains(line)
+        })
+        .await;
     let metrics = operator.metrics.encode();
-    assert!(
-        metrics.contains(r#"conditions{kind="Graph",type="Ready",status="True"} 1"#),
-        "{metrics}"
-    );
     assert!(
         metrics.contains(r#"calls_total{target="test",call="ensure_instance",outcome="ok"} 1"#),
         "{metrics}"
@@ -368,12 +370,17 @@ async fn nothing_is_written_while_nothing_changes() {
         );
         versions
     };
-    // Everything has settled when two looks, with renewals of leases in between, see the same.
+    // Everything has settled when several looks, with renewals of leases in between, see the same.
     world
         .eventually("everything has settled", async || {
             let before = versions().await;
-            tokio::time::sleep(Duration::from_millis(700)).await;
-            before == versions().await
+            for _ in 0..4 {
+                tokio::time::sleep(Duration::from_millis(700)).await;
+                if before != versions().await {
+                    return false;
+                }
+            }
+            true
         })
         .await;
     let (before, deeds) = (versions().await, operator.gate.deeds().len());

@@ -295,7 +295,8 @@ impl Provider for Machines {
 
     fn pace(&self) -> Pace {
         Pace {
-            registration: Duration::from_secs(60),
+            // Agents of tests that do not register are meant to be waited for.
+            registration: Duration::from_secs(600),
             stop: Duration::from_secs(30),
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::world::{World, graph_object, tier_object};
 use graphplane_crds::graph::GraphPhase;
+use graphplane_crds::node::NodePhase;
 use graphplane_crds::{Graph, GraphNode, GraphVolume, Tier};
 use kube::ResourceExt;
 use serde_json::json;
@@ -180,6 +181,12 @@ async fn nothing_new_lands_on_a_draining_node() {
             "std-0",
             json!({"metadata": {"annotations": {"graphplane.dev/drain": "true"}}}),
         )
+        .await;
+    // Graphs and nodes are watched apart: the operator may hear of a graph first.
+    world
+        .until::<GraphNode>("std-0", "draining", |n| {
+            n.status.as_ref().is_some_and(|s| s.phase == Some(NodePhase::Draining))
+        })
         .await;
     world.create::<Graph>(graph_object("second", json!({}))).await;
     assert_eq!(

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// How often agents of tests renew; the lease itself lasts as long as that of real ones.
+/// How often agents of tests renew.
 const RENEW: Duration = Duration::from_millis(300);
 
 fn hashed(token: &str) -> ByteString {
@@ -55,7 +55,12 @@ pub(crate) async fn follow(
                 .map(|id| json!({"id": id, "sizeBytes": 4096}))
                 .collect();
             let usage = json!({"epoch": epoch, "databases": sizes, "diskUsedMiB": 1}).to_string();
-            write_lease(&client, &node, usage).await;
+            let seconds = if behaviour.short_leases.load(Ordering::SeqCst) {
+                15
+            } else {
+                600
+            };
+            write_lease(&client, &node, usage, seconds).await;
         }
         tokio::time::sleep(RENEW).await;
     }
@@ -109,14 +114,14 @@ async fn write_registration(client: &Client, node: &str, address: &str, epoch: u
         .unwrap();
 }
 
-async fn write_lease(client: &Client, node: &str, usage: String) {
+async fn write_lease(client: &Client, node: &str, usage: String, seconds: i32) {
     let leases: Api<Lease> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
     let name = names::node_object(node);
     let mut lease = Lease::default();
     lease.metadata.annotations = Some([("graphplane.dev/usage".to_owned(), usage)].into());
     lease.spec = Some(LeaseSpec {
         holder_identity: Some("test".into()),
-        lease_duration_seconds: Some(15),
+        lease_duration_seconds: Some(seconds),
         renew_time: Some(MicroTime(Timestamp::now())),
         ..LeaseSpec::default()
     });

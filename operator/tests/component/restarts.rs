@@ -1,6 +1,6 @@
 //! Machines that die, agents that fall silent, operators that come back.
 
-use crate::world::{World, graph_object};
+use crate::world::{Known, World, graph_object};
 use graphplane_crds::graph::GraphPhase;
 use graphplane_crds::node::NodePhase;
 use graphplane_crds::{Graph, GraphNode, GraphVolume};
@@ -60,6 +60,7 @@ async fn an_operator_that_comes_back_takes_over_what_runs() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_falls_silent_loses_its_lease() {
     let world = World::with_tier(json!({})).await;
+    world.machines.behaviour.short_leases.store(true, Ordering::SeqCst);
     let operator = world.operator();
     world.create::<Graph>(graph_object("karate", json!({}))).await;
     world.until_ready::<Graph>("karate").await;
@@ -96,17 +97,17 @@ async fn a_machine_that_keeps_dying_is_started_ever_more_slowly() {
             .await;
         world.machines.kill("std-0");
     }
+    // A wait that is over before it was seen is followed by a longer one.
     let held = world
-        .until_says::<GraphNode>("std-0", "Ready", "False", "Restarting")
+        .until::<GraphNode>("std-0", "held back", |node| {
+            if !world.machines.alive().is_empty() {
+                world.machines.kill("std-0");
+            }
+            node.condition("Ready")
+                .is_some_and(|c| c.status == "False" && c.reason == "Restarting" && c.message.contains("in a while"))
+        })
         .await;
-    let message = held
-        .status
-        .unwrap()
-        .conditions
-        .into_iter()
-        .find(|c| c.type_ == "Ready")
-        .unwrap()
-        .message;
+    let message = held.condition("Ready").unwrap().message;
     assert!(message.contains("log"), "{message}");
     world.machines.behaviour.never_register.store(false, Ordering::SeqCst);
     world.until_ready::<Graph>("karate").await;

@@ -3,7 +3,8 @@
 use crate::world::{World, graph_object, subgraph_object};
 use graphplane_crds::{Backup, Graph, GraphNode, Subgraph};
 use kube::ResourceExt;
-use serde_json::json;
+use serde_json::{Value, json};
+use std::sync::atomic::Ordering;
 
 const PARENT: &str = "kg0123456789abcdef";
 
@@ -72,7 +73,7 @@ async fn a_subgraph_waits_for_its_parent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_limit_and_the_name_are_kept_and_a_fork_is_not_pretended() {
+async fn the_limit_and_the_name_are_kept() {
     let world = world().await;
     let operator = world.operator();
     for n in 0..3 {
@@ -115,34 +116,96 @@ async fn the_limit_and_the_name_are_kept_and_a_fork_is_not_pretended() {
         .await;
     world.delete::<Subgraph>("s1").await;
     world.until_ready::<Subgraph>("s3").await;
+    operator.stop().await;
+}
+
+fn fork_object(name: &str, extra: Value) -> Value {
+    let mut spec = json!({"name": name, "type": "static", "forkParent": true});
+    for (key, value) in extra.as_object().unwrap() {
+        spec[key] = value.clone();
+    }
+    subgraph_object(name, "karate", spec)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fork_begins_as_a_copy_of_its_parent() {
+    let world = world().await;
+    let operator = world.operator();
+    world.until_ready::<Graph>("karate").await;
+    world.machines.behaviour.hold_forks.store(true, Ordering::SeqCst);
+    let ddl = "CREATE NODE TABLE Own(x INT64 PRIMARY KEY);";
+    world.create::<Subgraph>(fork_object("copy", json!({"ddl": ddl}))).await;
+    let forking = world
+        .until_says::<Subgraph>("copy", "Progressing", "True", "Forking")
+        .await;
+    let status = forking.status.unwrap();
+    assert_eq!(status.database_id.unwrap().as_str(), format!("{PARENT}_copy"));
+    assert!(status.applied_schema.is_none() && !world.machines.databases().contains_key(&format!("{PARENT}_copy")));
+    world.machines.behaviour.hold_forks.store(false, Ordering::SeqCst);
+    let status = world.until_ready::<Subgraph>("copy").await.status.unwrap();
+    assert_eq!(status.applied_schema.unwrap().statements, 1);
+    let databases = world.machines.databases();
+    let (copy, parent) = (&databases[&format!("{PARENT}_copy")], &databases[PARENT]);
+    assert!(copy.starts_with(parent), "{databases:?}");
+    assert_eq!(copy.len(), parent.len() + 1, "with the statement of its own");
+    assert_eq!(world.machines.made()[&format!("{PARENT}_copy")], 1);
+    operator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fork_that_fails_is_made_again_and_nothing_is_taken_for_one() {
+    let world = world().await;
+    let operator = world.operator();
+    world.until_ready::<Graph>("karate").await;
+    *world.machines.behaviour.fail_fork.lock() = Some("No space left on device".into());
+    world.create::<Subgraph>(fork_object("copy", json!({}))).await;
+    let failed = world
+        .until_says::<Subgraph>("copy", "Ready", "False", "ForkFailed")
+        .await;
+    let says = |s: &Subgraph, text: &str| {
+        s.status
+            .iter()
+            .flat_map(|s| &s.conditions)
+            .any(|c| c.message.contains(text))
+    };
+    assert!(says(&failed, "No space left"));
+    // A database that somebody kept is not what was asked for.
     world
         .create::<Subgraph>(subgraph_object(
-            "fork",
+            "kept",
             "karate",
-            json!({"name": "fork", "type": "static", "forkParent": true}),
+            json!({"name": "kept", "deletionPolicy": "Retain"}),
         ))
         .await;
+    world.until_ready::<Subgraph>("kept").await;
+    world.delete::<Subgraph>("kept").await;
+    world.until_gone::<Subgraph>("kept").await;
+    world.create::<Subgraph>(fork_object("kept", json!({}))).await;
+    let stalled = world
+        .until_says::<Subgraph>("kept", "Stalled", "True", "NameTaken")
+        .await;
+    assert!(says(&stalled, "spec.forkParent"));
+    operator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fork_is_stopped_when_its_subgraph_is_deleted() {
+    let world = world().await;
+    let operator = world.operator();
+    world.until_ready::<Graph>("karate").await;
+    world.machines.behaviour.hold_forks.store(true, Ordering::SeqCst);
+    world.create::<Subgraph>(fork_object("copy", json!({}))).await;
     world
-        .until::<Subgraph>("fork", "stalled", |s| {
-            s.status
-                .as_ref()
-                .is_some_and(|s| s.conditions.iter().any(|c| c.type_ == "Stalled" && c.status == "True"))
-        })
+        .until_says::<Subgraph>("copy", "Progressing", "True", "Forking")
         .await;
-    world
-        .patch::<Subgraph>("s0", json!({"spec": {"deletionPolicy": "Delete"}}))
-        .await;
-    world.delete::<Subgraph>("s0").await;
-    let fork = world
-        .until_says::<Subgraph>("fork", "Stalled", "True", "NotSupported")
-        .await;
-    assert!(
-        fork.status
-            .unwrap()
-            .conditions
-            .iter()
-            .any(|c| c.message.contains("spec.forkParent"))
-    );
+    world.delete::<Subgraph>("copy").await;
+    world.until_gone::<Subgraph>("copy").await;
+    world.machines.behaviour.hold_forks.store(false, Ordering::SeqCst);
+    // Its name is free, and nothing of it comes back.
+    world.create::<Subgraph>(fork_object("copy", json!({}))).await;
+    world.until_ready::<Subgraph>("copy").await;
+    assert_eq!(world.machines.made()[&format!("{PARENT}_copy")], 1);
+    assert!(world.list::<Backup>().await.is_empty());
     operator.stop().await;
 }
 

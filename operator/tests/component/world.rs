@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) const DDL: &str = "CREATE NODE TABLE A(x INT64 PRIMARY KEY);\nCREATE REL TABLE R(FROM A TO A);";
 
 /// How long a test waits for what has to happen. Only a failure takes so long.
-const PATIENCE: Duration = Duration::from_secs(40);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Everything around an operator.
 pub(crate) struct World {
@@ -48,7 +48,9 @@ impl Operator {
     /// Lets it finish what it is doing.
     pub(crate) async fn stop(self) {
         self.stop.cancel();
-        self.task.await.unwrap().unwrap();
+        let stopped = tokio::time::timeout(PATIENCE, self.task).await;
+        let stopped = stopped.unwrap_or_else(|_| panic!("the operator does not stop after {:#?}", self.gate.deeds()));
+        stopped.unwrap().unwrap();
     }
 
     /// Ends it between two of its steps.
@@ -158,7 +160,7 @@ impl World {
                 {
                     return object;
                 }
-                tokio::time::sleep(Duration::from_millis(5)).await;
+                tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
         match tokio::time::timeout(PATIENCE, waiting).await {
@@ -190,7 +192,7 @@ impl World {
     pub(crate) async fn eventually(&self, what: &str, good: impl AsyncFn() -> bool) {
         let waiting = async {
             while !good().await {
-                tokio::time::sleep(Duration::from_millis(5)).await;
+                tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
         if tokio::time::timeout(PATIENCE, waiting).await.is_err() {

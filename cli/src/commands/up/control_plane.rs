@@ -5,7 +5,7 @@ use crate::failure::Failure;
 use axum::Router;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
-use graphplane_api::BootstrapKey;
+use graphplane_api::{BootstrapKey, ConnectionLimits};
 use graphplane_crds::all_crds;
 use graphplane_embedded::{EmbeddedServer, ServerConfig};
 use std::fmt::Display;
@@ -97,7 +97,10 @@ impl ControlPlane {
             .map_err(|error| could_not("start the REST API", &error))?
             .merge(operator_metrics(operator.metrics.clone()));
         let stop = self.stop.clone();
-        self.run("the REST API", graphplane_api::serve(parts.api_listener, router, stop));
+        self.run(
+            "the REST API",
+            graphplane_api::serve(parts.api_listener, router, ConnectionLimits::default(), stop),
+        );
 
         // Last: agents that it starts register with the REST API at once.
         self.run(

@@ -9,7 +9,16 @@ use std::io::{Read, Seek, Write};
 /// however it ends.
 #[derive(Debug)]
 pub(super) struct InstanceLock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for InstanceLock {
+    /// Closing the file is not enough: a process that was just forked shares it until it executes its own program.
+    fn drop(&mut self) {
+        if let Err(error) = self.file.unlock() {
+            tracing::warn!(%error, "the data directory is given back by closing its lock file only");
+        }
+    }
 }
 
 impl InstanceLock {
@@ -49,7 +58,7 @@ impl InstanceLock {
             .and_then(|()| file.rewind())
             .and_then(|()| writeln!(file, "{}", std::process::id()))
             .map_err(|error| fail(&error))?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
     }
 }
 

@@ -139,6 +139,9 @@ mod tests {
     #[tokio::test]
     async fn an_agent_is_reached_where_it_listens() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        // Nobody listens on this port, and nobody else gets it.
+        let silent = tokio::net::TcpSocket::new_v4().unwrap();
+        silent.bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let at = |address: String| -> GraphNode {
             serde_json::from_value(json!({
                 "apiVersion": "graphplane.dev/v1alpha1", "kind": "GraphNode", "metadata": {"name": "n"},
@@ -149,7 +152,7 @@ mod tests {
         };
         let address = format!("http://{}", listener.local_addr().unwrap());
         assert!(is_reached(&at(address.clone())).await);
-        drop(listener);
+        let address = format!("http://{}", silent.local_addr().unwrap());
         assert!(!is_reached(&at(address)).await);
         assert!(!is_reached(&at("not a url".into())).await);
         assert_eq!(socket("http://[::1]:80/x"), Some(("::1".into(), 80)));

@@ -122,6 +122,10 @@ proptest! {
 
     #[test]
     fn applying_nothing_removes_exactly_what_was_owned_alone(mine in spec(), theirs in spec()) {
+        // An empty list mentions no field. Where nothing else is left in a container of which somebody owns nothing but the
+        // container, Kubernetes does not see it either, and the container goes or stays with what it took from it.
+        let empty_list = mine.as_object().unwrap().values().any(|value| *value == json!([]));
+        prop_assume!(theirs != json!({}) || !empty_list);
         let forced = Stored::applied("b", theirs).force("a", mine);
         let (alone, shared) = (forced.fields_of("a").difference(&forced.fields_of("b")), forced.fields_of("b"));
         let values = |stored: &Stored| ["tier", "size", "selector"].map(|name| stored.spec()[name].clone());

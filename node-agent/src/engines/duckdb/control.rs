@@ -120,7 +120,7 @@ impl Producer for SqlControl {
             .unwrap_or_else(|| EngineError::internal("the staging thread ended without an answer"))
     }
 
-    fn expire(&self) -> Option<EngineError> {
+    fn expire(self: Arc<Self>) -> Option<EngineError> {
         Some(EngineError::Timeout {
             limit: self.limit,
             outcome_unknown: false,

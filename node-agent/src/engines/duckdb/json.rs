@@ -26,6 +26,20 @@ pub(crate) fn write_row(out: &mut Vec<u8>, batch: &RecordBatch, row: usize) {
     out.push(b']');
 }
 
+/// Appends row `row` of `batch` as a JSON object.
+pub(crate) fn write_object(out: &mut Vec<u8>, batch: &RecordBatch, row: usize) {
+    out.push(b'{');
+    for (index, (field, column)) in batch.schema().fields().iter().zip(batch.columns()).enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        write_text(out, field.name());
+        out.push(b':');
+        write_cell(out, column.as_ref(), row);
+    }
+    out.push(b'}');
+}
+
 fn write_cell(out: &mut Vec<u8>, array: &dyn Array, row: usize) {
     if array.is_null(row) {
         return out.extend_from_slice(b"null");

@@ -4,13 +4,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arrow::datatypes::Schema;
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
 use duckdb::Statement;
 use duckdb::types::Value;
 
+use super::super::arrow_stream::ArrowStream;
 use super::super::error::EngineError;
-use super::super::rows::{CHUNK_BYTES, Columns, RowChunk, RowEvent, RowStream, RowSummary, STALL};
+use super::super::rows::{CHUNK_BYTES, Columns, Encoding, RowChunk, RowEvent, RowStream, RowSummary, STALL};
 use super::control::SqlControl;
 use super::json::write_row;
 use super::sql_guard::check;
@@ -27,10 +29,12 @@ pub struct SqlRequest {
     pub timeout: Duration,
     /// Rows after which the result is cut (and says so); `None` for no limit.
     pub max_rows: Option<u64>,
-    /// Bytes of JSON after which the result is cut (and says so); `None` for no limit.
+    /// Bytes after which the result is cut (and says so); `None` for no limit.
     pub max_bytes: Option<u64>,
     /// Rows per chunk.
     pub chunk_rows: usize,
+    /// How rows are written.
+    pub encoding: Encoding,
 }
 
 impl SqlRequest {
@@ -44,6 +48,7 @@ impl SqlRequest {
             max_rows: None,
             max_bytes: None,
             chunk_rows: 1_000,
+            encoding: Encoding::Json,
         }
     }
 }
@@ -80,7 +85,7 @@ impl Staging {
         };
         let open = Arc::clone(&self.open);
         tokio::task::spawn_blocking(move || {
-            let outcome = catch_unwind(AssertUnwindSafe(|| run(&open, &request.sql, parameters, &mut delivery)))
+            let outcome = catch_unwind(AssertUnwindSafe(|| run(&open, &request, parameters, &mut delivery)))
                 .unwrap_or_else(|_| {
                     Err(EngineError::internal(
                         "a value of the result cannot be read; cast it to VARCHAR",
@@ -98,7 +103,12 @@ impl Staging {
     }
 }
 
-fn run(open: &OpenStaging, sql: &str, parameters: Vec<Value>, delivery: &mut Delivery) -> Result<(), EngineError> {
+fn run(
+    open: &OpenStaging,
+    request: &SqlRequest,
+    parameters: Vec<Value>,
+    delivery: &mut Delivery,
+) -> Result<(), EngineError> {
     let connection = open.connect()?;
     delivery.control.attach(&connection)?;
     let failure = |error| open.failure(error);
@@ -106,7 +116,7 @@ fn run(open: &OpenStaging, sql: &str, parameters: Vec<Value>, delivery: &mut Del
     connection
         .execute_batch("BEGIN TRANSACTION READ ONLY")
         .map_err(failure)?;
-    let mut statement = connection.prepare(sql).map_err(failure)?;
+    let mut statement = connection.prepare(&request.sql).map_err(failure)?;
     let places = statement.parameter_count();
     if places != parameters.len() {
         let message = format!(
@@ -118,22 +128,28 @@ fn run(open: &OpenStaging, sql: &str, parameters: Vec<Value>, delivery: &mut Del
     let _ = statement
         .stream_arrow(duckdb::params_from_iter(parameters))
         .map_err(failure)?;
-    let names: Vec<String> = statement
-        .schema()
-        .fields()
-        .iter()
-        .map(|field| field.name().clone())
-        .collect();
+    let schema = statement.schema();
+    let names: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
     delivery.columns = Some(Columns::from(names));
+    let next = || fetch(&statement).map_err(failure);
+    match request.encoding {
+        Encoding::Json => send_json(next, delivery),
+        Encoding::Arrow => send_arrow(ArrowStream::start(Schema::clone(&schema))?, next, delivery),
+    }
+}
+
+type NextBatch = Result<Option<RecordBatch>, EngineError>;
+
+fn send_json(next: impl Fn() -> NextBatch, delivery: &mut Delivery) -> Result<(), EngineError> {
     let mut chunk = Chunk::default();
-    let mut batch = fetch(&statement).map_err(failure)?;
+    let mut batch = next()?;
     while let Some(current) = batch {
         // One batch ahead, so that the last chunk is known to be the last.
-        batch = fetch(&statement).map_err(failure)?;
+        batch = next()?;
         for row in 0..current.num_rows() {
-            let full = chunk.rows >= delivery.chunk_rows || chunk.json.len() >= CHUNK_BYTES;
+            let full = chunk.rows >= delivery.chunk_rows || chunk.bytes.len() >= CHUNK_BYTES;
             let cut = delivery.sent_rows + chunk.rows >= delivery.max_rows
-                || delivery.sent_bytes + chunk.json.len() as u64 >= delivery.max_bytes;
+                || delivery.sent_bytes + chunk.bytes.len() as u64 >= delivery.max_bytes;
             if cut {
                 return delivery.send(chunk, true, true).map(drop);
             }
@@ -141,14 +157,54 @@ fn run(open: &OpenStaging, sql: &str, parameters: Vec<Value>, delivery: &mut Del
                 return Ok(());
             }
             if chunk.rows > 0 {
-                chunk.json.push(b',');
+                chunk.bytes.push(b',');
             }
-            write_row(&mut chunk.json, &current, row);
+            write_row(&mut chunk.bytes, &current, row);
             chunk.rows += 1;
         }
         delivery.control.check()?;
     }
     delivery.send(chunk, true, false).map(drop)
+}
+
+/// Batches leave as they come, in pieces of bounded size; the end of the stream is a chunk of its own.
+fn send_arrow(
+    mut stream: ArrowStream,
+    next: impl Fn() -> NextBatch,
+    delivery: &mut Delivery,
+) -> Result<(), EngineError> {
+    let mut cut = false;
+    while let Some(batch) = next()? {
+        let bytes_per_row = batch.get_array_memory_size() / batch.num_rows().max(1);
+        let piece = usize::try_from(delivery.chunk_rows).unwrap_or(usize::MAX);
+        let piece = piece.min(CHUNK_BYTES / bytes_per_row.max(1)).max(1);
+        for start in (0..batch.num_rows()).step_by(piece) {
+            let left = usize::try_from(delivery.max_rows - delivery.sent_rows).unwrap_or(usize::MAX);
+            cut = left == 0 || delivery.sent_bytes >= delivery.max_bytes;
+            if cut {
+                break;
+            }
+            let rows = piece.min(batch.num_rows() - start).min(left);
+            stream.write(&batch.slice(start, rows))?;
+            let chunk = Chunk {
+                bytes: stream.take(),
+                rows: rows as u64,
+            };
+            if !delivery.send(chunk, false, false)? {
+                return Ok(());
+            }
+        }
+        if cut {
+            break;
+        }
+        delivery.control.check()?;
+    }
+    stream.end()?;
+    let end = Chunk {
+        bytes: stream.take(),
+        rows: 0,
+    };
+    delivery.send(end, true, cut).map(drop)
 }
 
 fn fetch(statement: &Statement<'_>) -> Result<Option<RecordBatch>, duckdb::Error> {
@@ -178,7 +234,7 @@ fn parameters(values: &[serde_json::Value]) -> Result<Vec<Value>, EngineError> {
 
 #[derive(Default)]
 struct Chunk {
-    json: Vec<u8>,
+    bytes: Vec<u8>,
     rows: u64,
 }
 
@@ -200,7 +256,7 @@ impl Delivery {
     /// False if nobody reads any more.
     fn send(&mut self, chunk: Chunk, last: bool, truncated: bool) -> Result<bool, EngineError> {
         self.sent_rows += chunk.rows;
-        self.sent_bytes += chunk.json.len() as u64;
+        self.sent_bytes += chunk.bytes.len() as u64;
         let end = last.then(|| RowSummary {
             rows: self.sent_rows,
             truncated,
@@ -208,7 +264,7 @@ impl Delivery {
             queued_ms: self.queued_ms,
         });
         let chunk = RowChunk {
-            json: Bytes::from(chunk.json),
+            bytes: Bytes::from(chunk.bytes),
             rows: chunk.rows,
         };
         let event = match self.columns.take() {

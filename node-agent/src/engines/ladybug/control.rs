@@ -25,6 +25,7 @@ pub(crate) struct JobControl {
     deadline: Instant,
     state: AtomicU8,
     cancelled: AtomicBool,
+    timed_out: AtomicBool,
     stalled: AtomicBool,
     finished: AtomicBool,
     interrupts: flume::Sender<Interrupt>,
@@ -96,6 +97,7 @@ impl JobControl {
                 .unwrap_or_else(|| now + Duration::from_secs(86_400)),
             state: AtomicU8::new(QUEUED),
             cancelled: AtomicBool::new(false),
+            timed_out: AtomicBool::new(false),
             stalled: AtomicBool::new(false),
             finished: AtomicBool::new(false),
             interrupts: interrupts.clone(),
@@ -103,11 +105,9 @@ impl JobControl {
         })
     }
 
-    /// The time limit of the whole job, including its wait in the queue.
-    pub(crate) fn limit(&self) -> Duration {
-        self.limit
-    }
-
+    /// When the time of the whole job is over, including its wait in the queue. The engine has a timer of its own,
+    /// which is left alone: with it, the engine runs every statement on threads of a pool, so that the caller can watch
+    /// the clock; without it, it runs short ones on the calling thread, which is several times as fast.
     pub(crate) fn deadline(&self) -> Instant {
         self.deadline
     }
@@ -163,14 +163,21 @@ impl JobControl {
     }
 
     pub(crate) fn cancel(self: &Arc<Self>) {
-        if !self.cancelled.swap(true, Ordering::AcqRel) && !self.is_finished() {
+        if !self.cancelled.swap(true, Ordering::AcqRel) {
+            self.interrupt();
+        }
+    }
+
+    fn interrupt(self: &Arc<Self>) {
+        if !self.is_finished() {
             // Without a receiver the database is closing and nothing runs any more.
             let _ = self.interrupts.send(Interrupt::Job(Arc::clone(self)));
         }
     }
 
+    /// True if the job should end: it was cancelled, its time is over, or its database closes.
     pub(crate) fn is_cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Acquire) || self.counters.is_closing()
+        self.cancelled.load(Ordering::Acquire) || self.timed_out.load(Ordering::Acquire) || self.counters.is_closing()
     }
 
     pub(crate) fn is_finished(&self) -> bool {
@@ -210,7 +217,7 @@ impl Producer for JobControl {
         }
     }
 
-    fn expire(&self) -> Option<EngineError> {
+    fn expire(self: Arc<Self>) -> Option<EngineError> {
         if self
             .state
             .compare_exchange(QUEUED, EXPIRED, Ordering::AcqRel, Ordering::Acquire)
@@ -218,6 +225,8 @@ impl Producer for JobControl {
         {
             return Some(self.waited_in_vain());
         }
+        self.timed_out.store(true, Ordering::Release);
+        self.interrupt();
         if self.writes {
             return None;
         }

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::error::EngineError;
 use super::super::names::DatabaseId;
-use super::super::rows::{GRACE, Producer as _, RowStream};
+use super::super::rows::{Encoding, Producer as _, RowStream};
 use super::control::{CancelOnDrop, JobControl};
 use super::error::from_panic;
 use super::guard::{StatementKind, admit};
@@ -39,10 +39,12 @@ pub struct QueryRequest {
     pub timeout: Duration,
     /// Rows after which the result is cut (and says so); `None` for no limit.
     pub max_rows: Option<u64>,
-    /// Bytes of JSON after which the result is cut (and says so); `None` for no limit.
+    /// Bytes after which the result is cut (and says so); `None` for no limit.
     pub max_bytes: Option<u64>,
     /// Rows per chunk.
     pub chunk_rows: usize,
+    /// How rows are written.
+    pub encoding: Encoding,
 }
 
 impl QueryRequest {
@@ -57,6 +59,7 @@ impl QueryRequest {
             max_rows: None,
             max_bytes: None,
             chunk_rows: 1_000,
+            encoding: Encoding::Json,
         }
     }
 }
@@ -107,7 +110,9 @@ impl Database {
         self.check_queue(queue)?;
         let control = self.open.control(writes, request.timeout);
         let (reply, events) = flume::bounded(2);
-        let text = admitted.instead.map_or(request.text, str::to_owned);
+        let text = request
+            .parameters
+            .casting(admitted.instead.map_or(request.text, str::to_owned));
         let job = QueryJob {
             text,
             kind: admitted.kind,
@@ -117,6 +122,7 @@ impl Database {
             max_rows: request.max_rows.unwrap_or(u64::MAX),
             max_bytes: request.max_bytes.unwrap_or(u64::MAX),
             chunk_rows: request.chunk_rows.max(1) as u64,
+            encoding: request.encoding,
             reply,
             control: Arc::clone(&control),
         };
@@ -211,7 +217,6 @@ impl Database {
         let job = Arc::clone(control);
         let task = Message::Task(Box::new(move |session| {
             let outcome = job.begin().and_then(|()| {
-                session.limit_time(&job);
                 catch_unwind(AssertUnwindSafe(|| work(session, &job))).unwrap_or_else(|panic| Err(from_panic(&*panic)))
             });
             job.finish();
@@ -220,9 +225,9 @@ impl Database {
         }));
         let _ = queue.send(task);
         let lost = |_| EngineError::internal("the database closed before the work was done");
-        match tokio::time::timeout_at((control.deadline() + GRACE).into(), answer.recv_async()).await {
+        match tokio::time::timeout_at(control.deadline().into(), answer.recv_async()).await {
             Ok(answer) => answer.map_err(lost)?,
-            Err(_) => match control.expire() {
+            Err(_) => match Arc::clone(control).expire() {
                 Some(error) => Err(error),
                 None => answer.recv_async().await.map_err(lost)?,
             },

@@ -34,6 +34,15 @@ pub(crate) struct OpenOptions {
     pub(crate) slice_bytes: usize,
 }
 
+impl OpenOptions {
+    /// Threads of the engine's pool. A task that finds no free thread there waits for one, however short it is; so the
+    /// pool is large enough for all connections, each of which may use only some of it. Idle threads cost nothing.
+    fn pool_threads(&self) -> u64 {
+        let connections = self.max_readers.max(self.readers) as u64 + 1;
+        connections * self.engine_threads.max(1)
+    }
+}
+
 /// An open database, before it has threads.
 pub(crate) struct Opened {
     pub(crate) database: Database,
@@ -82,7 +91,7 @@ pub(crate) fn open(options: &OpenOptions) -> Result<Opened, EngineError> {
 fn config(options: &OpenOptions, whole_log_or_error: bool) -> SystemConfig {
     SystemConfig::default()
         .buffer_pool_size(options.pool_bytes)
-        .max_num_threads(options.engine_threads)
+        .max_num_threads(options.pool_threads())
         .enable_compression(true)
         .read_only(options.read_only)
         .max_db_size(options.max_database_size)

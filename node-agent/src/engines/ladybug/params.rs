@@ -5,6 +5,7 @@ use lbug::{LogicalType, Value};
 use serde_json::{Map, Value as Json};
 
 use super::super::error::EngineError;
+use super::typed::{Declared, ParameterTypes, with_casts};
 
 const MAX_PARAMETERS: usize = 50;
 const MAX_TEXT: usize = 10_000;
@@ -19,6 +20,8 @@ const MAX_DEPTH: usize = 32;
 pub struct Parameters {
     values: Vec<(String, Value)>,
     untyped: bool,
+    /// Names with the types to which the statement has to cast them.
+    casts: Vec<(String, String)>,
 }
 
 impl Parameters {
@@ -28,6 +31,20 @@ impl Parameters {
     /// # Errors
     /// [`EngineError::Invalid`] with the path of the first parameter that breaks a rule.
     pub fn from_json(parameters: &Map<String, Json>) -> Result<Self, EngineError> {
+        Self::with_types(parameters, &ParameterTypes::new())
+    }
+
+    /// The same; parameters with a declared type are read as values of that type, the others as what they look like.
+    ///
+    /// # Errors
+    /// [`EngineError::Invalid`] with the path of the first parameter that breaks a rule, or of the type that is none.
+    pub fn with_types(parameters: &Map<String, Json>, types: &ParameterTypes) -> Result<Self, EngineError> {
+        if let Some(name) = types.keys().find(|name| !parameters.contains_key(*name)) {
+            return Err(EngineError::invalid(
+                format!("parameter_types.{name}"),
+                "is the type of a parameter that was not sent",
+            ));
+        }
         if parameters.len() > MAX_PARAMETERS {
             return Err(EngineError::invalid(
                 "parameters",
@@ -37,6 +54,7 @@ impl Parameters {
         let mut result = Self {
             values: Vec::with_capacity(parameters.len()),
             untyped: false,
+            casts: Vec::new(),
         };
         for (name, json) in parameters {
             let path = format!("parameters.{name}");
@@ -47,6 +65,12 @@ impl Parameters {
                 ));
             }
             check(&path, json, 0)?;
+            if let Some(ty) = types.get(name) {
+                let declared = Declared::parse(name, ty)?;
+                result.values.push((name.clone(), declared.value(&path, json)?));
+                result.casts.extend(declared.cast(json).map(|ty| (name.clone(), ty)));
+                continue;
+            }
             let shape = shape(&path, json)?;
             result.untyped |= shape.has_unknown_list();
             result.values.push((name.clone(), build(json, &shape)));
@@ -58,6 +82,15 @@ impl Parameters {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.values.is_empty()
+    }
+
+    /// The statement with the casts that its parameters need.
+    pub(crate) fn casting(&self, text: String) -> String {
+        if self.casts.is_empty() {
+            text
+        } else {
+            with_casts(&text, &self.casts)
+        }
     }
 
     /// True if a list is empty, so that its element type is left to the engine.
@@ -149,9 +182,6 @@ fn check(path: &str, json: &Json, depth: usize) -> Result<usize, EngineError> {
             if fields.len() > MAX_KEYS {
                 return refuse(format!("has {} keys; at most {MAX_KEYS} are allowed", fields.len()));
             }
-            if fields.is_empty() {
-                return refuse("is an empty object; the engine has no struct without fields".into());
-            }
             let mut total = 0;
             for (key, value) in fields {
                 total += check(&format!("{path}.{key}"), value, depth + 1)?;
@@ -236,6 +266,10 @@ fn shape(path: &str, json: &Json) -> Result<Shape, EngineError> {
             Shape::List(Box::new(element))
         }
         Json::Object(fields) => {
+            if fields.is_empty() {
+                let message = "is an empty object; the engine has no struct without fields (declare it as a MAP)";
+                return Err(EngineError::invalid(path, message));
+            }
             let mut shapes = Vec::with_capacity(fields.len());
             for (name, value) in fields {
                 shapes.push((name.clone(), shape(&format!("{path}.{name}"), value)?));

@@ -153,7 +153,7 @@ pub(crate) fn run_script(
             });
         }
     }
-    let committed = session.run_once(job, "COMMIT");
+    let committed = session.commit();
     session.shared.schema_changed();
     if let Err(error) = committed {
         let _ = session.run_once(job, "ROLLBACK");

@@ -3,7 +3,6 @@
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use lbug::{Connection, PreparedStatement, QueryResult, Value};
 use lru::LruCache;
@@ -35,7 +34,6 @@ pub(crate) struct Session<'c, 'db> {
     pub(crate) shared: &'c Shared,
     statements: LruCache<Box<str>, Cached>,
     schema_epoch: u64,
-    timeout_ms: u64,
 }
 
 /// Why a statement has no result.
@@ -59,7 +57,6 @@ impl<'c, 'db> Session<'c, 'db> {
             shared,
             statements: LruCache::new(capacity),
             schema_epoch: 0,
-            timeout_ms: 0,
         }
     }
 
@@ -76,7 +73,6 @@ impl<'c, 'db> Session<'c, 'db> {
             self.statements.clear();
             self.schema_epoch = epoch;
         }
-        self.limit_time(job);
         if matches!(kind, StatementKind::Ddl | StatementKind::Checkpoint) {
             let executed = self.run_once(job, text);
             self.shared.schema_changed();
@@ -134,6 +130,15 @@ impl<'c, 'db> Session<'c, 'db> {
         }
     }
 
+    /// Ends a transaction. It is not interrupted: whether its rows are in would be left open.
+    pub(crate) fn commit(&self) -> Result<(), EngineError> {
+        match catch_unwind(AssertUnwindSafe(|| self.line.connection.query("COMMIT"))) {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(self.failure(text_of(error), None)),
+            Err(panic) => Err(from_panic(&*panic)),
+        }
+    }
+
     /// All rows of a statement of our own.
     pub(crate) fn rows(&self, job: &JobControl, text: &str) -> Result<Vec<Vec<Value>>, EngineError> {
         let result = self.run_once(job, text)?;
@@ -161,22 +166,6 @@ impl<'c, 'db> Session<'c, 'db> {
         match self.line.connection.drop_arrow_table(name) {
             Ok(_) => Ok(()),
             Err(error) => Err(self.failure(text_of(error), Some(job))),
-        }
-    }
-
-    /// Gives the engine what is left of the job's time. The engine's timer starts with each statement.
-    pub(crate) fn limit_time(&mut self, job: &JobControl) {
-        let left = job.deadline().saturating_duration_since(Instant::now());
-        // Setting the limit takes a lock of the engine: leave it as it is for statements that hardly waited.
-        let limit = if job.limit().saturating_sub(left) < Duration::from_millis(20) {
-            job.limit()
-        } else {
-            left
-        };
-        let milliseconds = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX).max(1);
-        if milliseconds != self.timeout_ms {
-            self.line.connection.set_query_timeout(milliseconds);
-            self.timeout_ms = milliseconds;
         }
     }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
+use tokio_util::sync::CancellationToken;
 
 use super::super::error::EngineError;
 use super::database::Database;
@@ -41,21 +42,39 @@ impl Database {
             });
         }
         let partial = Partial::beside(target)?;
-        let (source, copy) = (self.open.options().path.clone(), partial.path.clone());
-        let counts = self
-            .on_writer(timeout, move |session, job| {
-                // After this the data file has everything. A reader may keep the write-ahead log alive, which does not
-                // matter: its content is in the data file, and nothing changes the data file between two checkpoints.
-                session.run_once(job, "CHECKPOINT")?;
-                let counts = counts(session, job)?;
-                copy_file(&source, &copy)?;
-                Ok(counts)
-            })
-            .await?;
+        let counts = self.copy_to(&partial.path, timeout, &CancellationToken::new()).await?;
         let target = target.to_owned();
         tokio::task::spawn_blocking(move || partial.publish(&target, counts))
             .await
             .map_err(|error| EngineError::internal(format!("the snapshot's thread ended: {error}")))?
+    }
+}
+
+impl Database {
+    /// Writes a copy of the data file to `target`, which must not exist, while writers wait. Returns the rows that it
+    /// has. The caller removes what a failure leaves there.
+    ///
+    /// # Errors
+    /// As [`snapshot`](Self::snapshot); `Cancelled` by the token.
+    pub(crate) async fn copy_to(
+        &self,
+        target: &Path,
+        timeout: Duration,
+        cancel: &CancellationToken,
+    ) -> Result<GraphCounts, EngineError> {
+        let (source, copy) = (self.open.options().path.clone(), target.to_owned());
+        self.on_writer_until(timeout, cancel, move |session, job| {
+            // After this the data file has everything. A reader may keep the write-ahead log alive, which does not
+            // matter: its content is in the data file, and nothing changes the data file between two checkpoints.
+            session.run_once(job, "CHECKPOINT")?;
+            let counts = counts(session, job)?;
+            copy_file(&source, &copy, || match job.is_cancelled() {
+                true => Err(job.interrupted()),
+                false => Ok(()),
+            })?;
+            Ok(counts)
+        })
+        .await
     }
 }
 
@@ -106,19 +125,25 @@ impl Drop for Partial {
 /// Copies a file so that `target` is whole or absent, and returns its size.
 pub(crate) fn copy_whole(from: &Path, target: &Path) -> Result<u64, EngineError> {
     let partial = Partial::beside(target)?;
-    copy_file(from, &partial.path)?;
+    copy_file(from, &partial.path, || Ok(()))?;
     partial.rename(target)?;
     let copy = fs::metadata(target).map_err(|error| EngineError::io("stat", target, error))?;
     Ok(copy.len())
 }
 
-/// Copies a file durably, sharing its blocks where the file system can.
-fn copy_file(from: &Path, to: &Path) -> Result<(), EngineError> {
+/// Bytes that are copied between two looks at whether the copy is still wanted.
+const CHUNK: u64 = 64 << 20;
+
+/// Copies a file durably, sharing its blocks where the file system can. `go_on` is asked now and then.
+fn copy_file(from: &Path, to: &Path, go_on: impl Fn() -> Result<(), EngineError>) -> Result<(), EngineError> {
+    go_on()?;
     let source = File::open(from).map_err(|error| EngineError::io("open", from, error))?;
     let failed = |error: io::Error| EngineError::io("write", to, error);
     let mut copy = File::create_new(to).map_err(failed)?;
     if rustix::fs::ioctl_ficlone(&copy, &source).is_err() {
-        io::copy(&mut &source, &mut copy).map_err(failed)?;
+        while io::copy(&mut (&source).take(CHUNK), &mut copy).map_err(failed)? > 0 {
+            go_on()?;
+        }
     }
     copy.flush().and_then(|()| copy.sync_all()).map_err(failed)
 }

@@ -207,7 +207,9 @@ impl Threads<'_> {
         let base = self.shared.options.readers.max(1);
         std::thread::scope(|scope| {
             let spawn = |writer: bool, stay: bool| -> Result<(), EngineError> {
-                let connection = Connection::new(database).map_err(|error| EngineError::internal(text_of(error)))?;
+                let mut connection =
+                    Connection::new(database).map_err(|error| EngineError::internal(text_of(error)))?;
+                connection.set_max_num_threads_for_exec(self.shared.options.engine_threads.max(1));
                 let line = Arc::new(Line {
                     connection,
                     slot: Slot::default(),

@@ -1,5 +1,5 @@
-//! The threads of one database: readers that share a queue, one writer with its own. Results are turned into JSON
-//! here and leave in chunks.
+//! The threads of one database: readers that share a queue, one writer with its own. Results are encoded here and
+//! leave in chunks.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -7,17 +7,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{Builder, Scope};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use lbug::QueryResult;
 
 use super::super::error::EngineError;
-use super::super::rows::{CHUNK_BYTES, RowChunk, RowEvent, RowSummary, STALL};
+use super::super::rows::{CHUNK_BYTES, Columns, Encoding, RowChunk, RowEvent, RowSummary, STALL};
 use super::control::JobControl;
+use super::encoder::Encoder;
 use super::error::from_panic;
 use super::guard::StatementKind;
 use super::params::Parameters;
 use super::session::{Refused, ResultShape, Session};
-use super::value::write_row;
 
 /// Long results leave the engine thread for threads of their own, up to this many per database; a slow reader of a
 /// result then holds its memory, but no engine thread.
@@ -43,6 +42,7 @@ pub(crate) struct QueryJob {
     pub(crate) max_rows: u64,
     pub(crate) max_bytes: u64,
     pub(crate) chunk_rows: u64,
+    pub(crate) encoding: Encoding,
     pub(crate) reply: flume::Sender<RowEvent>,
     pub(crate) control: Arc<JobControl>,
 }
@@ -92,11 +92,14 @@ fn query<'scope, 'db: 'scope>(
             return session.shared.to_writer(Message::Query(job));
         }
     };
-    let mut pump = Pump::new(job, result, shape, started);
+    let columns = Columns::clone(&shape.columns);
+    let mut pump = match encoder(&job, &result, shape) {
+        Ok(encoder) => Pump::new(job, result, encoder, started),
+        Err(error) => return fail(&job, error),
+    };
     match pump.next() {
         Err(error) => fail(&pump.job, error),
         Ok((chunk, end)) => {
-            let columns = Arc::clone(&pump.shape.columns);
             let last = end.is_some();
             if last {
                 pump.job.control.finish();
@@ -122,6 +125,16 @@ fn query<'scope, 'db: 'scope>(
     }
 }
 
+fn encoder(job: &QueryJob, result: &QueryResult<'_>, shape: Arc<ResultShape>) -> Result<Encoder, EngineError> {
+    match job.encoding {
+        Encoding::Json => Ok(Encoder::json(shape)),
+        // The binding panics on types that it does not know.
+        Encoding::Arrow => catch_unwind(AssertUnwindSafe(|| result.get_column_data_types()))
+            .map_err(|panic| from_panic(&*panic))
+            .and_then(|types| Encoder::arrow(&shape.columns, types)),
+    }
+}
+
 fn fail(job: &QueryJob, error: EngineError) {
     job.control.finish();
     // Nobody may be listening any more.
@@ -132,7 +145,7 @@ fn fail(job: &QueryJob, error: EngineError) {
 struct Pump<'db> {
     job: QueryJob,
     result: QueryResult<'db>,
-    shape: Arc<ResultShape>,
+    encoder: Encoder,
     started: Instant,
     /// Rows still to be sent.
     left: u64,
@@ -142,14 +155,14 @@ struct Pump<'db> {
 }
 
 impl<'db> Pump<'db> {
-    fn new(job: QueryJob, result: QueryResult<'db>, shape: Arc<ResultShape>, started: Instant) -> Self {
+    fn new(job: QueryJob, result: QueryResult<'db>, encoder: Encoder, started: Instant) -> Self {
         let rows = result.get_num_tuples();
         let left = rows.min(job.max_rows);
         Self {
             cut: left < rows,
             job,
             result,
-            shape,
+            encoder,
             started,
             left,
             sent_rows: 0,
@@ -159,45 +172,39 @@ impl<'db> Pump<'db> {
 
     /// The next chunk, and the summary if it is the last one.
     fn next(&mut self) -> Result<(RowChunk, Option<RowSummary>), EngineError> {
-        let mut json = Vec::with_capacity(if self.left > 16 { 16 * 1024 } else { 512 });
-        let rows = catch_unwind(AssertUnwindSafe(|| self.fill(&mut json))).map_err(|panic| from_panic(&*panic))?;
+        let rows = catch_unwind(AssertUnwindSafe(|| self.fill())).map_err(|panic| from_panic(&*panic))?;
         self.left -= rows;
         self.sent_rows += rows;
-        self.sent_bytes += json.len() as u64;
-        if self.left > 0 && self.sent_bytes >= self.job.max_bytes {
+        if self.left > 0 && self.sent_bytes + self.encoder.len() as u64 >= self.job.max_bytes {
             self.left = 0;
             self.cut = true;
         }
-        let end = (self.left == 0).then(|| RowSummary {
+        let last = self.left == 0;
+        let bytes =
+            catch_unwind(AssertUnwindSafe(|| self.encoder.take(last))).map_err(|panic| from_panic(&*panic))??;
+        self.sent_bytes += bytes.len() as u64;
+        let end = last.then(|| RowSummary {
             rows: self.sent_rows,
             truncated: self.cut,
             execution_ms: milliseconds(self.started.elapsed()),
             queued_ms: milliseconds(self.started.saturating_duration_since(self.job.queued_at)),
         });
-        Ok((
-            RowChunk {
-                json: Bytes::from(json),
-                rows,
-            },
-            end,
-        ))
+        Ok((RowChunk { bytes, rows }, end))
     }
 
-    fn fill(&mut self, json: &mut Vec<u8>) -> u64 {
+    fn fill(&mut self) -> u64 {
         let wanted = self.left.min(self.job.chunk_rows);
         let room =
             CHUNK_BYTES.min(usize::try_from(self.job.max_bytes.saturating_sub(self.sent_bytes)).unwrap_or(CHUNK_BYTES));
+        self.encoder.expect(wanted);
         let mut rows = 0;
-        while rows < wanted && (rows == 0 || json.len() < room) {
+        while rows < wanted && (rows == 0 || self.encoder.len() < room) {
             let Some(row) = self.result.next() else {
                 // The engine counted more rows than it gives.
                 self.left = rows;
                 break;
             };
-            if rows > 0 {
-                json.push(b',');
-            }
-            write_row(json, &self.shape.keys, &row);
+            self.encoder.push(row);
             rows += 1;
         }
         rows

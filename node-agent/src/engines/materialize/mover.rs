@@ -6,6 +6,7 @@ use lbug::Value;
 
 use super::super::arrow_bridge::{MAX_BATCH_ROWS, hand_over, pieces};
 use super::super::error::EngineError;
+use super::super::ladybug::TableKind;
 use super::super::names::TRANSIENT_TABLE_PREFIX;
 use super::ProgressUpdate;
 use super::plan::Plan;
@@ -27,6 +28,9 @@ impl Run<'_, '_, '_> {
             }
         }
         self.sql.check()?;
+        if self.cancel.is_cancelled() {
+            return Err(EngineError::Cancelled);
+        }
         Ok((!slice.batches.is_empty()).then_some(slice))
     }
 }
@@ -41,9 +45,10 @@ pub(super) struct Slice {
 
 /// Moves the rows of one run, slice by slice.
 pub(super) struct Mover<'m, 'r, 'c, 'db> {
-    run: &'m mut Run<'r, 'c, 'db>,
+    pub(super) run: &'m mut Run<'r, 'c, 'db>,
     plan: &'m Plan,
-    total: u64,
+    /// Rows that are expected to be moved.
+    pub(super) total: u64,
     pub(super) moved: u64,
     pub(super) dangling: u64,
     pub(super) slices: usize,
@@ -64,7 +69,39 @@ impl<'m, 'r, 'c, 'db> Mover<'m, 'r, 'c, 'db> {
         }
     }
 
-    pub(super) fn all(&mut self, duck: &Connection, statement: &str) -> Result<(), EngineError> {
+    /// Moves all rows in one transaction, if they fit into one slice and have different keys; false, with nothing
+    /// moved, if they do not.
+    pub(super) fn at_once(&mut self, duck: &Connection, statement: &str) -> Result<bool, EngineError> {
+        let mut statement = duck
+            .prepare(statement)
+            .map_err(|error| self.run.staging.failure(error))?;
+        let _ = statement
+            .stream_arrow([])
+            .map_err(|error| self.run.staging.failure(error))?;
+        let Some(slice) = self.run.slice(&statement)? else {
+            return Ok(true);
+        };
+        if slice.rows < self.total {
+            return Ok(false);
+        }
+        match self.copy(&slice, false) {
+            Ok(copied) if copied == slice.rows => {
+                self.moved = copied;
+                self.slices = 1;
+                (self.run.progress)(ProgressUpdate {
+                    rows_done: copied,
+                    rows_total: copied,
+                });
+                Ok(true)
+            }
+            Ok(copied) => Err(fewer_rows(copied, &slice)),
+            Err(EngineError::Constraint { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Moves all rows, slice by slice; true when it is done.
+    pub(super) fn all(&mut self, duck: &Connection, statement: &str) -> Result<bool, EngineError> {
         let mut statement = duck
             .prepare(statement)
             .map_err(|error| self.run.staging.failure(error))?;
@@ -92,10 +129,7 @@ impl<'m, 'r, 'c, 'db> Mover<'m, 'r, 'c, 'db> {
             if self.plan.ends.is_some() {
                 self.dangling += missing;
             } else if missing > 0 {
-                return Err(EngineError::internal(format!(
-                    "COPY took {copied} of {} rows without an error",
-                    slice.rows
-                )));
+                return Err(fewer_rows(copied, &slice));
             }
             let rows_total = self.total.saturating_sub(self.dangling);
             (self.run.progress)(ProgressUpdate {
@@ -103,33 +137,65 @@ impl<'m, 'r, 'c, 'db> Mover<'m, 'r, 'c, 'db> {
                 rows_total,
             });
         }
-        Ok(())
+        Ok(true)
     }
 
-    /// Copies a slice in one transaction that also drops the Arrow table, so that no crash can leave it behind.
+    /// Copies a slice in one transaction that also drops the Arrow tables, so that no crash can leave one behind.
     fn copy(&mut self, slice: &Slice, checked: bool) -> Result<u64, EngineError> {
-        let (session, job) = (&mut *self.run.session, self.run.job);
-        let name = transient_name();
-        session.limit_time(job);
-        session.run_once(job, "BEGIN TRANSACTION")?;
-        let copied = session.create_arrow_table(job, &name, &slice.batches).and_then(|()| {
-            let rows = session.rows(job, &self.plan.copy(&name, checked))?;
-            session.drop_arrow_table(job, &name)?;
-            Ok(rows)
-        });
-        let copied = copied.and_then(|rows| copied_rows(&rows));
-        let committed = copied.and_then(|rows| match session.run_once(job, "COMMIT") {
-            Ok(_) => Ok(rows),
-            // The rows are in; the checkpoint at the end of the run decides whether they are durable.
-            Err(error) if error.to_string().contains("Transaction committed successfully") => Ok(rows),
-            Err(error) => Err(error),
+        self.run.session.run_once(self.run.job, "BEGIN TRANSACTION")?;
+        let committed = self.copy_all(slice, checked).and_then(|rows| {
+            match self.run.session.commit() {
+                Ok(()) => Ok(rows),
+                // The rows are in; the checkpoint at the end of the run decides whether they are durable.
+                Err(error) if error.to_string().contains("Transaction committed successfully") => Ok(rows),
+                Err(error) => Err(error),
+            }
         });
         if committed.is_err() {
             // A failing statement has ended the transaction already.
-            let _ = session.run_once(job, "ROLLBACK");
+            let _ = self.run.session.run_once(self.run.job, "ROLLBACK");
         }
         committed
     }
+
+    fn copy_all(&mut self, slice: &Slice, checked: bool) -> Result<u64, EngineError> {
+        let (session, job) = (&mut *self.run.session, self.run.job);
+        let most = match self.plan.kind {
+            TableKind::Node => MAX_COPY_ROWS,
+            TableKind::Relationship => usize::MAX,
+        };
+        let mut copied = 0;
+        let mut batches = slice.batches.as_slice();
+        while !batches.is_empty() {
+            let (now, later) = batches.split_at(fitting(batches, most));
+            let name = transient_name();
+            session.create_arrow_table(job, &name, now)?;
+            copied += copied_rows(&session.rows(job, &self.plan.copy(&name, checked))?)?;
+            session.drop_arrow_table(job, &name)?;
+            batches = later;
+        }
+        Ok(copied)
+    }
+}
+
+/// Rows of one COPY into a node table: less than a node group of the engine has (131,072). A COPY that fills a whole
+/// group compresses and writes it while the group is in its table already, without content; a reader that comes to it
+/// meanwhile takes the process down (lbug 0.22.1, `NodeGroupCollection::appendToLastNodeGroupAndFlushWhenFull`).
+/// Relationships are not affected: inside a transaction, the engine keeps their new groups in memory.
+const MAX_COPY_ROWS: usize = 131_071;
+
+/// How many of the batches have together no more than `most` rows; at least one.
+fn fitting(batches: &[arrow55::record_batch::RecordBatch], most: usize) -> usize {
+    let mut rows = 0;
+    let fitting = batches.iter().take_while(|batch| {
+        rows += batch.num_rows();
+        rows <= most
+    });
+    fitting.count().max(1)
+}
+
+fn fewer_rows(copied: u64, slice: &Slice) -> EngineError {
+    EngineError::internal(format!("COPY took {copied} of {} rows without an error", slice.rows))
 }
 
 pub(super) fn transient_name() -> String {

@@ -1,6 +1,8 @@
 //! What a materialise run will do, decided before anything is touched: which staged column fills which column of the
 //! graph, how each is cast, and the statements that follow from it.
 
+use std::ops::Range;
+
 use super::super::duckdb::{StagingColumn, StagingTable};
 use super::super::error::EngineError;
 use super::super::ladybug::{PropertyInfo, TableInfo, TableKind};
@@ -12,8 +14,24 @@ use super::types::{column_type, same, transport};
 pub(super) struct Column {
     /// What DuckDB selects, cast to the type of transport.
     pub(super) sql: String,
+    /// The same, with NULL for a value that does not fit.
+    lenient: String,
+    /// The staged column, quoted, if there is one.
+    source: Option<String>,
     /// The type of the graph's column, if LadybugDB has to cast to it.
     pub(super) cast: Option<String>,
+    /// The graph's column.
+    pub(super) target: PropertyInfo,
+}
+
+impl Column {
+    /// What arrives as column `index` of an Arrow table `s`, as the type of the graph's column.
+    fn arrived(&self, index: usize) -> String {
+        match &self.cast {
+            Some(target) => format!("CAST(s.c{index} AS {target})"),
+            None => format!("s.c{index}"),
+        }
+    }
 }
 
 /// A run into one table.
@@ -147,6 +165,37 @@ impl Plan {
         self.keys.iter().chain(&self.values)
     }
 
+    /// The same plan with NULL for every value that does not fit.
+    pub(super) fn lenient(&self) -> Self {
+        let mut plan = self.clone();
+        for column in plan.keys.iter_mut().chain(&mut plan.values) {
+            column.sql = column.lenient.clone();
+        }
+        plan
+    }
+
+    /// Columns into which a staged value may not fit: the graph's column, the staged one, and the condition that it does
+    /// not.
+    pub(super) fn doubtful(&self) -> Vec<(&PropertyInfo, &str, String)> {
+        self.columns()
+            .filter_map(|column| {
+                let source = column.source.as_deref().filter(|_| column.lenient != column.sql)?;
+                let unfit = format!("({source} IS NOT NULL AND {} IS NULL)", column.lenient);
+                Some((&column.target, source, unfit))
+            })
+            .collect()
+    }
+
+    /// How many columns travel.
+    pub(super) fn width(&self) -> usize {
+        self.columns().count()
+    }
+
+    /// What DuckDB selects, without names.
+    pub(super) fn columns_sql(&self) -> Vec<&str> {
+        self.columns().map(|column| column.sql.as_str()).collect()
+    }
+
     /// What DuckDB selects: `c0`, `c1`, ….
     pub(super) fn select(&self) -> String {
         let list: Vec<String> = self
@@ -167,17 +216,60 @@ impl Plan {
         }
     }
 
+    /// The numbers (the column after all others) of those rows of the Arrow table `transient`, quoted already, that are in
+    /// the graph as relationships from `nodes`; once for each of them.
+    pub(super) fn present(&self, transient: &str, nodes: &Range<u64>) -> String {
+        let Some([from, to]) = &self.ends else {
+            return String::new();
+        };
+        let keys = self.keys.len();
+        let mut conditions = vec![
+            format!("a.{} = {}", cypher_identifier(&from.key), self.keys[0].arrived(0)),
+            format!("b.{} = {}", cypher_identifier(&to.key), self.keys[1].arrived(1)),
+            format!("offset(id(a)) >= {}", nodes.start),
+            format!("offset(id(a)) < {}", nodes.end),
+        ];
+        conditions.extend(self.values.iter().enumerate().map(|(index, value)| {
+            let (there, here) = (
+                format!("r.{}", cypher_identifier(&value.target.name)),
+                value.arrived(keys + index),
+            );
+            let not_a_number = match value.target.type_name.as_str() {
+                "FLOAT" | "DOUBLE" => format!(" OR ({there} <> {there} AND {here} <> {here})"),
+                _ => String::new(),
+            };
+            format!("({there} = {here} OR ({there} IS NULL AND {here} IS NULL){not_a_number})")
+        }));
+        format!(
+            "MATCH (s:{transient}), (a:{})-[r:{}]->(b:{}) WHERE {} RETURN s.c{}",
+            cypher_identifier(&from.table),
+            cypher_identifier(&self.table),
+            cypher_identifier(&to.table),
+            conditions.join(" AND "),
+            self.width()
+        )
+    }
+
+    /// The numbers (`c2`) of those rows of the Arrow table `transient`, quoted already, whose both ends are in the graph.
+    pub(super) fn linked(&self, transient: &str) -> String {
+        let Some([from, to]) = &self.ends else {
+            return String::new();
+        };
+        format!(
+            "MATCH (s:{transient}), (a:{}), (b:{}) WHERE a.{} = {} AND b.{} = {} RETURN s.c2",
+            cypher_identifier(&from.table),
+            cypher_identifier(&to.table),
+            cypher_identifier(&from.key),
+            self.keys[0].arrived(0),
+            cypher_identifier(&to.key),
+            self.keys[1].arrived(1),
+        )
+    }
+
     /// COPY from the Arrow table `transient`. With `checked`, only rows whose both ends exist are taken.
     pub(super) fn copy(&self, transient: &str, checked: bool) -> String {
         let columns: Vec<&Column> = self.columns().collect();
-        let list: Vec<String> = self
-            .order
-            .iter()
-            .map(|index| match &columns[*index].cast {
-                Some(target) => format!("CAST(s.c{index} AS {target})"),
-                None => format!("s.c{index}"),
-            })
-            .collect();
+        let list: Vec<String> = self.order.iter().map(|index| columns[*index].arrived(*index)).collect();
         let transient = cypher_identifier(transient);
         let (mut pattern, mut options) = (format!("(s:{transient})"), String::new());
         if let Some([from, to]) = &self.ends {
@@ -211,13 +303,13 @@ impl Plan {
 /// Larger than any number of columns.
 const VALUE: usize = 1 << 32;
 
-/// The statement that makes a table for staged columns: a node table, or a relationship table between `ends`.
-pub(super) fn create_table(
+/// A table for staged columns: a node table, or a relationship table between `ends`.
+pub(super) fn new_table(
     name: &str,
     staged: &StagingTable,
     ends: Option<(&str, &str)>,
-) -> Result<String, EngineError> {
-    let mut columns = Vec::new();
+) -> Result<TableInfo, EngineError> {
+    let mut properties = Vec::new();
     for column in &staged.columns {
         if ends.is_some()
             && ["src", "dst", "from", "to"]
@@ -235,38 +327,56 @@ pub(super) fn create_table(
                 ),
             )
         })?;
-        columns.push((column.name.as_str(), target));
+        properties.push(PropertyInfo {
+            name: column.name.clone(),
+            type_name: target,
+            primary_key: false,
+        });
     }
-    let name = cypher_identifier(name);
-    let list = |columns: &[(&str, String)]| {
-        let list: Vec<String> = columns
-            .iter()
-            .map(|(name, ty)| format!("{} {ty}", cypher_identifier(name)))
-            .collect();
-        list.join(", ")
+    if ends.is_none() {
+        let named = |property: &PropertyInfo| property.name.eq_ignore_ascii_case("identifier");
+        let key = properties.iter().position(named).unwrap_or(0);
+        let key = properties
+            .get_mut(key)
+            .ok_or_else(|| EngineError::invalid("columns", "the staging table has none"))?;
+        key.primary_key = true;
+    }
+    Ok(TableInfo {
+        id: 0,
+        name: name.to_owned(),
+        kind: match ends {
+            Some(_) => TableKind::Relationship,
+            None => TableKind::Node,
+        },
+        comment: String::new(),
+        properties,
+        connections: ends
+            .map(|(from, to)| (from.to_owned(), to.to_owned()))
+            .into_iter()
+            .collect(),
+    })
+}
+
+/// The statement that makes such a table.
+pub(super) fn create_table(table: &TableInfo) -> String {
+    let name = cypher_identifier(&table.name);
+    let columns = table
+        .properties
+        .iter()
+        .map(|property| format!("{} {}", cypher_identifier(&property.name), property.type_name));
+    let ends = table
+        .connections
+        .iter()
+        .map(|(from, to)| format!("FROM {} TO {}", cypher_identifier(from), cypher_identifier(to)));
+    let key = table
+        .primary_key()
+        .map(|key| format!("PRIMARY KEY({})", cypher_identifier(&key.name)));
+    let kind = match table.kind {
+        TableKind::Node => "NODE",
+        TableKind::Relationship => "REL",
     };
-    match ends {
-        Some((from, to)) => {
-            let separator = if columns.is_empty() { "" } else { ", " };
-            let (from, to) = (cypher_identifier(from), cypher_identifier(to));
-            Ok(format!(
-                "CREATE REL TABLE {name}(FROM {from} TO {to}{separator}{})",
-                list(&columns)
-            ))
-        }
-        None => {
-            let key = columns
-                .iter()
-                .find(|(name, _)| name.eq_ignore_ascii_case("identifier"))
-                .or(columns.first())
-                .ok_or_else(|| EngineError::invalid("columns", "the staging table has none"))?;
-            Ok(format!(
-                "CREATE NODE TABLE {name}({}, PRIMARY KEY({}))",
-                list(&columns),
-                cypher_identifier(key.0)
-            ))
-        }
-    }
+    let parts: Vec<String> = ends.chain(columns).chain(key).collect();
+    format!("CREATE {kind} TABLE {name}({})", parts.join(", "))
 }
 
 fn find<'a>(staged: &'a StagingTable, name: &str) -> Option<&'a StagingColumn> {
@@ -287,18 +397,33 @@ fn column(target: &PropertyInfo, source: Option<&StagingColumn>) -> Result<Colum
             ),
         )
     })?;
-    let sql = match source {
+    let name = source.map(|source| sql_identifier(&source.name));
+    let both = |write: &dyn Fn(&str) -> String| (write("CAST"), write("TRY_CAST"));
+    let (sql, lenient) = match (source, name.as_deref()) {
         // Whole numbers of any spelling (Parquet has no 128-bit integers, so they come as decimals, doubles or text).
-        Some(source) if target.type_name == "INT128" => {
-            format!("CAST(CAST({} AS HUGEINT) AS VARCHAR)", sql_identifier(&source.name))
+        (Some(_), Some(name)) if target.type_name == "INT128" => {
+            both(&|cast| format!("CAST({cast}({name} AS HUGEINT) AS VARCHAR)"))
         }
-        None => format!("CAST(NULL AS {})", transport.sql_type),
-        Some(source) if same(&source.type_name, &transport.sql_type) => sql_identifier(&source.name),
-        Some(source) => format!("CAST({} AS {})", sql_identifier(&source.name), transport.sql_type),
+        (Some(source), Some(name)) if same(&source.type_name, &transport.sql_type) => match target.type_name.as_str() {
+            // It travels as text.
+            "UUID" => (
+                name.to_owned(),
+                format!("CASE WHEN TRY_CAST({name} AS UUID) IS NOT NULL THEN {name} END"),
+            ),
+            _ => (name.to_owned(), name.to_owned()),
+        },
+        (Some(_), Some(name)) => both(&|cast| format!("{cast}({name} AS {})", transport.sql_type)),
+        _ => {
+            let null = format!("CAST(NULL AS {})", transport.sql_type);
+            (null.clone(), null)
+        }
     };
     Ok(Column {
         sql,
+        lenient,
+        source: name,
         cast: transport.cast.then(|| target.type_name.clone()),
+        target: target.clone(),
     })
 }
 
@@ -430,6 +555,12 @@ mod tests {
             plan.copy("stg", true),
             "COPY `R` FROM (MATCH (s:`stg`), (a:`A`), (b:`B`) WHERE a.`id` = s.c0 AND b.`code` = s.c1 RETURN s.c0, s.c1, s.c2)"
         );
+        assert_eq!(
+            plan.present("`stg`", &(0..9)),
+            "MATCH (s:`stg`), (a:`A`)-[r:`R`]->(b:`B`) WHERE a.`id` = s.c0 AND b.`code` = s.c1 AND offset(id(a)) >= 0 \
+             AND offset(id(a)) < 9 AND (r.`w` = s.c2 OR (r.`w` IS NULL AND s.c2 IS NULL) OR (r.`w` <> r.`w` AND s.c2 <> s.c2)) \
+             RETURN s.c3"
+        );
         let several = table("R", &[], &[("A", "B"), ("A", "A")]);
         let plan =
             Plan::relationships(&several, &from, &to, &staged(&[("from", "BIGINT"), ("to", "VARCHAR")])).unwrap();
@@ -437,24 +568,28 @@ mod tests {
         assert!(Plan::relationships(&target, &from, &to, &staged(&[("src", "BIGINT")])).is_err());
     }
 
+    fn statement(name: &str, staged: &StagingTable, ends: Option<(&str, &str)>) -> Result<String, EngineError> {
+        new_table(name, staged, ends).map(|table| create_table(&table))
+    }
+
     #[test]
     fn tables_are_made_from_staged_columns() {
         let columns = staged(&[("name", "VARCHAR"), ("identifier", "VARCHAR"), ("tags", "VARCHAR[]")]);
         assert_eq!(
-            create_table("P", &columns, None).unwrap(),
+            statement("P", &columns, None).unwrap(),
             "CREATE NODE TABLE `P`(`name` STRING, `identifier` STRING, `tags` STRING[], PRIMARY KEY(`identifier`))"
         );
         let columns = staged(&[("code", "VARCHAR"), ("n", "INTEGER")]);
         assert!(
-            create_table("P", &columns, None)
+            statement("P", &columns, None)
                 .unwrap()
                 .ends_with("PRIMARY KEY(`code`))")
         );
         let columns = staged(&[("src", "BIGINT"), ("dst", "BIGINT")]);
         assert_eq!(
-            create_table("R", &columns, Some(("A", "B"))).unwrap(),
+            statement("R", &columns, Some(("A", "B"))).unwrap(),
             "CREATE REL TABLE `R`(FROM `A` TO `B`)"
         );
-        assert!(create_table("P", &staged(&[("x", "GEOMETRY")]), None).is_err());
+        assert!(statement("P", &staged(&[("x", "GEOMETRY")]), None).is_err());
     }
 }

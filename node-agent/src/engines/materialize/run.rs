@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use duckdb::Connection;
-use lbug::Value;
+use tokio_util::sync::CancellationToken;
 
 use super::super::duckdb::{FILE_ID, OpenStaging, SqlControl, StagingKind, StagingTable, describe, table_names};
 use super::super::error::EngineError;
@@ -11,8 +11,8 @@ use super::super::ladybug::schema::{count, run_script, table};
 use super::super::ladybug::session::Session;
 use super::super::ladybug::{JobControl, TableInfo, TableKind};
 use super::super::names::{FileId, TableName, cypher_identifier, sql_identifier, sql_string};
-use super::mover::{Mover, transient_name};
-use super::plan::{Plan, create_table};
+use super::mover::Mover;
+use super::plan::{Plan, create_table, new_table};
 use super::{MaterializeReport, MaterializeRequest, MaterializeStatus, Progress, Rejected};
 
 pub(super) struct Run<'r, 'c, 'db> {
@@ -20,6 +20,8 @@ pub(super) struct Run<'r, 'c, 'db> {
     pub(super) job: &'r Arc<JobControl>,
     pub(super) staging: &'r OpenStaging,
     pub(super) sql: &'r SqlControl,
+    /// Looked at between slices; within one, the caller's interrupts end the statement that runs.
+    pub(super) cancel: &'r CancellationToken,
     pub(super) slice_bytes: usize,
     pub(super) progress: &'r Progress,
 }
@@ -29,7 +31,6 @@ pub(super) struct Run<'r, 'c, 'db> {
 struct Survey {
     rows: u64,
     with_keys: u64,
-    distinct_keys: u64,
 }
 
 impl Run<'_, '_, '_> {
@@ -39,6 +40,9 @@ impl Run<'_, '_, '_> {
         let Some(staged) = self.staged(&duck, request)? else {
             return Ok(skipped(request));
         };
+        if request.dry_run {
+            return self.rehearse(&duck, request, &staged);
+        }
         let (target, created) = self.target(request, &staged)?;
         let outcome = self.fill(&duck, request, &staged, &target, created);
         if created && !matches!(outcome, Ok(_) | Err(EngineError::Partial { .. })) {
@@ -79,17 +83,7 @@ impl Run<'_, '_, '_> {
                 name: name.to_owned(),
             });
         }
-        let ends = match (&request.from_table, &request.to_table, staged.kind) {
-            (Some(from), Some(to), _) => Some((from.as_str(), to.as_str())),
-            (None, None, StagingKind::Node | StagingKind::Other) => None,
-            _ => {
-                return Err(EngineError::invalid(
-                    "from_table",
-                    format!("{name} becomes a relationship table; from_table and to_table say which nodes it connects"),
-                ));
-            }
-        };
-        let statement = create_table(name, staged, ends)?;
+        let statement = create_table(&draft(request, staged)?);
         run_script(self.session, self.job, &[statement]).map_err(|failure| failure.error)?;
         match table(self.session, self.job, name)? {
             Some(made) => Ok((made, true)),
@@ -97,7 +91,7 @@ impl Run<'_, '_, '_> {
         }
     }
 
-    fn plan(
+    pub(super) fn plan(
         &mut self,
         request: &MaterializeRequest,
         staged: &StagingTable,
@@ -152,35 +146,48 @@ impl Run<'_, '_, '_> {
         let failure = |error| self.staging.failure(error);
         // One state of the staging table for counting and for moving.
         duck.execute_batch("BEGIN TRANSACTION").map_err(failure)?;
-        let source = format!(
-            "{}{}",
-            sql_identifier(&staged.name),
-            only_files(request.file_ids.as_deref())
-        );
+        let source = source_of(request, staged);
         let survey = survey(duck, &plan, &source).map_err(failure)?;
         let mut rejected = Rejected {
             null_keys: survey.rows - survey.with_keys,
             ..Rejected::default()
         };
         let before = count(self.session, self.job, &target.name, target.kind)?;
+        let select = format!("SELECT {} FROM {source}", plan.select());
         let mut condition = plan.keys_present();
-        if plan.kind == TableKind::Node && !plan.keys.is_empty() {
-            if survey.distinct_keys < survey.with_keys {
-                rejected.duplicates = survey.with_keys - survey.distinct_keys;
-                condition = keep_last(duck, &plan, &source, &condition).map_err(failure)?;
-            }
-            if before > 0 && survey.with_keys > 0 {
-                rejected.already_present = self.exclude_present(duck, &plan, &source, &mut condition, before)?;
-            }
+        let mut mover = Mover::new(self, &plan, survey.with_keys);
+        let mut moved = Ok(false);
+        if plan.kind == TableKind::Node && before == 0 {
+            // Nearly always all keys are different, and COPY refuses them as a whole if they are not: when everything
+            // goes in one transaction, that is the cheapest way to find out.
+            moved = mover.at_once(duck, &format!("{select} AND {condition}"));
         }
-        let total = survey.with_keys - rejected.duplicates - rejected.already_present;
-        let statement = format!("SELECT {} FROM {source} AND {condition}", plan.select());
-        let mut mover = Mover::new(self, &plan, total);
-        let moved = mover.all(duck, &statement);
-        let (rows, slices, dangling) = (mover.moved, mover.slices, mover.dangling);
-        rejected.dangling = dangling;
+        if matches!(moved, Ok(false)) {
+            if plan.kind == TableKind::Node && !plan.keys.is_empty() {
+                rejected.duplicates = mover
+                    .run
+                    .exclude_duplicates(duck, &plan, &source, &mut condition, survey)?;
+                if before > 0 {
+                    rejected.already_present =
+                        mover
+                            .run
+                            .exclude_present(duck, &plan, &source, &mut condition, before)?;
+                }
+            }
+            if plan.kind == TableKind::Relationship && before > 0 && survey.with_keys > 0 {
+                rejected.already_present =
+                    mover
+                        .run
+                        .exclude_present_relationships(duck, &plan, &source, &mut condition, before)?;
+            }
+            mover.total = survey.with_keys - rejected.duplicates - rejected.already_present;
+            moved = mover.all(duck, &format!("{select} AND {condition}"));
+        }
+        let (rows, slices) = (mover.moved, mover.slices);
+        rejected.dangling = mover.dangling;
         moved.map_err(|error| partial(self.sql.explain(error), rows))?;
         self.settle(&plan, before, rows).map_err(|error| partial(error, rows))?;
+        let rejected_rows = self.rows_left_out(duck, &plan, &source, &condition, &rejected);
         Ok(MaterializeReport {
             status: MaterializeStatus::Done,
             table: target.name.clone(),
@@ -188,6 +195,8 @@ impl Run<'_, '_, '_> {
             rows_staged: survey.rows,
             rows_ingested: rows,
             rejected,
+            invalid_columns: Vec::new(),
+            rejected_rows,
             created_table,
             filled_with_null: plan.filled_with_null,
             ignored_columns: plan.ignored_columns,
@@ -198,7 +207,6 @@ impl Run<'_, '_, '_> {
 
     /// Makes the rows durable, and checks that they are all there.
     fn settle(&mut self, plan: &Plan, before: u64, rows: u64) -> Result<(), EngineError> {
-        self.session.limit_time(self.job);
         self.session.run_once(self.job, "CHECKPOINT")?;
         let after = count(self.session, self.job, &plan.table, plan.kind)?;
         if after != before + rows {
@@ -210,9 +218,30 @@ impl Run<'_, '_, '_> {
         Ok(())
     }
 
+    /// Finds staged rows that share their key with a later one.
+    fn exclude_duplicates(
+        &mut self,
+        duck: &Connection,
+        plan: &Plan,
+        source: &str,
+        condition: &mut String,
+        survey: Survey,
+    ) -> Result<u64, EngineError> {
+        let failure = |error| self.staging.failure(error);
+        let distinct = format!("SELECT count(DISTINCT {}) FROM {source}", plan.keys[0].sql);
+        let distinct: i64 = duck.query_row(&distinct, [], |row| row.get(0)).map_err(failure)?;
+        let duplicates = survey
+            .with_keys
+            .saturating_sub(u64::try_from(distinct).unwrap_or_default());
+        if duplicates > 0 {
+            *condition = keep_last(duck, plan, source, condition).map_err(failure)?;
+        }
+        Ok(duplicates)
+    }
+
     /// Finds the staged rows whose key the graph has already. The graph looks the keys up; only row numbers come back,
     /// so the type of the key does not matter.
-    fn exclude_present(
+    pub(super) fn exclude_present(
         &mut self,
         duck: &Connection,
         plan: &Plan,
@@ -238,49 +267,31 @@ impl Run<'_, '_, '_> {
         // The staging connection is busy with the stream until its end, so what is found is kept here.
         let mut present: Vec<i64> = Vec::new();
         while let Some(slice) = self.slice(&statement)? {
-            let name = transient_name();
-            let transient = cypher_identifier(&name);
             // Few keys are looked up in the index one by one; for many, one pass over the column is faster.
-            let lookup = if slice.rows.saturating_mul(4) < before {
-                format!(
+            let lookup = |transient: &str| match slice.rows.saturating_mul(4) < before {
+                true => format!(
                     "MATCH (s:{transient}) WITH s.c1 AS number, {} AS key MATCH (t:{target}) WHERE t.{property} = key RETURN number",
                     cast("s.c0")
-                )
-            } else {
-                format!(
+                ),
+                false => format!(
                     "MATCH (s:{transient}), (t:{target}) WHERE t.{property} = {} RETURN s.c1",
                     cast("s.c0")
-                )
+                ),
             };
-            let numbers = self.in_transaction(|run| {
-                run.session.create_arrow_table(run.job, &name, &slice.batches)?;
-                let rows = run.session.rows(run.job, &lookup)?;
-                run.session.drop_arrow_table(run.job, &name)?;
-                Ok(rows)
-            })?;
-            present.extend(numbers.iter().filter_map(|row| match row.as_slice() {
-                [Value::Int64(number)] => Some(*number),
-                _ => None,
-            }));
+            present.extend(self.look_up(&slice, lookup)?);
         }
         if !present.is_empty() {
-            let fill = || -> Result<(), duckdb::Error> {
-                duck.execute_batch("CREATE TEMP TABLE gp_present(number BIGINT)")?;
-                let mut appender = duck.appender_to_catalog_and_db("gp_present", "temp", "main")?;
-                for number in &present {
-                    appender.append_row([number])?;
-                }
-                appender.flush()
-            };
-            fill().map_err(failure)?;
+            remember(duck, "gp_present", &present).map_err(failure)?;
             *condition = format!("({condition}) AND rowid NOT IN (SELECT number FROM gp_present)");
         }
         Ok(present.len() as u64)
     }
 
     /// Runs `work` in a transaction that is always given up: it only looks.
-    fn in_transaction<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, EngineError>) -> Result<T, EngineError> {
-        self.session.limit_time(self.job);
+    pub(super) fn in_transaction<T>(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<T, EngineError>,
+    ) -> Result<T, EngineError> {
         self.session.run_once(self.job, "BEGIN TRANSACTION")?;
         let outcome = work(self);
         // A failing statement has ended the transaction already.
@@ -292,6 +303,16 @@ impl Run<'_, '_, '_> {
     }
 }
 
+/// Keeps numbers of staged rows in a table of this name, for as long as the connection lives.
+pub(super) fn remember(duck: &Connection, name: &str, numbers: &[i64]) -> Result<(), duckdb::Error> {
+    duck.execute_batch(&format!("CREATE TEMP TABLE {name}(number BIGINT)"))?;
+    let mut appender = duck.appender_to_catalog_and_db(name, "temp", "main")?;
+    for number in numbers {
+        appender.append_row([number])?;
+    }
+    appender.flush()
+}
+
 fn key_name(session: &mut Session<'_, '_>, job: &Arc<JobControl>, plan: &Plan) -> Result<String, EngineError> {
     let found = table(session, job, &plan.table)?;
     let key = found
@@ -299,6 +320,31 @@ fn key_name(session: &mut Session<'_, '_>, job: &Arc<JobControl>, plan: &Plan) -
         .and_then(TableInfo::primary_key)
         .map(|key| key.name.clone());
     key.ok_or_else(|| EngineError::internal(format!("{} has no key", plan.table)))
+}
+
+/// The table that a request would make.
+pub(super) fn draft(request: &MaterializeRequest, staged: &StagingTable) -> Result<TableInfo, EngineError> {
+    let name = request.table.as_str();
+    let ends = match (&request.from_table, &request.to_table, staged.kind) {
+        (Some(from), Some(to), _) => Some((from.as_str(), to.as_str())),
+        (None, None, StagingKind::Node | StagingKind::Other) => None,
+        _ => {
+            return Err(EngineError::invalid(
+                "from_table",
+                format!("{name} becomes a relationship table; from_table and to_table say which nodes it connects"),
+            ));
+        }
+    };
+    new_table(name, staged, ends)
+}
+
+/// The staged rows that a request is about; more conditions can follow.
+pub(super) fn source_of(request: &MaterializeRequest, staged: &StagingTable) -> String {
+    format!(
+        "{}{}",
+        sql_identifier(&staged.name),
+        only_files(request.file_ids.as_deref())
+    )
 }
 
 fn only_files(files: Option<&[FileId]>) -> String {
@@ -313,12 +359,10 @@ fn only_files(files: Option<&[FileId]>) -> String {
 }
 
 fn survey(duck: &Connection, plan: &Plan, source: &str) -> Result<Survey, duckdb::Error> {
-    let present = plan.keys_present();
-    let distinct = match (plan.kind, plan.keys.first()) {
-        (TableKind::Node, Some(key)) => format!("count(DISTINCT {})", key.sql),
-        _ => "0".into(),
-    };
-    let sql = format!("SELECT count(*), count(*) FILTER (WHERE {present}), {distinct} FROM {source}");
+    let sql = format!(
+        "SELECT count(*), count(*) FILTER (WHERE {}) FROM {source}",
+        plan.keys_present()
+    );
     duck.query_row(&sql, [], |row| {
         let number = |index| {
             row.get::<_, i64>(index)
@@ -327,13 +371,17 @@ fn survey(duck: &Connection, plan: &Plan, source: &str) -> Result<Survey, duckdb
         Ok(Survey {
             rows: number(0)?,
             with_keys: number(1)?,
-            distinct_keys: number(2)?,
         })
     })
 }
 
 /// Of several rows with one key, the one that was staged last is kept.
-fn keep_last(duck: &Connection, plan: &Plan, source: &str, condition: &str) -> Result<String, duckdb::Error> {
+pub(super) fn keep_last(
+    duck: &Connection,
+    plan: &Plan,
+    source: &str,
+    condition: &str,
+) -> Result<String, duckdb::Error> {
     let key = &plan.keys[0].sql;
     duck.execute_batch(&format!(
         "CREATE TEMP TABLE gp_keep AS SELECT max(rowid) AS number FROM {source} AND {condition} GROUP BY {key}"
@@ -360,6 +408,8 @@ fn skipped(request: &MaterializeRequest) -> MaterializeReport {
         rows_staged: 0,
         rows_ingested: 0,
         rejected: Rejected::default(),
+        invalid_columns: Vec::new(),
+        rejected_rows: Vec::new(),
         created_table: false,
         filled_with_null: Vec::new(),
         ignored_columns: Vec::new(),

@@ -13,7 +13,7 @@ use super::{DiskFacts, InstanceRequest, Instances, Provider, ProviderError, Volu
 use crate::settings::LocalSettings;
 use async_trait::async_trait;
 use futures::stream::{BoxStream, StreamExt};
-use graphplane_core::node_plan::{Instance, Pace};
+use graphplane_core::node_plan::{Instance, InstanceState, Pace};
 use jiff::Timestamp;
 use launch::{AgentConfig, Record, Stop, Surroundings};
 use layout::{Layout, NodeFiles, io_error};
@@ -66,11 +66,14 @@ impl Local {
         })
     }
 
-    /// Waits for the end of a process, once, and tells of it.
-    fn watch(&self, node: &str, identity: &Identity) {
+    /// Waits for the end of a process, once, and tells of it. False if it has ended before: then nobody is told.
+    fn watch(&self, node: &str, identity: &Identity) -> bool {
         let mut watched = self.inner.watched.lock();
-        if watched.get(node) == Some(identity) || !identity.is_alive() {
-            return;
+        if watched.get(node) == Some(identity) {
+            return true;
+        }
+        if !identity.is_alive() {
+            return false;
         }
         watched.insert(node.to_owned(), identity.clone());
         let (node, identity, inner) = (node.to_owned(), identity.clone(), Arc::downgrade(&self.inner));
@@ -88,6 +91,18 @@ impl Local {
             // Nobody listening is no failure: the next listing shows it.
             let _ = inner.changes.send(node);
         });
+        true
+    }
+
+    /// A machine that is not dead is watched from now on, so that its end is either seen here or told later.
+    fn watched(&self, node: &str, instance: Instance, process: Option<&Identity>) -> Instance {
+        if process.is_some_and(|identity| self.watch(node, identity)) {
+            return instance;
+        }
+        Instance {
+            state: InstanceState::Dead,
+            ..instance
+        }
     }
 
     async fn stop(&self, node: &str, signal: Signal) -> Result<Option<Identity>, ProviderError> {
@@ -216,11 +231,7 @@ impl Instances for Local {
             // Reaps it when it ends, as long as this process lives; after that init does.
             tokio::spawn(async move { child.wait().await });
         }
-        record
-            .process
-            .iter()
-            .for_each(|identity| self.watch(&want.node, identity));
-        Ok(instance)
+        Ok(self.watched(&want.node, instance, record.process.as_ref()))
     }
 
     async fn stop_instance(&self, node: &str, force: bool) -> Result<(), ProviderError> {
@@ -277,7 +288,7 @@ impl Provider for Local {
         let disks = blocking(move || volumes::list(&layout)).await?;
         let mut instances = BTreeMap::new();
         for (node, (instance, identity)) in records {
-            identity.iter().for_each(|identity| self.watch(&node, identity));
+            let instance = self.watched(&node, instance, identity.as_ref());
             instances.insert(node, instance);
         }
         Ok(World { instances, disks })

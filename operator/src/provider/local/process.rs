@@ -131,11 +131,13 @@ fn token(pid: i32) -> Option<String> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use std::process::Command;
+    use std::process::{Command, Stdio};
+    use std::time::{Duration, Instant};
 
     #[tokio::test]
     async fn a_process_is_recognised_until_it_ends() {
-        let mut child = Command::new("sleep").arg("600").spawn().unwrap();
+        // It ends with this process at the latest, which holds the other end of its input.
+        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
         let identity = Identity::of(child.id() as i32);
         assert!(identity.is_alive());
         let other = Identity {
@@ -165,17 +167,21 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let config = dir.path().join("agent.json");
         assert!(find(&config).is_none());
+        // It waits for its input, which ends with this process at the latest, and starts no process that looks like it.
         let mut child = Command::new("sh")
-            .args(["-c", "sleep 600; true", "agent", "--config"])
+            .args(["-c", "read line", "agent", "--config"])
             .arg(&config)
             .env(TOKEN_VARIABLE, "t0ken")
+            .stdin(Stdio::piped())
             .spawn()
             .unwrap();
+        let until = Instant::now() + Duration::from_secs(120);
         let (identity, token) = loop {
             // Until its exec, a new process still looks like this one.
             if let Some(found) = find(&config) {
                 break found;
             }
+            assert!(Instant::now() < until, "the process is not found");
             std::thread::yield_now();
         };
         assert_eq!((identity.pid, token.as_deref()), (child.id() as i32, Some("t0ken")));

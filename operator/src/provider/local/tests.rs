@@ -1,6 +1,5 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
-use graphplane_core::node_plan::InstanceState;
 use graphplane_crds::quantities::GiB;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -21,6 +20,9 @@ fn agent(dir: &Path, script: &str) -> std::path::PathBuf {
     path
 }
 
+/// Time for what has to happen, on any machine. Only a failure takes so long.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 const RUNS: &str = "while :; do sleep 1; done";
 
 fn settings(dir: &TempDir, script: &str, url: &str) -> LocalSettings {
@@ -29,7 +31,7 @@ fn settings(dir: &TempDir, script: &str, url: &str) -> LocalSettings {
         agent_binary: agent(dir.path(), script),
         control_plane_url: url.into(),
         object_store_url: Some("file:///objects".into()),
-        stop_grace: Duration::from_secs(20),
+        stop_grace: PATIENCE,
     }
 }
 
@@ -68,6 +70,12 @@ fn pid(dir: &TempDir) -> i32 {
 
 async fn state(local: &Local) -> Option<InstanceState> {
     local.describe().await.unwrap().instances.get("std-0").map(|i| i.state)
+}
+
+/// Waits until the end of the node's process is told.
+async fn told(changes: &mut BoxStream<'static, String>) {
+    let told = tokio::time::timeout(PATIENCE, changes.next()).await;
+    assert_eq!(told.expect("the end of a process is told").as_deref(), Some("std-0"));
 }
 
 /// Ends the process when the test ends, whichever way.
@@ -165,6 +173,7 @@ async fn a_start_that_was_cut_off_before_its_process_is_begun_again() {
 #[tokio::test]
 async fn an_end_is_told_and_leaves_a_record_until_it_is_forgotten() {
     let dir = tempfile::tempdir().unwrap();
+    let _reap = Reap(&dir);
     let local = opened(&dir).await;
     let mut changes = local.changes();
     local.ensure_instance(&request("t1")).await.unwrap();
@@ -173,7 +182,7 @@ async fn an_end_is_told_and_leaves_a_record_until_it_is_forgotten() {
         Err(ProviderError::Occupied(_))
     ));
     local.stop_instance("std-0", false).await.unwrap();
-    assert_eq!(changes.next().await.as_deref(), Some("std-0"));
+    told(&mut changes).await;
     let dead = local.describe().await.unwrap().instances["std-0"].clone();
     assert_eq!((dead.state, dead.token.as_str()), (InstanceState::Dead, "t1"));
     local.stop_instance("std-0", true).await.unwrap();
@@ -181,7 +190,7 @@ async fn an_end_is_told_and_leaves_a_record_until_it_is_forgotten() {
     let next = local.ensure_instance(&request("t2")).await.unwrap();
     assert_eq!((next.state, next.token.as_str()), (InstanceState::Running, "t2"));
     local.stop_instance("std-0", true).await.unwrap();
-    assert_eq!(changes.next().await.as_deref(), Some("std-0"));
+    told(&mut changes).await;
     local.forget_instance("std-0").await.unwrap();
     local.forget_instance("std-0").await.unwrap();
     assert!(!files(&dir).dir().exists());
@@ -191,6 +200,7 @@ async fn an_end_is_told_and_leaves_a_record_until_it_is_forgotten() {
 #[tokio::test]
 async fn an_adopted_process_is_watched_too() {
     let dir = tempfile::tempdir().unwrap();
+    let _reap = Reap(&dir);
     let local = opened(&dir).await;
     local.ensure_instance(&request("t1")).await.unwrap();
     drop(local);
@@ -198,7 +208,7 @@ async fn an_adopted_process_is_watched_too() {
     let mut changes = again.changes();
     assert_eq!(state(&again).await, Some(InstanceState::Running));
     again.stop_instance("std-0", true).await.unwrap();
-    assert_eq!(changes.next().await.as_deref(), Some("std-0"));
+    told(&mut changes).await;
     assert_eq!(state(&again).await, Some(InstanceState::Dead));
 }
 
@@ -211,9 +221,14 @@ async fn a_process_that_takes_its_time_is_stopping() {
     agent(dir.path(), "trap '' TERM; touch ready; while :; do sleep 1; done");
     local.ensure_instance(&request("t1")).await.unwrap();
     let ready = files(&dir).dir().join("ready");
-    while !ready.exists() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let ignores = async {
+        while !ready.exists() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, ignores)
+        .await
+        .expect("the program ignores the signal");
     local.stop_instance("std-0", false).await.unwrap();
     let Some(InstanceState::Stopping { since }) = state(&local).await else {
         panic!()
@@ -226,7 +241,7 @@ async fn a_process_that_takes_its_time_is_stopping() {
     );
     let mut changes = local.changes();
     local.stop_instance("std-0", true).await.unwrap();
-    assert_eq!(changes.next().await.as_deref(), Some("std-0"));
+    told(&mut changes).await;
 }
 
 #[tokio::test]
@@ -254,6 +269,7 @@ async fn the_configuration_is_private_and_follows_the_control_plane() {
 #[tokio::test]
 async fn a_program_that_cannot_be_started_is_named() {
     let dir = tempfile::tempdir().unwrap();
+    let _reap = Reap(&dir);
     let local = opened(&dir).await;
     fs::remove_file(dir.path().join("agent.sh")).unwrap();
     let error = local.ensure_instance(&request("t1")).await.unwrap_err().to_string();
@@ -282,12 +298,13 @@ async fn a_graceful_end_stops_the_agents_and_a_plain_one_does_not() {
 #[tokio::test]
 async fn a_program_that_ends_at_once_is_a_dead_machine() {
     let dir = tempfile::tempdir().unwrap();
+    let _reap = Reap(&dir);
     let local = opened(&dir).await;
     agent(dir.path(), "exit 3");
     let mut changes = local.changes();
     let started = local.ensure_instance(&request("t1")).await.unwrap();
     if started.state == InstanceState::Running {
-        assert_eq!(changes.next().await.as_deref(), Some("std-0"));
+        told(&mut changes).await;
     }
     assert_eq!(state(&local).await, Some(InstanceState::Dead));
 }

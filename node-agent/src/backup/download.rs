@@ -1,0 +1,335 @@
+//! One file from the object store to the volume: fetched in parts, hashed, decrypted, decompressed, hashed again and
+//! written, all at the same time and with a bounded amount of memory. What the manifest says is also the limit: neither
+//! the object nor what comes out of it may be a byte longer.
+
+use super::{
+    crypt::{FileCipher, Opener},
+    manifest::BackupFile,
+};
+use crate::objects::{BackupStore, StoreError};
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+use object_store::{ObjectStoreExt, path::Path as ObjectPath};
+use sha2::{Digest, Sha256};
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Read, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+use tokio::sync::mpsc;
+
+/// Bytes of one request. Each request is repeated on its own when the store fails.
+const PART: u64 = 8 << 20;
+/// Requests at the same time, and parts that wait.
+const PARTS: usize = 2;
+const BLOCK: usize = 1 << 20;
+/// Largest window of a compressed file, as a power of two: what a decoder must have in memory.
+const WINDOW: u32 = 23;
+
+/// A file that could not be fetched. Nothing of it may be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DownloadError {
+    /// The object store refused.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// What lies there is not what was uploaded.
+    #[error("{key} is damaged or was exchanged: {what} is {found}, and the manifest says {expected}")]
+    Different {
+        /// The object.
+        key: String,
+        /// What differs.
+        what: &'static str,
+        /// What was found.
+        found: String,
+        /// What was expected.
+        expected: String,
+    },
+    /// It cannot be decrypted, decompressed or written.
+    #[error("{key} cannot be unpacked to {path}: {source}")]
+    Unpack {
+        /// The object.
+        key: String,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Fetches the object `key`, which `file` describes, to `target`, which must not exist. `progress` is told how many plain
+/// bytes have been written. Dropping the future leaves a part of the file.
+///
+/// # Errors
+/// When the object cannot be read or is not the one that was described.
+pub async fn download(
+    store: &BackupStore,
+    key: &ObjectPath,
+    file: &BackupFile,
+    cipher: Option<FileCipher>,
+    target: &Path,
+    progress: impl Fn(u64),
+) -> Result<(), DownloadError> {
+    let refused = |source| StoreError::Store {
+        action: "read",
+        key: key.to_string(),
+        source,
+    };
+    let unpack = |source| DownloadError::Unpack {
+        key: key.to_string(),
+        path: target.to_owned(),
+        source,
+    };
+    let different = |what, found: String, expected: String| DownloadError::Different {
+        key: key.to_string(),
+        what,
+        found,
+        expected,
+    };
+    let size = store.objects().head(key).await.map_err(refused)?.size;
+    if size != file.size_bytes {
+        return Err(different("its size", size.to_string(), file.size_bytes.to_string()));
+    }
+    // Made here and not on the other thread: once this future is dropped, no file appears any more.
+    let mut options = OpenOptions::new();
+    let output = options.write(true).create_new(true).mode(0o600).open(target);
+    let output = output.map_err(unpack)?;
+    let (sender, parts) = mpsc::channel(PARTS);
+    let written = Arc::new(AtomicU64::new(0));
+    let unpacking = {
+        let (written, limit) = (Arc::clone(&written), file.plain_size_bytes);
+        tokio::task::spawn_blocking(move || write(Parts::new(parts), cipher.as_ref(), output, limit, &written))
+    };
+    let ranges = (0..size)
+        .step_by(PART as usize)
+        .map(|start| start..size.min(start + PART));
+    let mut fetched = stream::iter(ranges)
+        .map(|range| {
+            let (objects, key) = (Arc::clone(store.objects()), key.clone());
+            async move { objects.get_range(&key, range).await }
+        })
+        .buffered(PARTS);
+    while let Some(part) = fetched.try_next().await.map_err(refused)? {
+        progress(written.load(Ordering::Relaxed));
+        if sender.send(part).await.is_err() {
+            // The other side gave up, and says why.
+            break;
+        }
+    }
+    drop(sender);
+    let unpacked = unpacking.await.map_err(io::Error::other).and_then(|result| result);
+    let unpacked = unpacked.map_err(unpack)?;
+    progress(unpacked.plain_size);
+    for (what, found, expected) in [
+        ("the SHA-256 of the object", &unpacked.sha256, &file.sha256),
+        ("the SHA-256 of its content", &unpacked.plain_sha256, &file.plain_sha256),
+    ] {
+        if !found.eq_ignore_ascii_case(expected) {
+            return Err(different(what, found.clone(), expected.clone()));
+        }
+    }
+    if unpacked.plain_size != file.plain_size_bytes {
+        return Err(different(
+            "the size of its content",
+            unpacked.plain_size.to_string(),
+            file.plain_size_bytes.to_string(),
+        ));
+    }
+    Ok(())
+}
+
+struct Unpacked {
+    sha256: String,
+    plain_sha256: String,
+    plain_size: u64,
+}
+
+fn write(
+    parts: Parts,
+    cipher: Option<&FileCipher>,
+    output: File,
+    limit: u64,
+    written: &AtomicU64,
+) -> io::Result<Unpacked> {
+    let (parts, plain_sha256) = match cipher {
+        None => unfold(parts, output, limit, written)?,
+        Some(cipher) => {
+            let (opener, plain_sha256) = unfold(Opener::new(parts, cipher)?, output, limit, written)?;
+            (opener.into_inner(), plain_sha256)
+        }
+    };
+    Ok(Unpacked {
+        sha256: hex::encode(parts.digest.finalize()),
+        plain_sha256,
+        plain_size: written.load(Ordering::Relaxed),
+    })
+}
+
+/// Decompresses everything into `output`, at most `limit` bytes, and makes it durable.
+fn unfold<R: Read>(source: R, mut output: File, limit: u64, written: &AtomicU64) -> io::Result<(R, String)> {
+    let mut decoder = zstd::Decoder::new(source)?;
+    decoder.window_log_max(WINDOW)?;
+    let mut digest = Sha256::new();
+    let mut buffer = vec![0; BLOCK];
+    loop {
+        let length = decoder.read(&mut buffer)?;
+        if length == 0 {
+            output.sync_all()?;
+            return Ok((decoder.finish().into_inner(), hex::encode(digest.finalize())));
+        }
+        if written.load(Ordering::Relaxed) + length as u64 > limit {
+            let message = format!("its content is longer than the {limit} bytes of the manifest");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+        }
+        digest.update(&buffer[..length]);
+        output.write_all(&buffer[..length])?;
+        written.fetch_add(length as u64, Ordering::Relaxed);
+    }
+}
+
+/// Reads the parts as they arrive, and hashes them.
+struct Parts {
+    receiver: mpsc::Receiver<Bytes>,
+    part: Bytes,
+    digest: Sha256,
+}
+
+impl Parts {
+    fn new(receiver: mpsc::Receiver<Bytes>) -> Self {
+        Self {
+            receiver,
+            part: Bytes::new(),
+            digest: Sha256::new(),
+        }
+    }
+}
+
+impl Read for Parts {
+    fn read(&mut self, target: &mut [u8]) -> io::Result<usize> {
+        while self.part.is_empty() {
+            match self.receiver.blocking_recv() {
+                Some(part) => {
+                    self.digest.update(&part);
+                    self.part = part;
+                }
+                // The end, or a sender that failed: the hash tells them apart.
+                None => return Ok(0),
+            }
+        }
+        let taken = self.part.split_to(target.len().min(self.part.len()));
+        target[..taken.len()].copy_from_slice(&taken);
+        Ok(taken.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::backup::{FileKind, Manifest, crypt::BackupKey, upload::upload_compressed};
+    use tempfile::TempDir;
+
+    struct Stored {
+        dir: TempDir,
+        store: BackupStore,
+        key: ObjectPath,
+        file: BackupFile,
+        cipher: Option<FileCipher>,
+    }
+
+    impl Stored {
+        async fn new(plain: &[u8], encrypted: bool) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let store = BackupStore::open(&format!("file://{}/objects", dir.path().display())).unwrap();
+            let source = dir.path().join("source");
+            std::fs::write(&source, plain).unwrap();
+            let key = BackupStore::key("object").unwrap();
+            let cipher = encrypted.then(|| Manifest::cipher("kg1", "today", FileKind::Graph, &BackupKey::new([3; 32])));
+            let uploaded = upload_compressed(&source, &store, &key, cipher.clone(), |_| ())
+                .await
+                .unwrap();
+            let file = BackupFile::uploaded(FileKind::Graph, encrypted, &uploaded);
+            Self {
+                dir,
+                store,
+                key,
+                file,
+                cipher,
+            }
+        }
+
+        fn object(&self) -> PathBuf {
+            self.dir.path().join("objects/object")
+        }
+
+        async fn fetch(&self) -> Result<Vec<u8>, DownloadError> {
+            let target = self.dir.path().join("target");
+            let cipher = self.cipher.clone();
+            let fetched = download(&self.store, &self.key, &self.file, cipher, &target, |_| ()).await;
+            let content = std::fs::read(&target);
+            let _ = std::fs::remove_file(&target);
+            fetched.map(|()| content.unwrap())
+        }
+    }
+
+    fn noise(length: usize) -> Vec<u8> {
+        let mut seed = 1u64;
+        (0..length)
+            .map(|_| {
+                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                (seed >> 56) as u8
+            })
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn what_was_uploaded_comes_back() {
+        for encrypted in [false, true] {
+            for plain in [noise(20 << 20), vec![0; 5 << 20], Vec::new()] {
+                let stored = Stored::new(&plain, encrypted).await;
+                assert!(stored.fetch().await.unwrap() == plain, "{} bytes", plain.len());
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_changed_object_is_found() {
+        for encrypted in [false, true] {
+            let stored = Stored::new(&noise(300_000), encrypted).await;
+            let mut object = std::fs::read(stored.object()).unwrap();
+            let middle = object.len() / 2;
+            object[middle] ^= 1;
+            std::fs::write(stored.object(), &object).unwrap();
+            stored.fetch().await.unwrap_err();
+            std::fs::write(stored.object(), &object[..middle]).unwrap();
+            assert!(matches!(
+                stored.fetch().await,
+                Err(DownloadError::Different { what: "its size", .. })
+            ));
+            std::fs::remove_file(stored.object()).unwrap();
+            assert!(matches!(stored.fetch().await, Err(DownloadError::Store(_))));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_bomb_ends_at_the_size_of_the_manifest() {
+        let mut stored = Stored::new(&vec![0; 64 << 20], false).await;
+        stored.file.plain_size_bytes = 1 << 20;
+        let error = stored.fetch().await.unwrap_err().to_string();
+        assert!(error.contains("longer than the 1048576 bytes"), "{error}");
+        // And a file that is shorter than it should be is no better.
+        stored.file.plain_size_bytes = 65 << 20;
+        assert!(matches!(stored.fetch().await, Err(DownloadError::Different { .. })));
+    }
+
+    #[tokio::test]
+    async fn another_manifest_does_not_fit() {
+        let mut stored = Stored::new(&noise(1000), false).await;
+        stored.file.plain_sha256 = "0".repeat(64);
+        assert!(matches!(stored.fetch().await, Err(DownloadError::Different { .. })));
+    }
+}

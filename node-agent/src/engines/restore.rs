@@ -1,0 +1,229 @@
+//! Putting files that came from elsewhere (a backup) in the place of a database.
+//!
+//! The files are written beside the databases, opened once for reading, and only then exchanged for the old ones, which
+//! are kept until the new ones have answered. The exchange itself is [`Swap`]'s.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::duckdb::{OpenStaging, StagingOptions, table_names};
+use super::error::EngineError;
+use super::files::Files;
+use super::ladybug::open::{OpenOptions, beside};
+use super::ladybug::{Database, GraphCounts, OpenDatabase};
+use super::names::DatabaseId;
+use super::registry::{Engines, Slot, close_graph, close_staging, not_found};
+use super::swap::Swap;
+
+/// Memory for looking at a candidate: the database that it is to replace may be open beside it.
+const EXAMINE_MEMORY: u64 = 64 << 20;
+const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Files that may become a database: written beside the databases, and removed unless they do.
+#[derive(Debug)]
+pub struct Candidate {
+    id: DatabaseId,
+    graph: PathBuf,
+    staging: Option<PathBuf>,
+}
+
+impl Candidate {
+    /// Where the graph is to be written. Nothing is there yet.
+    #[must_use]
+    pub fn graph(&self) -> &Path {
+        &self.graph
+    }
+
+    /// Where the staging tables are to be written, if there are any.
+    #[must_use]
+    pub fn staging(&self) -> Option<&Path> {
+        self.staging.as_deref()
+    }
+}
+
+impl Drop for Candidate {
+    fn drop(&mut self) {
+        // Once it is a database, only what lay beside its files is left.
+        for path in std::iter::once(&self.graph).chain(&self.staging) {
+            if let Err(error) = Files::remove_beginning_with(path) {
+                tracing::warn!(%error, "files of an ended restore are removed at the next start");
+            }
+        }
+    }
+}
+
+/// What a candidate may take the place of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replace {
+    /// Nothing: there must be no database of this id.
+    Nothing,
+    /// The database of this id, which must exist.
+    Existing,
+}
+
+impl Engines {
+    /// Names for the files of a database that is about to arrive.
+    ///
+    /// # Errors
+    /// `ReadOnly` on a node that only reads.
+    pub fn candidate(&self, id: &DatabaseId, with_staging: bool) -> Result<Candidate, EngineError> {
+        if self.inner.read_only {
+            return Err(EngineError::ReadOnly {
+                message: "this node only reads; databases are restored on writers".into(),
+            });
+        }
+        Ok(Candidate {
+            id: id.clone(),
+            graph: self.inner.files.restoring(id),
+            staging: with_staging.then(|| self.inner.files.restoring_staging(id)),
+        })
+    }
+
+    /// Opens a candidate for reading, and counts what is in it.
+    ///
+    /// # Errors
+    /// What the engines say if its files are not databases that this version can open; `Busy` without memory for it.
+    pub async fn examine(&self, candidate: &Candidate) -> Result<GraphCounts, EngineError> {
+        let limits = self.inner.limits();
+        let pool_bytes = EXAMINE_MEMORY.min(limits.database_memory);
+        let memory = self.inner.reserve(pool_bytes, &candidate.id).await?;
+        let options = OpenOptions {
+            read_only: true,
+            pool_bytes,
+            readers: 1,
+            max_readers: 1,
+            ..self.inner.open_options(&candidate.id, candidate.graph.clone(), &limits)
+        };
+        let open = Arc::new(OpenDatabase::open(options, memory).await?);
+        let closed = open.closed();
+        let counts = Database::new(open).counts().await;
+        // Disconnects when the engine has closed the file.
+        let _ = closed.recv_async().await;
+        let counts = counts?;
+        if let Some(file) = candidate.staging.clone() {
+            let memory = self.inner.reserve(EXAMINE_MEMORY, &candidate.id).await?;
+            let id = candidate.id.clone();
+            blocking(move || {
+                let options = StagingOptions {
+                    incoming: beside(&file, "incoming"),
+                    spill: beside(&file, "tmp"),
+                    file,
+                    memory_bytes: EXAMINE_MEMORY,
+                    threads: 1,
+                };
+                let open = OpenStaging::open(id, options, memory)?;
+                let names = table_names(&open.connect()?).map_err(|error| open.failure(error))?;
+                tracing::debug!(tables = names.len(), "the staging tables of a restore can be read");
+                Ok(())
+            })
+            .await?;
+        }
+        Ok(counts)
+    }
+
+    /// Makes a candidate the database of its id. Statements on the old one are interrupted; what comes meanwhile waits
+    /// for the new one. Goes on when the caller stops waiting.
+    ///
+    /// # Errors
+    /// `Busy` if the old database cannot be closed, `AlreadyExists` and `NotFound` by `replace`, and whatever keeps the
+    /// new one from answering. The old database is as it was before then.
+    pub async fn install(&self, candidate: Candidate, replace: Replace) -> Result<(), EngineError> {
+        let engines = self.clone();
+        tokio::spawn(async move {
+            match replace {
+                Replace::Existing => engines.replace(&candidate).await,
+                Replace::Nothing => engines.add(&candidate).await,
+            }
+        })
+        .await
+        .unwrap_or_else(|error| Err(EngineError::internal(format!("the restore ended: {error}"))))
+    }
+
+    async fn replace(&self, candidate: &Candidate) -> Result<(), EngineError> {
+        let id = &candidate.id;
+        let slot = self.inner.slots.read().get(id).cloned().ok_or_else(|| not_found(id))?;
+        let _gate = slot.gate.lock().await;
+        if !slot.exists() {
+            return Err(not_found(id));
+        }
+        close_graph(&slot, CLOSE_PATIENCE).await?;
+        close_staging(&slot, CLOSE_PATIENCE).await?;
+        self.exchange(&slot, candidate).await
+    }
+
+    async fn add(&self, candidate: &Candidate) -> Result<(), EngineError> {
+        // Nobody can find the slot before the database is there: it is marked as deleted until then.
+        let slot = self.claim(&candidate.id)?;
+        let _gate = slot.gate.lock().await;
+        let added = self.exchange(&slot, candidate).await;
+        if added.is_ok() {
+            slot.deleted.store(false, Ordering::Release);
+        } else {
+            self.inner.slots.write().remove(&candidate.id);
+        }
+        added
+    }
+
+    /// The exchange itself; the gate of the slot is held, and nothing of it is open.
+    async fn exchange(&self, slot: &Slot, candidate: &Candidate) -> Result<(), EngineError> {
+        let (files, id) = (self.inner.files.clone(), candidate.id.clone());
+        let (graph, staging) = (candidate.graph.clone(), candidate.staging.clone());
+        let swap = Arc::new(blocking(move || Swap::plan(&files, &id, &graph, staging.as_deref())).await?);
+        let step = Arc::clone(&swap);
+        let answered = match blocking(move || step.exchange()).await {
+            Ok(()) => self.answering(&candidate.id).await,
+            Err(error) => Err(error),
+        };
+        let failure = match answered {
+            Ok(open) => {
+                let step = Arc::clone(&swap);
+                match blocking(move || step.commit()).await {
+                    Ok(()) => {
+                        *slot.graph.write() = Some(open);
+                        return Ok(());
+                    }
+                    Err(error) => {
+                        let closed = open.closed();
+                        drop(open);
+                        let _ = closed.recv_async().await;
+                        error
+                    }
+                }
+            }
+            Err(error) => error,
+        };
+        if let Err(error) = blocking(move || swap.undo()).await {
+            // Half of one and half of the other must not be opened: the next start tries again.
+            slot.deleted.store(true, Ordering::Release);
+            return Err(EngineError::internal(format!(
+                "{failure}; and the old database could not be put back ({error}): restart the agent, which does that first"
+            )));
+        }
+        Err(failure)
+    }
+
+    /// Opens a database that was just put in place, and asks it something.
+    async fn answering(&self, id: &DatabaseId) -> Result<Arc<OpenDatabase>, EngineError> {
+        let open = self.inner.open_graph(id, self.inner.files.graph(id)).await?;
+        match Database::new(Arc::clone(&open)).ping(ANSWER_TIMEOUT).await {
+            Ok(()) => Ok(open),
+            Err(error) => {
+                let closed = open.closed();
+                drop(open);
+                let _ = closed.recv_async().await;
+                Err(error)
+            }
+        }
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, EngineError> + Send + 'static,
+) -> Result<T, EngineError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| Err(EngineError::internal(format!("the restoring thread ended: {error}"))))
+}

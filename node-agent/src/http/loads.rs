@@ -1,0 +1,346 @@
+//! `POST /databases/{id}/copy` and `/ingest`: files straight into the graph, as one task.
+//!
+//! Rows pass through staging, where they are told from others by file ids of their own, and leave it when the task ends:
+//! what the caller has staged for itself is neither loaded nor lost.
+
+use super::{
+    BODY_LIMIT, body,
+    databases::{elapsed_ms, missing},
+    error::ApiError,
+    materialize::{materialize, report_body},
+    tables::{FileIds, Sources, Wanted, already, parse_credentials, stage_sources},
+    tasks::{Finish, started_body, wait_for},
+    validation::{ANY, Fields, IDENTIFIER, Text},
+};
+use crate::{
+    engines::{
+        DatabaseId, EngineError, FileId, MaterializeReport, MaterializeRequest, StageMode, Staging, StagingKind,
+        TableName,
+    },
+    objects::Credentials,
+    state::{AppState, WritePermit},
+    tasks::{TaskContext, TaskType},
+};
+use axum::{
+    extract::{Path, Request, State},
+    response::Response,
+};
+use serde_json::{Map, Value, json};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+/// Files of one request, by the table that they go into.
+type Tables = BTreeMap<TableName, Vec<String>>;
+
+/// Loads files of the object store into a table of the graph; the answer does not wait.
+pub(super) async fn copy(
+    State(state): State<AppState>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let (parts, body) = request.into_parts();
+    let permit = state.write_permit(&parts.headers).await?;
+    let id = DatabaseId::parse(&id)?;
+    let wanted = Wanted::parse(&body::read(body, BODY_LIMIT).await?, None)?;
+    let message = format!("Copy into table {} started", wanted.table);
+    let load = Load {
+        about: ("table_name", wanted.table.to_string()),
+        tables: Tables::from([(wanted.table, wanted.sources.patterns)]),
+        credentials: wanted.sources.credentials,
+    };
+    let (task, _) = load.start(&state, &id, permit).await?;
+    started_body(&task.id, &message)
+}
+
+/// The same for a file of the node (`mode: sync`, which waits) or for several tables at once (`mode: async`).
+pub(super) async fn ingest(
+    State(state): State<AppState>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let started = Instant::now();
+    let (parts, body) = request.into_parts();
+    let permit = state.write_permit(&parts.headers).await?;
+    let id = DatabaseId::parse(&id)?;
+    let (load, waits) = parse_ingest(&body::read(body, BODY_LIMIT).await?)?;
+    let (task, finished) = load.start(&state, &id, permit).await?;
+    if !waits {
+        return started_body(&task.id, "Ingestion started");
+    }
+    let reports = wait_for(&state, &task, finished).await?;
+    let mut answer = loaded_body(&id, &reports);
+    answer["status"] = json!("success");
+    answer["execution_time_ms"] = json!(elapsed_ms(started));
+    answer["task_id"] = json!(task.id);
+    body::value(&answer)
+}
+
+/// Reads the body of an ingestion; true if the answer has to wait for its end.
+fn parse_ingest(body: &[u8]) -> Result<(Load, bool), ApiError> {
+    let mut fields = Fields::parse(body)?;
+    let modes = Text {
+        one_of: Some(&["sync", "async"]),
+        ..ANY
+    };
+    let waits = fields.text("mode", modes).is_none_or(|mode| mode == "sync");
+    // Accepted for clients of the contract: loads of a graph take turns in the order of their requests.
+    fields.take("priority");
+    fields.flag("ignore_errors", true);
+    let credentials = fields.object("s3_credentials");
+    let identifier = Text {
+        max: Some(128),
+        ..IDENTIFIER
+    };
+    if waits {
+        let path = fields.required_text("file_path", ANY);
+        let table = fields.required_text("table_name", identifier);
+        fields.finish()?;
+        let table = TableName::parse(&table)?;
+        let source = if path.contains("://") {
+            path
+        } else {
+            format!("file://{path}")
+        };
+        let load = Load {
+            about: ("table_name", table.to_string()),
+            tables: Tables::from([(table, vec![source])]),
+            credentials: parse_credentials(credentials)?,
+        };
+        return Ok((load, true));
+    }
+    let run = fields.required_text("pipeline_run_id", identifier);
+    let bucket = fields.required_text("bucket", ANY);
+    let table = fields.text("table_name", identifier);
+    let files = fields.texts("files").filter(|files| !files.is_empty());
+    if files.is_none() {
+        fields.missing("files");
+    }
+    fields.finish()?;
+    let mut tables = Tables::new();
+    for key in files.unwrap_or_default() {
+        let name = table.as_deref().unwrap_or_else(|| table_of(&key));
+        let uri = format!("s3://{bucket}/{}", key.trim_start_matches('/'));
+        tables.entry(TableName::parse(name)?).or_default().push(uri);
+    }
+    let load = Load {
+        about: ("pipeline_run_id", run),
+        tables,
+        credentials: parse_credentials(credentials)?,
+    };
+    Ok((load, false))
+}
+
+/// The table of a file, by its key: the folder below `nodes/` or `relationships/`, or the file's name.
+fn table_of(key: &str) -> &str {
+    let folders: Vec<&str> = key.split('/').collect();
+    let below = |kind: &str| {
+        let at = folders.iter().rposition(|folder| *folder == kind)?;
+        // The last part is a file, not a folder.
+        folders.get(at + 1).filter(|_| at + 2 < folders.len())
+    };
+    let name = folders.last().copied().unwrap_or_default();
+    below("nodes")
+        .or_else(|| below("relationships"))
+        .copied()
+        .unwrap_or_else(|| name.split('.').next().unwrap_or(name))
+}
+
+/// A request to load, as the task does it.
+struct Load {
+    tables: Tables,
+    credentials: Option<Credentials>,
+    /// By what the same request is known again while it is still at work.
+    about: (&'static str, String),
+}
+
+impl Load {
+    async fn start(
+        self,
+        state: &AppState,
+        id: &DatabaseId,
+        permit: WritePermit,
+    ) -> Result<(crate::tasks::TaskHandle, super::tasks::Finished<Vec<MaterializeReport>>), ApiError> {
+        if !state.engines.contains(id) {
+            return Err(missing(id));
+        }
+        state.admission.check_memory()?;
+        let (finish, finished) = Finish::pair();
+        let starting = state.starting.lock().await;
+        let about = [("graph_id", id.as_str()), (self.about.0, self.about.1.as_str())];
+        if let Some(running) = state.tasks.find_unfinished(TaskType::Ingestion, &about) {
+            let names: Vec<&str> = self.tables.keys().map(TableName::as_str).collect();
+            return Err(already(id, &names.join(", "), &running));
+        }
+        state.count_load(id).await?;
+        let mut metadata = Map::from_iter(about.map(|(name, value)| (name.to_owned(), json!(value))));
+        metadata.insert(
+            "sources".to_owned(),
+            json!(self.tables.values().flatten().collect::<Vec<_>>()),
+        );
+        let name = format!(
+            "ingest_{id}_{}",
+            self.tables.keys().next().map_or("nothing", TableName::as_str)
+        );
+        let work = {
+            let (state, id) = (state.clone(), id.clone());
+            move |context: TaskContext| async move {
+                finish.run(self.run(&state, &id, &permit, &context).await, |reports: &Vec<_>| {
+                    loaded_body(&id, reports)
+                })
+            }
+        };
+        let turn = Some(state.load_turn(id));
+        let task = state
+            .tasks
+            .start(TaskType::Ingestion, &name, metadata, turn, work)
+            .await?;
+        drop(starting);
+        Ok((task, finished))
+    }
+
+    async fn run(
+        self,
+        state: &AppState,
+        id: &DatabaseId,
+        permit: &WritePermit,
+        context: &TaskContext,
+    ) -> Result<Vec<MaterializeReport>, ApiError> {
+        let mut passing = Vec::new();
+        let outcome = self.pass(state, id, permit, context, &mut passing).await;
+        let staging = state.engines.staging(id).await?;
+        for one in &passing {
+            let cleared = if one.made_table {
+                staging.drop_table(&one.table).await.map(drop)
+            } else {
+                remove(&staging, one).await
+            };
+            if let Err(error) = cleared {
+                let table = &one.table;
+                tracing::warn!(operation = "load", graph = %id, %table, %error, "loaded rows stay in staging");
+            }
+        }
+        outcome
+    }
+
+    async fn pass(
+        self,
+        state: &AppState,
+        id: &DatabaseId,
+        permit: &WritePermit,
+        context: &TaskContext,
+        passing: &mut Vec<Passing>,
+    ) -> Result<Vec<MaterializeReport>, ApiError> {
+        let staging = state.engines.staging(id).await?;
+        let unlimited = Duration::from_secs(24 * 3600);
+        let mut staged = Vec::new();
+        for (table, patterns) in self.tables {
+            let made_table = staging.table(&table).await?.is_none();
+            let sources = Sources {
+                patterns,
+                file_ids: FileIds::Fresh,
+                credentials: self.credentials.clone(),
+            };
+            let report = stage_sources(state, id, &table, &sources, StageMode::ReplaceFiles, permit, context).await?;
+            let files: Vec<FileId> = report.files.into_iter().map(|(file, _)| file).collect();
+            passing.push(Passing {
+                table: table.clone(),
+                files: files.clone(),
+                made_table,
+            });
+            staged.push((report.kind == StagingKind::Relationship, table, files));
+        }
+        // Relationships need the nodes at their ends.
+        staged.sort_by_key(|(relationship, ..)| *relationship);
+        let mut reports = Vec::new();
+        for (_, table, files) in staged {
+            let request = MaterializeRequest {
+                table,
+                file_ids: Some(files),
+                create_table: false,
+                from_table: None,
+                to_table: None,
+                dry_run: false,
+                timeout: state.settings().copy.timeout().unwrap_or(unlimited),
+            };
+            reports.push(materialize(state, id, request, permit, context).await?);
+        }
+        Ok(reports)
+    }
+}
+
+/// Rows on their way through a staging table.
+struct Passing {
+    table: TableName,
+    files: Vec<FileId>,
+    /// True if the table was made for them.
+    made_table: bool,
+}
+
+async fn remove(staging: &Staging, passing: &Passing) -> Result<(), EngineError> {
+    for file in &passing.files {
+        staging.remove_file(&passing.table, file).await?;
+    }
+    Ok(())
+}
+
+/// What a load has done; `records_loaded` is what clients of the contract look for.
+fn loaded_body(id: &DatabaseId, reports: &[MaterializeReport]) -> Value {
+    let rows: u64 = reports.iter().map(|report| report.rows_ingested).sum();
+    json!({
+        "graph_id": id.as_str(),
+        "records_loaded": rows,
+        "rows_ingested": rows,
+        "tables": reports.iter().map(|report| report_body(id, report, report.execution_ms)).collect::<Vec<_>>(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_files_table_is_its_folder_or_its_name() {
+        for (key, table) in [
+            ("run/nodes/Entity/part-0.parquet", "Entity"),
+            ("run/relationships/OWNS/2024/part-0.parquet", "OWNS"),
+            ("run/nodes/Entity.parquet", "Entity"),
+            ("Entity.parquet", "Entity"),
+            ("a/b/Entity.snappy.parquet", "Entity"),
+        ] {
+            assert_eq!(table_of(key), table, "{key}");
+        }
+    }
+
+    #[test]
+    fn both_modes_say_what_goes_where() {
+        let (load, waits) = parse_ingest(br#"{"file_path":"/in/x.parquet","table_name":"T","priority":5}"#).unwrap();
+        assert!(waits);
+        assert_eq!(load.tables.into_values().next().unwrap(), ["file:///in/x.parquet"]);
+        let (load, waits) = parse_ingest(
+            br#"{"mode":"async","pipeline_run_id":"r1","bucket":"b","files":["nodes/A/1.parquet","nodes/A/2.parquet","B.parquet"]}"#,
+        )
+        .unwrap();
+        assert!(!waits);
+        let tables: Vec<_> = load
+            .tables
+            .iter()
+            .map(|(table, files)| (table.as_str(), files.len()))
+            .collect();
+        assert_eq!(tables, [("A", 2), ("B", 1)]);
+        for body in [
+            r#"{"file_path":"x"}"#,
+            r#"{"mode":"later","file_path":"x","table_name":"T"}"#,
+            r#"{"mode":"async","pipeline_run_id":"r1","bucket":"b","files":[]}"#,
+            r#"{"mode":"async","bucket":"b","files":["A.parquet"]}"#,
+        ] {
+            assert_eq!(
+                parse_ingest(body.as_bytes()).err().unwrap().status.as_u16(),
+                422,
+                "{body}"
+            );
+        }
+    }
+}
