@@ -251,7 +251,8 @@ impl AppState {
     /// The right to change something, for this request. A request that comes before the registration waits for it.
     ///
     /// # Errors
-    /// 403 on a node that only reads or for a caller who may only read, 409 when the caller means another epoch, 503 without a lease.
+    /// 403 on a node that only reads or for a caller who may only read, 409 when the caller means another epoch, 503
+    /// without a lease.
     pub async fn write_permit(&self, headers: &HeaderMap) -> Result<WritePermit, ApiError> {
         if matches!(self.standing.permit(), Err(Refusal::Registering)) && !self.is_replica() {
             self.standing.registered_within(REGISTRATION_PATIENCE).await;
