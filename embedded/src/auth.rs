@@ -57,7 +57,8 @@ impl Token {
 /// Lets requests with the token through, and anybody to what says no more than that the server lives.
 pub(crate) async fn require_token(State(token): State<Token>, mut request: Request, next: Next) -> Response {
     // Whoever asks to act as somebody else must not act as the administrator instead.
-    if let Some(user) = request.headers().get("impersonate-user") {
+    let mut headers = request.headers().iter();
+    if let Some((_, user)) = headers.find(|(name, _)| name.as_str().starts_with("impersonate-")) {
         let user = String::from_utf8_lossy(user.as_bytes()).into_owned();
         let message = "this server has one user and does not impersonate others";
         return ApiError::forbidden("", "users", &user, message).into_response();
@@ -157,6 +158,30 @@ mod tests {
             assert!(!with(bad), "{bad}");
         }
         assert!(!token.accepts(&HeaderMap::new()));
+    }
+
+    #[tokio::test]
+    async fn nobody_acts_as_somebody_else() {
+        use tower::ServiceExt as _;
+        let guard = axum::middleware::from_fn_with_state(Token::new("secret"), require_token);
+        let server = axum::Router::new()
+            .route("/api", axum::routing::get(|| async {}))
+            .layer(guard);
+        let mut statuses = Vec::new();
+        for name in [
+            "x-other",
+            "impersonate-user",
+            "impersonate-group",
+            "impersonate-extra-scopes",
+        ] {
+            let request = axum::http::Request::get("/api")
+                .header("authorization", "Bearer secret")
+                .header(name, "somebody")
+                .body(axum::body::Body::empty())
+                .unwrap();
+            statuses.push(server.clone().oneshot(request).await.unwrap().status().as_u16());
+        }
+        assert_eq!(statuses, [200, 403, 403, 403]);
     }
 
     #[test]

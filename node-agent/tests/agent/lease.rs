@@ -291,8 +291,9 @@ async fn loads_of_a_day_are_limited_by_the_tier_across_restarts() {
     until(&agent, "active").await;
     agent.post(load, json!({})).await.fails(429);
     plane.say(|says| says.loads_per_day = -1);
-    eventually("the tier's new figure has reached the agent", || async {
-        agent.post(load, json!({})).await.status == 200
+    let again = || async { agent.post(load, json!({})).await.status };
+    eventually("the tier's new figure has reached the agent", again, |status| {
+        *status == 200
     })
     .await;
 }
