@@ -148,8 +148,8 @@ async fn fields_that_are_not_declared() {
     );
 
     // Server-side apply has to know every field that it shall own.
-    for validate in ["strict", "warn", "ignore"] {
-        run(&["apply", "--server-side", "--validate", validate]).await.failed_with(
+    for validate in ["--validate=strict", "--validate=warn", "--validate=ignore"] {
+        run(&["apply", "--server-side", validate]).await.failed_with(
             "failed to create typed patch object (default/web; test.dev/v1, Kind=Widget): .spec.colour: field not declared in schema",
         );
     }

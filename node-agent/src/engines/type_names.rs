@@ -35,17 +35,45 @@ impl fmt::Display for Type {
     }
 }
 
+impl Type {
+    /// True if a list, an array or a map of the type holds decimals. LadybugDB 0.22.1 ends the process when it casts text
+    /// to such a type (`CastToDecimal` for nested vectors takes the list for its elements), also where a statement only
+    /// sets a property, so there are neither columns nor values of these types.
+    pub(crate) fn collects_decimals(&self) -> bool {
+        match self {
+            Self::Base(_) | Self::Decimal(..) => false,
+            Self::List(element) | Self::Array(element, _) => element.has_decimals(),
+            Self::Map(key, value) => key.has_decimals() || value.has_decimals(),
+            Self::Struct(fields) => fields.iter().any(|(_, ty)| ty.collects_decimals()),
+        }
+    }
+
+    fn has_decimals(&self) -> bool {
+        match self {
+            Self::Base(name) => matches!(name.as_str(), "DECIMAL" | "NUMERIC"),
+            Self::Decimal(..) => true,
+            Self::List(element) | Self::Array(element, _) => element.has_decimals(),
+            Self::Map(key, value) => key.has_decimals() || value.has_decimals(),
+            Self::Struct(fields) => fields.iter().any(|(_, ty)| ty.has_decimals()),
+        }
+    }
+}
+
 /// Reads the name of a type; `None` if it is none.
 pub(crate) fn parse(text: &str) -> Option<Type> {
-    let mut reader = Reader { text, at: 0 };
+    let mut reader = Reader { text, at: 0, depth: 0 };
     let ty = reader.ty()?;
     reader.spaces();
     (reader.at == text.len()).then_some(ty)
 }
 
+/// Types within types that are read. Names come from callers too, and every level takes some of the stack.
+const MAX_DEPTH: usize = 32;
+
 struct Reader<'a> {
     text: &'a str,
     at: usize,
+    depth: usize,
 }
 
 impl Reader<'_> {
@@ -74,6 +102,13 @@ impl Reader<'_> {
     }
 
     fn ty(&mut self) -> Option<Type> {
+        self.depth += 1;
+        let ty = (self.depth <= MAX_DEPTH).then(|| self.one()).flatten();
+        self.depth -= 1;
+        ty
+    }
+
+    fn one(&mut self) -> Option<Type> {
         let name = self.until(&['(', ')', '[', ',']).to_ascii_uppercase();
         let mut ty = if self.eat('(') {
             let parsed = match name.as_str() {
@@ -103,9 +138,14 @@ impl Reader<'_> {
         } else {
             Type::Base(name)
         };
+        let mut lists = 0;
         while self.eat('[') {
             let length = self.until(&[']']);
             if !self.eat(']') {
+                return None;
+            }
+            lists += 1;
+            if self.depth + lists > MAX_DEPTH {
                 return None;
             }
             ty = if length.is_empty() {
@@ -145,5 +185,19 @@ impl Reader<'_> {
             c == ')' && !quoted
         });
         self.at += length.unwrap_or(self.rest().len());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_nest_too_deeply_are_none() {
+        let nested = |levels: usize| format!("{}INT64{}", "STRUCT(a ".repeat(levels), ")".repeat(levels));
+        assert!(parse(&nested(20)).is_some());
+        assert_eq!(parse(&nested(20_000)), None);
+        assert_eq!(parse(&"MAP(".repeat(50_000)), None);
+        assert_eq!(parse(&format!("INT64{}", "[]".repeat(50_000))), None);
     }
 }

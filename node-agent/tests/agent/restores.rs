@@ -69,7 +69,8 @@ async fn a_restored_database_is_the_one_of_the_backup() {
                 let answer = Answer::of(request().send().await.unwrap()).await;
                 // A statement that runs at the moment of the exchange is interrupted.
                 if answer.status.is_success() {
-                    seen.push(answer.json()["data"][0]["count(p)"].as_u64().unwrap());
+                    let row = answer.json()["data"][0].clone();
+                    seen.push(row.as_object().unwrap().values().next().unwrap().as_u64().unwrap());
                 } else {
                     assert!(
                         matches!(answer.status.as_u16(), 499 | 503),
@@ -249,7 +250,7 @@ async fn a_backup_that_is_not_what_it_says_changes_nothing() {
     let bomb = vec![0; 64 << 20];
     store(&bomb, 1 << 20);
     fails("longer than the 1048576 bytes").await;
-    let noise: Vec<u8> = (0..100_000u32).map(|i| (i * i) as u8).collect();
+    let noise: Vec<u8> = (0..100_000u32).map(|i| i.wrapping_mul(i) as u8).collect();
     store(&noise, noise.len());
     fails("could not be used").await;
     let mut others = good.clone();

@@ -5,6 +5,10 @@
 //! A forbidden word is only a name after `.`, `:` or `$`, before `:`, and in backticks; everywhere else it is refused,
 //! even where it happens to be used as a variable.
 
+mod decimals;
+
+pub(super) use decimals::NO_COLLECTED_DECIMALS;
+
 use super::super::error::{EngineError, SyntaxStage};
 use super::super::names::is_transient;
 use super::tokens::{Token, TokenKind, position, tokenize};
@@ -287,6 +291,9 @@ fn kind_of(text: &str, tokens: &[Token<'_>], first: &Token<'_>) -> Result<Statem
 
 /// Refuses words that reach outside, wherever they are; true if the statement changes something.
 fn scan(text: &str, tokens: &[Token<'_>]) -> Result<bool, EngineError> {
+    if let Some(token) = decimals::collected(tokens) {
+        return Err(forbidden(text, token, NO_COLLECTED_DECIMALS));
+    }
     let mut writes = false;
     let defines_table = tokens.first().is_some_and(|token| token.is_word("CREATE"))
         && tokens

@@ -100,6 +100,7 @@ impl<'c, 'db> Session<'c, 'db> {
             return Err(Refused::NeedsWriter(parameters));
         }
         let retry = parameters.has_untyped_list().then(|| parameters.clone());
+        let scan = (!self.line.writer).then(|| self.shared.scan());
         let occupied = self.line.slot.occupy(job);
         let mut outcome = execute(&self.line.connection, &mut cached.statement, parameters);
         if let (Some(parameters), Err(Failure::Text(text))) = (retry, &outcome)
@@ -107,7 +108,7 @@ impl<'c, 'db> Session<'c, 'db> {
         {
             outcome = execute(&self.line.connection, &mut cached.statement, parameters.typed());
         }
-        drop(occupied);
+        drop((occupied, scan));
         match outcome {
             Ok(result) => {
                 let shape = cached.shape.get_or_insert_with(|| shape_of(&result));
@@ -120,9 +121,10 @@ impl<'c, 'db> Session<'c, 'db> {
 
     /// Runs a statement of our own, without a cache.
     pub(crate) fn run_once(&self, job: &JobControl, text: &str) -> Result<QueryResult<'db>, EngineError> {
+        let scan = (!self.line.writer).then(|| self.shared.scan());
         let occupied = self.line.slot.occupy(job);
         let outcome = catch_unwind(AssertUnwindSafe(|| self.line.connection.query(text)));
-        drop(occupied);
+        drop((occupied, scan));
         match outcome {
             Ok(Ok(result)) => Ok(result),
             Ok(Err(error)) => Err(self.failure(text_of(error), Some(job))),

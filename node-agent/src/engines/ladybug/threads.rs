@@ -6,6 +6,7 @@ use std::thread::Builder;
 use std::time::Duration;
 
 use lbug::Connection;
+use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::super::budget::Reservation;
 use super::super::error::EngineError;
@@ -25,9 +26,21 @@ pub(crate) struct Shared {
     backlog: AtomicBool,
     readers: flume::Sender<Message>,
     writer: flume::Sender<Message>,
+    /// Held for reading by every statement of a reader while the engine executes it.
+    scans: RwLock<()>,
 }
 
 impl Shared {
+    /// Called by readers around what the engine does for them. Waits while readers are kept out.
+    pub(crate) fn scan(&self) -> RwLockReadGuard<'_, ()> {
+        self.scans.read()
+    }
+
+    /// Keeps readers out until the guard is dropped, if none of them is at work; never waits for one.
+    pub(crate) fn keep_readers_out(&self) -> Option<RwLockWriteGuard<'_, ()>> {
+        self.scans.try_write()
+    }
+
     /// Changes whenever a table is made, changed or dropped; prepared statements older than that are forgotten.
     pub(crate) fn schema_epoch(&self) -> u64 {
         self.schema_epoch.load(Ordering::Acquire)
@@ -79,6 +92,7 @@ impl OpenDatabase {
             backlog: AtomicBool::new(false),
             readers,
             writer,
+            scans: RwLock::new(()),
         });
         let on_thread = Arc::clone(&shared);
         let counted = Arc::clone(&counters);

@@ -14,6 +14,7 @@ use time::OffsetDateTime;
 
 use super::super::error::EngineError;
 use super::super::type_names::{Type, parse};
+use super::guard::NO_COLLECTED_DECIMALS;
 use super::tokens::{TokenKind, tokenize};
 
 /// The declared types of a statement's parameters, by name.
@@ -33,6 +34,12 @@ impl Declared {
     pub(super) fn parse(name: &str, text: &str) -> Result<Self, EngineError> {
         let refuse = || EngineError::invalid(format!("parameter_types.{name}"), format!("{text:?} {EXPECTED}"));
         let ty = parse(text).ok_or_else(refuse)?;
+        if ty.collects_decimals() {
+            return Err(EngineError::invalid(
+                format!("parameter_types.{name}"),
+                format!("{text:?}: {NO_COLLECTED_DECIMALS}"),
+            ));
+        }
         let carrier = carrier(&ty).ok_or_else(refuse)?;
         Ok(Self { ty, carrier })
     }

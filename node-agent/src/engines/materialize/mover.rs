@@ -160,13 +160,18 @@ impl<'m, 'r, 'c, 'db> Mover<'m, 'r, 'c, 'db> {
 
     fn copy_all(&mut self, slice: &Slice, checked: bool) -> Result<u64, EngineError> {
         let (session, job) = (&mut *self.run.session, self.run.job);
-        let most = match self.plan.kind {
-            TableKind::Node => MAX_COPY_ROWS,
-            TableKind::Relationship => usize::MAX,
-        };
         let mut copied = 0;
         let mut batches = slice.batches.as_slice();
         while !batches.is_empty() {
+            let alone = match self.plan.kind {
+                TableKind::Node => session.shared.keep_readers_out(),
+                TableKind::Relationship => None,
+            };
+            let most = match (self.plan.kind, &alone) {
+                (TableKind::Node, None) => ROWS_BESIDE_READERS,
+                (TableKind::Node, Some(_)) => ROWS_ALONE,
+                (TableKind::Relationship, _) => usize::MAX,
+            };
             let (now, later) = batches.split_at(fitting(batches, most));
             let name = transient_name();
             session.create_arrow_table(job, &name, now)?;
@@ -178,11 +183,15 @@ impl<'m, 'r, 'c, 'db> Mover<'m, 'r, 'c, 'db> {
     }
 }
 
-/// Rows of one COPY into a node table: less than a node group of the engine has (131,072). A COPY that fills a whole
-/// group compresses and writes it while the group is in its table already, without content; a reader that comes to it
-/// meanwhile takes the process down (lbug 0.22.1, `NodeGroupCollection::appendToLastNodeGroupAndFlushWhenFull`).
+/// Rows of one COPY into a node table that may be read meanwhile: less than a node group of the engine has (131,072). A
+/// COPY that fills a whole group compresses and writes it while the group is in its table already, without content; a
+/// reader that comes to it takes the process down (lbug 0.22.1, `NodeGroupCollection::appendToLastNodeGroupAndFlushWhenFull`).
 /// Relationships are not affected: inside a transaction, the engine keeps their new groups in memory.
-const MAX_COPY_ROWS: usize = 131_071;
+const ROWS_BESIDE_READERS: usize = 131_071;
+
+/// Rows of one COPY into a node table while readers are kept out: eight whole groups, which is twice as fast. Queries
+/// that come meanwhile wait for its end, which is within a second or so.
+const ROWS_ALONE: usize = 8 * 131_072;
 
 /// How many of the batches have together no more than `most` rows; at least one.
 fn fitting(batches: &[arrow55::record_batch::RecordBatch], most: usize) -> usize {

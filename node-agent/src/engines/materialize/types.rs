@@ -105,6 +105,7 @@ fn to_ladybug(ty: &Type) -> Option<String> {
             _ => return None,
         }
         .to_owned(),
+        ty if ty.collects_decimals() => return None,
         Type::Decimal(precision, scale) => format!("DECIMAL({precision}, {scale})"),
         Type::List(element) => format!("{}[]", to_ladybug(element)?),
         Type::Array(element, length) => format!("{}[{length}]", to_ladybug(element)?),
