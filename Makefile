@@ -18,8 +18,9 @@ up: build ## Build and start the whole control plane on this machine, until Ctrl
 	@if [ -x $(CACHE)/bin/kubectl ]; then ln -sf $(CACHE)/bin/kubectl bin/; fi
 	@exec $(BIN)/graphplane up --data-dir $(DATA_DIR) --kube-port $(KUBE_PORT) --api-port $(API_PORT)
 
+# The build of the tests makes the programs too; the scenarios take those instead of building them once more by themselves.
 test: engines ## Run every test
-	cargo test --workspace --locked --no-fail-fast
+	GRAPHPLANE_BIN=$(BIN) cargo test --workspace --locked --no-fail-fast
 
 lint: engines check-generated ## Formatting, clippy without warnings, generated files, shell scripts
 	cargo fmt --all --check

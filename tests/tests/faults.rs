@@ -226,7 +226,15 @@ fn a_drained_node_gets_nothing_new_and_lets_go_of_what_it_has() {
     let drain = "graphplane.dev/drain=true";
     plane.kubectl(&["annotate", "graphnode", "--all", drain]).ok();
     let renewed = || {
-        let lease = ["get", "lease", "-n", "graphplane-system", "node-small-0"];
+        // There is no Lease before the first renewal.
+        let lease = [
+            "get",
+            "lease",
+            "-n",
+            "graphplane-system",
+            "node-small-0",
+            "--ignore-not-found",
+        ];
         plane
             .kubectl(&[&lease[..], &["-o", "jsonpath={.spec.renewTime}"]].concat())
             .ok()
