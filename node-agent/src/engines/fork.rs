@@ -12,9 +12,8 @@ use super::error::EngineError;
 use super::files::Files;
 use super::ladybug::schema::run_script;
 use super::ladybug::{Database, GraphCounts, OpenDatabase, TableInfo, TableKind};
-use super::lifecycle::CLOSE_PATIENCE;
 use super::names::{DatabaseId, TableName, cypher_identifier};
-use super::registry::{Engines, close_graph, not_found};
+use super::registry::{CLOSE_PATIENCE, Engines, close_graph, not_found};
 
 /// What to fork.
 #[derive(Clone, Debug)]

@@ -26,6 +26,6 @@ pub use guard::{StatementKind, classify};
 pub use params::Parameters;
 pub use schema::{DdlFailure, DdlOutcome, GraphCounts, PropertyInfo, TableInfo, TableKind};
 pub use snapshot::SnapshotInfo;
-pub(crate) use threads::OpenDatabase;
+pub(crate) use threads::{OpenDatabase, ReadersOut};
 pub(crate) use tokens::position;
 pub use typed::ParameterTypes;

@@ -11,11 +11,10 @@ use super::files::{Files, remove};
 use super::ladybug::Database;
 use super::ladybug::snapshot::sync_parent;
 use super::names::DatabaseId;
-use super::registry::{Engines, Slot, close_graph, close_staging, not_found};
+use super::registry::{CLOSE_PATIENCE, Engines, Slot, close_graph, close_staging, not_found};
 use super::schemas::BaseSchema;
 
 const SCHEMA_TIMEOUT: Duration = Duration::from_secs(60);
-pub(crate) const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A database that was made.
 #[derive(Clone, Debug, PartialEq, Eq)]

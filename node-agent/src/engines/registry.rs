@@ -21,7 +21,7 @@ use super::swap::Swap;
 
 const SWEEP: Duration = Duration::from_secs(5);
 /// How long to wait for running statements, after they have been interrupted, before giving up on closing a database.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The engines of a node. Cheap to clone.
 #[derive(Clone)]

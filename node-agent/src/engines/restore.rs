@@ -14,12 +14,11 @@ use super::files::Files;
 use super::ladybug::open::{OpenOptions, beside};
 use super::ladybug::{Database, GraphCounts, OpenDatabase};
 use super::names::DatabaseId;
-use super::registry::{Engines, Slot, close_graph, close_staging, not_found};
+use super::registry::{CLOSE_PATIENCE, Engines, Slot, close_graph, close_staging, not_found};
 use super::swap::Swap;
 
 /// Memory for looking at a candidate: the database that it is to replace may be open beside it.
 const EXAMINE_MEMORY: u64 = 64 << 20;
-const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Files that may become a database: written beside the databases, and removed unless they do.

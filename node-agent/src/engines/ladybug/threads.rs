@@ -16,6 +16,9 @@ use super::open::{OpenOptions, Opened, open};
 use super::session::Session;
 use super::worker::{Message, serve};
 
+/// As long as this lives, no reader of the database is at work.
+pub(crate) type ReadersOut<'a> = RwLockWriteGuard<'a, ()>;
+
 /// What all threads of a database share.
 pub(crate) struct Shared {
     pub(crate) options: OpenOptions,
@@ -37,7 +40,7 @@ impl Shared {
     }
 
     /// Keeps readers out until the guard is dropped, if none of them is at work; never waits for one.
-    pub(crate) fn keep_readers_out(&self) -> Option<RwLockWriteGuard<'_, ()>> {
+    pub(crate) fn keep_readers_out(&self) -> Option<ReadersOut<'_>> {
         self.scans.try_write()
     }
 

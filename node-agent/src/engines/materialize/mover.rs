@@ -6,7 +6,7 @@ use lbug::Value;
 
 use super::super::arrow_bridge::{MAX_BATCH_ROWS, hand_over, pieces};
 use super::super::error::EngineError;
-use super::super::ladybug::TableKind;
+use super::super::ladybug::{ReadersOut, TableKind};
 use super::super::names::TRANSIENT_TABLE_PREFIX;
 use super::ProgressUpdate;
 use super::plan::Plan;
@@ -69,9 +69,12 @@ impl<'m, 'r, 'c, 'db> Mover<'m, 'r, 'c, 'db> {
         }
     }
 
-    /// Moves all rows in one transaction, if they fit into one slice and have different keys; false, with nothing
-    /// moved, if they do not.
+    /// Moves all rows in one transaction, if they fit into one COPY and have different keys; false, with nothing moved, if
+    /// they do not, or if readers are at work: a COPY that fails takes its node groups back, which readers must not see.
     pub(super) fn at_once(&mut self, duck: &Connection, statement: &str) -> Result<bool, EngineError> {
+        if self.total > ROWS_ALONE as u64 {
+            return Ok(false);
+        }
         let mut statement = duck
             .prepare(statement)
             .map_err(|error| self.run.staging.failure(error))?;
@@ -84,7 +87,10 @@ impl<'m, 'r, 'c, 'db> Mover<'m, 'r, 'c, 'db> {
         if slice.rows < self.total {
             return Ok(false);
         }
-        match self.copy(&slice, false) {
+        let Some(alone) = self.run.session.shared.keep_readers_out() else {
+            return Ok(false);
+        };
+        match self.copy(&slice, false, Some(&alone)) {
             Ok(copied) if copied == slice.rows => {
                 self.moved = copied;
                 self.slices = 1;
@@ -109,7 +115,7 @@ impl<'m, 'r, 'c, 'db> Mover<'m, 'r, 'c, 'db> {
             .stream_arrow([])
             .map_err(|error| self.run.staging.failure(error))?;
         while let Some(slice) = self.run.slice(&statement)? {
-            let copied = match self.copy(&slice, self.checked) {
+            let copied = match self.copy(&slice, self.checked, None) {
                 // COPY names one key that is missing and gives up. Nothing of the slice was written; take the rows
                 // that have both ends, and count the others.
                 Err(EngineError::Constraint { message }) if self.plan.ends.is_some() && !self.checked => {
@@ -119,7 +125,7 @@ impl<'m, 'r, 'c, 'db> Mover<'m, 'r, 'c, 'db> {
                         "relationships without ends; looking the ends up"
                     );
                     self.checked = true;
-                    self.copy(&slice, true)?
+                    self.copy(&slice, true, None)?
                 }
                 copied => copied?,
             };
@@ -140,10 +146,11 @@ impl<'m, 'r, 'c, 'db> Mover<'m, 'r, 'c, 'db> {
         Ok(true)
     }
 
-    /// Copies a slice in one transaction that also drops the Arrow tables, so that no crash can leave one behind.
-    fn copy(&mut self, slice: &Slice, checked: bool) -> Result<u64, EngineError> {
+    /// Copies a slice in one transaction that also drops the Arrow tables, so that no crash can leave one behind. `alone`
+    /// says that the caller keeps readers out.
+    fn copy(&mut self, slice: &Slice, checked: bool, alone: Option<&ReadersOut<'_>>) -> Result<u64, EngineError> {
         self.run.session.run_once(self.run.job, "BEGIN TRANSACTION")?;
-        let committed = self.copy_all(slice, checked).and_then(|rows| {
+        let committed = self.copy_all(slice, checked, alone).and_then(|rows| {
             match self.run.session.commit() {
                 Ok(()) => Ok(rows),
                 // The rows are in; the checkpoint at the end of the run decides whether they are durable.
@@ -158,19 +165,19 @@ impl<'m, 'r, 'c, 'db> Mover<'m, 'r, 'c, 'db> {
         committed
     }
 
-    fn copy_all(&mut self, slice: &Slice, checked: bool) -> Result<u64, EngineError> {
+    fn copy_all(&mut self, slice: &Slice, checked: bool, alone: Option<&ReadersOut<'_>>) -> Result<u64, EngineError> {
         let (session, job) = (&mut *self.run.session, self.run.job);
         let mut copied = 0;
         let mut batches = slice.batches.as_slice();
         while !batches.is_empty() {
-            let alone = match self.plan.kind {
-                TableKind::Node => session.shared.keep_readers_out(),
-                TableKind::Relationship => None,
-            };
-            let most = match (self.plan.kind, &alone) {
-                (TableKind::Node, None) => ROWS_BESIDE_READERS,
-                (TableKind::Node, Some(_)) => ROWS_ALONE,
-                (TableKind::Relationship, _) => usize::MAX,
+            let nodes = self.plan.kind == TableKind::Node;
+            let for_now = (nodes && alone.is_none())
+                .then(|| session.shared.keep_readers_out())
+                .flatten();
+            let most = match (nodes, alone.or(for_now.as_ref())) {
+                (true, None) => ROWS_BESIDE_READERS,
+                (true, Some(_)) => ROWS_ALONE,
+                (false, _) => usize::MAX,
             };
             let (now, later) = batches.split_at(fitting(batches, most));
             let name = transient_name();
