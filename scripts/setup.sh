@@ -11,6 +11,7 @@ packages=()
 need() { command -v "$1" >/dev/null 2>&1 || packages+=("$2"); }
 need clang++-19 clang-19
 need mold mold
+need protoc protobuf-compiler
 need cmake cmake
 need ninja ninja-build
 need pkg-config pkg-config
@@ -21,6 +22,7 @@ need curl curl
 need git git
 need shellcheck shellcheck
 [ -e /usr/lib/llvm-19/include/c++/v1/format ] || packages+=(libc++-19-dev libc++abi-19-dev)
+[ -e /usr/include/google/protobuf/timestamp.proto ] || packages+=(libprotobuf-dev)
 [ -e /usr/include/openssl/ssl.h ] || packages+=(libssl-dev)
 if [ ${#packages[@]} -gt 0 ]; then
   if ! command -v apt-get >/dev/null 2>&1; then
