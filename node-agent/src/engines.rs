@@ -14,6 +14,7 @@ mod budget;
 mod config;
 mod duckdb;
 mod error;
+pub mod fence;
 mod files;
 mod fork;
 mod inspect;
