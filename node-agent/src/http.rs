@@ -16,6 +16,7 @@ mod headers;
 mod keys;
 mod loads;
 mod materialize;
+mod multipart;
 mod query;
 mod rate;
 mod restore;

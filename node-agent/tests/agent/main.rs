@@ -10,6 +10,7 @@ mod durability;
 mod fixture;
 mod forks;
 mod formats;
+mod hostile;
 mod keys;
 mod lease;
 mod loading;

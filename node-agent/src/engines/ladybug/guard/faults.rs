@@ -111,18 +111,41 @@ pub(super) fn found<'t, 'a>(
     None
 }
 
-/// A NULL that is not in `IS NULL`, `IS NOT NULL` or `CAST(NULL AS …)`.
+/// A NULL whose type a function may have to follow: any but those in `IS NULL`, `IS NOT NULL`, `CAST(NULL AS …)`, and
+/// `RETURN NULL AS …`, where it is the whole of what is returned.
 fn untyped_null<'t, 'a>(tokens: &'t [Token<'a>]) -> Option<&'t Token<'a>> {
-    let word = |at: Option<usize>, keyword: &str| {
-        at.and_then(|at| tokens.get(at))
-            .is_some_and(|token| token.is_word(keyword))
+    let at = |index: Option<usize>| index.and_then(|index| tokens.get(index));
+    let word = |index: Option<usize>, words: &[&str]| {
+        at(index).is_some_and(|token| words.iter().any(|word| token.is_word(word)))
     };
-    tokens.iter().enumerate().find_map(|(index, token)| {
-        let before = index.checked_sub(1);
-        let compared = word(before, "IS") || word(before, "NOT") && word(index.checked_sub(2), "IS");
-        let cast = word(index.checked_sub(2), "CAST") && word(Some(index + 1), "AS");
-        (token.is_word("NULL") && !is_name(tokens, index) && !compared && !cast).then_some(token)
-    })
+    let comma = |index: Option<usize>| at(index).is_some_and(|token| token.is_symbol(','));
+    let (mut depth, mut returns) = (0usize, false);
+    for (index, token) in tokens.iter().enumerate() {
+        match token.kind {
+            TokenKind::Symbol('(' | '[' | '{') => depth += 1,
+            TokenKind::Symbol(')' | ']' | '}') => depth = depth.saturating_sub(1),
+            TokenKind::Word if depth == 0 && !is_name(tokens, index) => {
+                returns = token.is_word("RETURN") || returns && !token.is_word("UNION");
+            }
+            _ => {}
+        }
+        if !token.is_word("NULL") || is_name(tokens, index) {
+            continue;
+        }
+        let (before, next) = (index.checked_sub(1), Some(index + 1));
+        let second = index.checked_sub(2);
+        let compared = word(before, &["IS"]) || word(before, &["NOT"]) && word(second, &["IS"]);
+        let cast = word(second, &["CAST"]) && word(next, &["AS"]);
+        let returned = returns
+            && depth == 0
+            && (word(before, &["RETURN", "DISTINCT"]) || comma(before))
+            && (at(next).is_none() || comma(next) || word(next, &["AS", "UNION", "LIMIT", "SKIP"]))
+            && !tokens[index..].iter().any(|token| token.is_word("ORDER"));
+        if !(compared || cast || returned) {
+            return Some(token);
+        }
+    }
+    None
 }
 
 /// The statement with numbers of 32 bits in every `range` whose ends are not plain numbers of that size. The engine counts
@@ -303,6 +326,8 @@ mod tests {
             ("RETURN nodes(NULL)", UNTYPED_NULL),
             ("WITH null AS x RETURN `List_Sum`(x)", UNTYPED_NULL),
             ("RETURN id(CASE WHEN true THEN NULL END)", UNTYPED_NULL),
+            ("RETURN NULL AS x ORDER BY nodes(x)", UNTYPED_NULL),
+            ("RETURN 1 AS n, [NULL] AS l, id(n)", UNTYPED_NULL),
         ] {
             assert_eq!(conditions(text).expect_err(text), why, "{text}");
         }
@@ -324,6 +349,7 @@ mod tests {
         for text in [
             "MATCH (n) WHERE n.x IS NULL AND n.y IS NOT NULL AND n.null RETURN id(n), CAST(NULL AS STRING)",
             "RETURN list_sum($x)",
+            "MATCH (n) RETURN id(n), NULL AS x, NULL UNION MATCH (n) RETURN NULL AS id, id(n) AS x, NULL LIMIT 1",
         ] {
             assert!(conditions(text).unwrap().typed_nulls, "{text}");
         }
