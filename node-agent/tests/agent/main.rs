@@ -16,6 +16,7 @@ mod lease;
 mod loading;
 mod observability;
 mod operations;
+mod peer;
 mod plane;
 mod restores;
 mod restores_cut;
