@@ -1,6 +1,7 @@
 //! Functions of LadybugDB 0.22.1 that end the process, and with it every database of the node, for some arguments. Where
 //! the arguments can be seen in the statement, only these are refused.
 
+use super::super::super::type_names::parse;
 use super::super::tokens::{Token, TokenKind};
 use super::is_name;
 use std::borrow::Cow;
@@ -30,6 +31,19 @@ const PATTERN: &str =
 
 const UNTYPED_NULL: &str =
     "the engine needs the type of NULL beside some of the functions here; write CAST(NULL AS STRING)";
+
+const JSON: &str = "the engine takes values of type JSON for lists and maps; keep JSON as STRING";
+const COMPARISON: &str = "decimals cannot be compared by this function; write =, <>, <, <=, > or >=";
+
+/// What the operators are called.
+const COMPARISONS: [&str; 6] = [
+    "EQUALS",
+    "NOT_EQUALS",
+    "LESS_THAN",
+    "LESS_THAN_EQUALS",
+    "GREATER_THAN",
+    "GREATER_THAN_EQUALS",
+];
 
 /// Functions that follow the type of an argument, which NULL does not have.
 const NEED_TYPES: [&str; 21] = [
@@ -83,7 +97,13 @@ pub(super) fn found<'t, 'a>(
     {
         return Some((null, UNTYPED_NULL));
     }
+    if let Some(json) = json_type(tokens) {
+        return Some((json, JSON));
+    }
     for (index, token) in tokens.iter().enumerate() {
+        if is_named(token, &COMPARISONS) && called(index) {
+            return Some((token, COMPARISON));
+        }
         if token.is_symbol('-')
             && tokens.get(index + 1).is_some_and(|next| next.is_symbol('>'))
             && index
@@ -106,6 +126,57 @@ pub(super) fn found<'t, 'a>(
                 }
                 _ => return Some((token, PATTERN)),
             }
+        }
+    }
+    None
+}
+
+/// Where JSON is the name of a type: in a cast, and in the definition of a table or type. Elsewhere it is a name like others.
+fn json_type<'t, 'a>(tokens: &'t [Token<'a>]) -> Option<&'t Token<'a>> {
+    const NAMES: [&str; 8] = ["FROM", "TO", "TABLE", "ADD", "DROP", "RENAME", "EXISTS", "COLUMN"];
+    const AFTER: [&str; 4] = ["DEFAULT", "PRIMARY", "NOT", "NULL"];
+    let is_identifier = |token: &Token<'_>| matches!(token.kind, TokenKind::Word | TokenKind::Quoted);
+    let defines = matches!(tokens, [first, second, ..]
+        if first.is_word("ALTER") || first.is_word("CREATE") && !second.is_symbol('(') && second.kind == TokenKind::Word);
+    // For each open bracket: is it that of a cast, and does a type stand in it?
+    let mut open: Vec<(bool, bool)> = Vec::new();
+    for (index, token) in tokens.iter().enumerate() {
+        let before = index.checked_sub(1).map(|before| &tokens[before]);
+        let next = tokens.get(index + 1);
+        let (cast, in_type) = open.last().copied().unwrap_or_default();
+        match token.kind {
+            TokenKind::Symbol('(' | '[' | '{') => {
+                open.push((before.is_some_and(|before| is_named(before, &["CAST"])), in_type));
+            }
+            TokenKind::Symbol(')' | ']' | '}') => {
+                open.pop();
+            }
+            TokenKind::Word if cast && token.is_word("AS") => {
+                if let Some(bracket) = open.last_mut() {
+                    bracket.1 = true;
+                }
+            }
+            TokenKind::Text if cast && before.is_some_and(|before| before.is_symbol(',')) => {
+                let name = token.text.get(1..token.text.len() - 1).unwrap_or_default();
+                if parse(name).is_some_and(|ty| ty.has_json()) {
+                    return Some(token);
+                }
+            }
+            _ if is_named(token, &["JSON"]) => {
+                let names_something = next
+                    .is_some_and(|next| is_identifier(next) && AFTER.iter().all(|word| !next.is_word(word)))
+                    || next.is_some_and(|next| next.is_symbol(':'));
+                let defined = defines
+                    && before.is_some_and(|before| match before.kind {
+                        TokenKind::Word => NAMES.iter().all(|word| !before.is_word(word)),
+                        TokenKind::Quoted => true,
+                        _ => before.is_symbol(',') && next.is_some_and(|next| !next.is_symbol(',')),
+                    });
+                if (in_type || defined) && !names_something {
+                    return Some(token);
+                }
+            }
+            _ => {}
         }
     }
     None
@@ -323,6 +394,14 @@ mod tests {
             ("RETURN split_part('é', '', 1)", PATTERN),
             ("RETURN `split_part`('é', s, 1)", PATTERN),
             ("RETURN split_part('é'", PATTERN),
+            ("RETURN CAST('1' AS JSON)", JSON),
+            ("RETURN CAST('[1]' AS `json`[])", JSON),
+            ("RETURN CAST(x AS STRUCT(a INT64, b JSON))", JSON),
+            ("RETURN CAST(x AS MAP(STRING, JSON))", JSON),
+            ("RETURN cast(x, 'STRUCT(a json)')", JSON),
+            ("CREATE NODE TABLE T(id INT64 PRIMARY KEY, d JSON, e INT64)", JSON),
+            ("ALTER TABLE T ADD d JSON", JSON),
+            ("RETURN equals(n.a, n.b)", COMPARISON),
             ("RETURN nodes(NULL)", UNTYPED_NULL),
             ("WITH null AS x RETURN `List_Sum`(x)", UNTYPED_NULL),
             ("RETURN id(CASE WHEN true THEN NULL END)", UNTYPED_NULL),
@@ -336,6 +415,11 @@ mod tests {
     #[test]
     fn what_is_safe_is_not() {
         for text in [
+            "MATCH (n:Json {json: 'JSON'}) WHERE n.format IN ['a', 'JSON'] RETURN n.json AS json, CAST(n.x AS STRING)",
+            "WITH 1 AS json RETURN json, coalesce(json, 'JSON'), [json], CAST(json AS STRUCT(json INT64))",
+            "CREATE (n:T {json: 1, x: 'JSON'}) RETURN n.json AS json",
+            "CREATE NODE TABLE JSON(json STRING PRIMARY KEY)",
+            "CREATE REL TABLE R(FROM json TO json)",
             "RETURN list_transform([1, 2], x -> x + 1)",
             "RETURN list_filter(range(1, 3), x -> size(list_transform([x, 1], y -> y)) > 1)",
             "MATCH (a)-->(b)-[:E]->(c)<-[e]-(d) RETURN a, b.range, {list_reduce: 1}",

@@ -179,14 +179,14 @@ fn schema_scripts_are_split_outside_strings_and_checked() {
 }
 
 /// Each is read once from its beginning to its end: with a check that looks back at every character, or with patterns that
-/// try everything, a million characters would take hours.
+/// try everything, so many characters would take hours.
 #[test]
 fn long_texts_are_read_once() {
     for part in [
         "a ", "'a' ", "/* */ ", "/*", "'\\'", "`a`", "a.", "1e", "-", "->", "a-", "$a", ":", "a:b ", "((", "))", "[",
         "é", "x->",
     ] {
-        let text = part.repeat(1_000_000 / part.len());
+        let text = part.repeat(200_000 / part.len());
         let _ = classify(&text);
         let _ = classify(&format!("RETURN {text}"));
         let _ = schema_script(&text);
@@ -197,7 +197,7 @@ fn long_texts_are_read_once() {
         "split_part(s, $p, 1), ",
         "id(n), ",
     ] {
-        let text = format!("RETURN {}1", part.repeat(20_000));
+        let text = format!("RETURN {}1", part.repeat(5_000));
         assert_eq!(classify(&text).unwrap(), StatementKind::Read, "{part}");
     }
 }
