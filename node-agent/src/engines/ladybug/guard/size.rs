@@ -27,11 +27,29 @@ pub(super) fn too_much<'t, 'a>(tokens: &'t [Token<'a>]) -> Option<(&'t Token<'a>
 
 #[derive(Default)]
 struct Size {
-    /// Operators in a row, for each bracket that is open around the present one.
-    outer: Vec<usize>,
-    operators: usize,
+    /// What was counted before each bracket that is open.
+    outer: Vec<Row>,
+    row: Row,
     cases: usize,
     patterns: Patterns,
+}
+
+/// Operators in a row: how many, and how many at most since the last bracket.
+#[derive(Clone, Copy, Default)]
+struct Row {
+    operators: usize,
+    longest: usize,
+}
+
+impl Row {
+    fn add(&mut self, operators: usize) {
+        self.operators += operators;
+        self.longest = self.longest.max(self.operators);
+    }
+
+    fn ends(&mut self) {
+        self.operators = 0;
+    }
 }
 
 impl Size {
@@ -39,19 +57,24 @@ impl Size {
         let token = &tokens[index];
         match token.kind {
             TokenKind::Symbol('(' | '[' | '{') => {
-                self.outer.push(self.operators + 1);
-                self.operators = 0;
+                self.row.add(1);
+                self.outer.push(std::mem::take(&mut self.row));
                 if self.outer.len() > BRACKETS {
                     return Some(format!("at most {BRACKETS} brackets can be open at the same time"));
                 }
             }
-            TokenKind::Symbol(')' | ']' | '}') => self.operators = self.outer.pop().unwrap_or(0),
-            TokenKind::Symbol(',' | ';') => self.operators = 0,
-            TokenKind::Symbol(_) => self.operators += 1,
+            // What is in brackets is one more operand: its levels come on top of those of the row that goes on.
+            TokenKind::Symbol(')' | ']' | '}') => {
+                let inner = self.row.longest;
+                self.row = self.outer.pop().unwrap_or_default();
+                self.row.add(inner);
+            }
+            TokenKind::Symbol(',' | ';') => self.row.ends(),
+            TokenKind::Symbol(_) => self.row.add(1),
             TokenKind::Word if !is_name(tokens, index) => self.word(tokens, index),
             _ => {}
         }
-        if self.operators > OPERATORS {
+        if self.row.longest > OPERATORS {
             return Some(format!("an expression has at most {OPERATORS} operators in a row"));
         }
         if self.cases > CASES {
@@ -73,7 +96,7 @@ impl Size {
         } else if token.is_word("END") && ends_expression(tokens, index) {
             self.cases = self.cases.saturating_sub(1);
         } else if SEPARATE.iter().any(|word| token.is_word(word)) {
-            self.operators = 0;
+            self.row.ends();
         }
     }
 }
@@ -188,6 +211,11 @@ mod tests {
             assert!(!refused(&format!("RETURN x{}", operator.repeat(100))), "{operator}");
             assert!(refused(&format!("RETURN x{}", operator.repeat(600))), "{operator}");
         }
+        // Also where they are spread over brackets.
+        let spread = format!("{}1{}", "(".repeat(20), "+1+1+1)".repeat(20));
+        assert!(!refused(&format!("RETURN {spread}")));
+        let spread = format!("{}1{}", "(".repeat(20), format!("{})", "+1".repeat(30)).repeat(20));
+        assert!(refused(&format!("RETURN {spread}")));
         let terms = vec!["n.id = 1"; 900];
         assert!(!refused(&format!("MATCH (n) WHERE {} RETURN n", terms.join(" OR "))));
         assert!(!refused(&format!("RETURN [{}]", vec!["-1"; 4000].join(","))));
