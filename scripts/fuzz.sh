@@ -14,7 +14,7 @@ for option in level=4 inline-8bit-counters pc-table trace-compares; do
 done
 # For the target only: build scripts cannot be linked with coverage, and --target keeps these flags from them.
 RUSTFLAGS="--cfg fuzzing -Cdebug-assertions ${coverage[*]}" \
-  cargo build --release --locked --target "$host" --target-dir "$target_dir"
+  cargo build --release --target "$host" --target-dir "$target_dir"
 
 failures="$target_dir/failures/"
 mkdir -p "$failures"

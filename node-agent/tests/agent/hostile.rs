@@ -211,7 +211,16 @@ async fn one_tenant_cannot_have_all_of_the_memory() {
         "15",
     ])
     .await;
+    agent
+        .cypher("kg1", "UNWIND range(1000, 1059) AS x CREATE (:Person {identifier: x})")
+        .await
+        .ok();
+    let all = "MATCH (a:Person) WHERE a.identifier >= 1000 WITH a MATCH (b:Person) WHERE b.identifier >= 1000 CREATE (a)-[:KNOWS]->(b)";
+    agent.cypher("kg1", all).await.ok();
     for text in [
+        "MATCH p = (:Person)-[:KNOWS*1..20]->(:Person) RETURN count(p)",
+        "MATCH p = (:Person)-[:KNOWS*1..20]->(:Person) RETURN p ORDER BY length(p) DESC",
+        "MATCH (a:Person), (b:Person), (c:Person), (d:Person), (e:Person), (f:Person) RETURN DISTINCT a.identifier, b.name, c.name, d.name, e.identifier, f.identifier",
         "UNWIND range(1, 2048) AS y RETURN sum(size(range(y, 1000000)))",
         "WITH range(1, 1000000) AS l UNWIND range(1, 2048) AS y RETURN sum(size(list_append(l, y)))",
         "RETURN size(range(1, 2000000000))",
