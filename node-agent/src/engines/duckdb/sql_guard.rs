@@ -30,22 +30,32 @@ const FORBIDDEN_FUNCTIONS: &[&str] = &[
     "glob",
     "getenv",
     "current_setting",
-    "duckdb_settings",
-    "duckdb_databases",
-    "duckdb_secrets",
-    "duckdb_logs",
-    "duckdb_log_contexts",
-    "duckdb_extensions",
-    "duckdb_temporary_files",
-    "duckdb_memory",
-    "pragma_database_size",
     "query",
     "query_table",
     "checkpoint",
     "force_checkpoint",
     "write_log",
-    "parse_duckdb_log_message",
     "which_secret",
+    "json_execute_serialized_sql",
+    "enable_logging",
+    "disable_logging",
+    "enable_profiling",
+    "disable_profiling",
+];
+/// Functions and views of the engine have these beginnings; some of them show the files and settings of the node.
+const INTERNAL: [&str; 3] = ["duckdb_", "pragma_", "pg_settings"];
+/// Those that show tables and what can be done with them.
+const CATALOG: &[&str] = &[
+    "duckdb_tables",
+    "duckdb_columns",
+    "duckdb_types",
+    "duckdb_functions",
+    "duckdb_constraints",
+    "duckdb_views",
+    "duckdb_schemas",
+    "duckdb_keywords",
+    "pragma_table_info",
+    "pragma_version",
 ];
 const CHANGES: &[&str] = &["INSERT", "UPDATE", "DELETE", "MERGE"];
 
@@ -112,12 +122,14 @@ pub(crate) fn check(sql: &str) -> Result<(), EngineError> {
                 "SQL here only reads; staging tables are changed through their own paths",
             ));
         }
-        if matches!(token.kind, Kind::Word | Kind::Quoted) && next_is(b'(') {
+        if matches!(token.kind, Kind::Word | Kind::Quoted) {
             let name = token.text.trim_matches('"');
-            if FORBIDDEN_FUNCTIONS
-                .iter()
-                .any(|function| name.eq_ignore_ascii_case(function))
-            {
+            let listed = |names: &[&str]| names.iter().any(|known| name.eq_ignore_ascii_case(known));
+            let internal = INTERNAL.iter().any(|start| {
+                name.get(..start.len())
+                    .is_some_and(|beginning| beginning.eq_ignore_ascii_case(start))
+            });
+            if next_is(b'(') && listed(FORBIDDEN_FUNCTIONS) || internal && !listed(CATALOG) {
                 return Err(forbidden(
                     sql,
                     token,
@@ -291,6 +303,7 @@ mod tests {
             "WITH a AS (SELECT 1) SELECT * FROM a",
             "SELECT delete, update FROM t /* ; /* nested */ ; */",
             "SELECT it.query, \"read\" FROM t it",
+            "SELECT table_name, estimated_size FROM duckdb_tables() UNION ALL SELECT name, 0 FROM pragma_table_info('t')",
             "SELECT 'it''s'; ;",
         ] {
             check(sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
@@ -318,6 +331,13 @@ mod tests {
             "SELECT * FROM glob('/*')",
             "SELECT current_setting('temp_directory')",
             "SELECT * FROM query('SELECT 1')",
+            "SELECT * FROM json_execute_serialized_sql(json_serialize_sql('SELECT 1'))",
+            "SELECT path FROM duckdb_databases",
+            "SELECT * FROM system.main.\"DuckDB_Settings\"",
+            "SELECT * FROM duckdb_secrets()",
+            "SELECT * FROM pragma_database_list",
+            "SELECT * FROM pg_catalog.pg_settings",
+            "SELECT * FROM enable_logging()",
         ] {
             assert_eq!(check(sql).expect_err(sql).class(), ErrorClass::Forbidden, "{sql}");
         }
