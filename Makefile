@@ -37,12 +37,14 @@ bench: engines ## Run the benches with release builds and print the figures
 
 generate: engines ## Write the generated files: CRDs, tiers, OpenAPI
 	cargo run -q --locked -p graphplane-crds --bin crdgen
-	cargo run -q --locked -p graphplane-api --example openapi > api/openapi.json
+	for crate in api node-agent; do \
+	  cargo run -q --locked -p graphplane-$$crate --example openapi > $$crate/openapi.json || exit 1; done
 
 check-generated: engines
 	cargo run -q --locked -p graphplane-crds --bin crdgen -- --check
-	cargo run -q --locked -p graphplane-api --example openapi | diff -u api/openapi.json - >/dev/null || \
-	  { echo "api/openapi.json is not what the code says; run: make generate" >&2; exit 1; }
+	for crate in api node-agent; do \
+	  cargo run -q --locked -p graphplane-$$crate --example openapi | diff -u $$crate/openapi.json - >/dev/null || \
+	    { echo "$$crate/openapi.json is not what the code says; run: make generate" >&2; exit 1; }; done
 
 fmt: ## Format the code
 	cargo fmt --all

@@ -9,6 +9,7 @@ mod body;
 mod databases;
 mod download;
 mod error;
+mod figures;
 mod fork;
 mod form;
 mod front;
@@ -16,9 +17,11 @@ mod headers;
 mod keys;
 mod loads;
 mod materialize;
+pub mod openapi;
 mod query;
 mod rate;
 mod restore;
+mod rows;
 mod schema;
 pub mod server;
 mod sql;
@@ -41,7 +44,7 @@ use crate::state::AppState;
 use axum::{
     Router,
     http::StatusCode,
-    routing::{delete, get, post, put},
+    routing::{MethodRouter, delete, get, post, put},
 };
 
 /// Largest body of a request that has no limit of its own, in bytes.
@@ -49,9 +52,39 @@ const BODY_LIMIT: usize = 10 << 20;
 /// Largest body of a schema, in bytes.
 const SCHEMA_LIMIT: usize = 1 << 20;
 
-/// Every route of the agent.
+/// The agent as axum has it.
 pub fn router(state: AppState) -> Router {
-    Router::new()
+    routes()
+        .router
+        .fallback(|| async { ApiError::new(StatusCode::NOT_FOUND, "Not Found") })
+        .method_not_allowed_fallback(|| async { ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed") })
+        .with_state(state)
+}
+
+/// The path of every route: what the OpenAPI document is compared with.
+pub fn paths() -> Vec<&'static str> {
+    routes().paths
+}
+
+/// Routes with their paths, which axum keeps to itself.
+#[derive(Default)]
+struct Routes {
+    router: Router<AppState>,
+    paths: Vec<&'static str>,
+}
+
+impl Routes {
+    fn route(mut self, path: &'static str, methods: MethodRouter<AppState>) -> Self {
+        self.router = self.router.route(path, methods);
+        self.paths.push(path);
+        self
+    }
+}
+
+/// Every route of the agent. Its operation is described beside its handler, in the module's `operations`.
+fn routes() -> Routes {
+    Routes::default()
+        .route("/openapi.json", get(openapi::get))
         .route("/health", get(system::health))
         .route("/status", get(system::status))
         .route("/info", get(system::info))
@@ -90,7 +123,4 @@ pub fn router(state: AppState) -> Router {
         .route("/tasks/{id}", delete(tasks::cancel))
         .route("/tasks/{id}/status", get(tasks::status))
         .route("/tasks/{id}/monitor", get(tasks::monitor))
-        .fallback(|| async { ApiError::new(StatusCode::NOT_FOUND, "Not Found") })
-        .method_not_allowed_fallback(|| async { ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed") })
-        .with_state(state)
 }

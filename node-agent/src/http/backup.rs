@@ -4,6 +4,8 @@ use super::{
     BODY_LIMIT, body,
     databases::missing,
     error::ApiError,
+    openapi::Operation,
+    tasks::monitor_url,
     validation::{ANY, Fields, Text},
 };
 use crate::{
@@ -16,15 +18,74 @@ use crate::{
 };
 use axum::{
     extract::{Path, Request, State},
-    http::StatusCode,
     response::Response,
 };
 use object_store::path::Path as ObjectPath;
+use schemars::JsonSchema;
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 
 /// How long a copy may wait for writers.
 pub(super) const COPY_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// The operations of this module.
+pub(super) fn operations() -> Vec<Operation> {
+    let operation = Operation::new(
+        "post /databases/{id}/backup",
+        "backup",
+        "Starts a backup to the object store",
+    )
+    .notes("A backup to the same key that is under way already is that task.")
+    .changes()
+    .may_read(Asked::read)
+    .gives::<BackupStarted>("The task to follow.");
+    vec![operation]
+}
+
+/// A backup that was started.
+#[derive(Serialize, JsonSchema)]
+struct BackupStarted {
+    task_id: String,
+    /// `initiated`.
+    status: &'static str,
+    message: String,
+    database: String,
+    backup_format: &'static str,
+    monitor_url: String,
+    /// Always null.
+    estimated_completion_time: Option<String>,
+    /// Where it goes, below the object store.
+    key: String,
+}
+
+/// A request as its body has it.
+struct Asked {
+    compression: bool,
+    encryption: bool,
+    destination: Option<Map<String, Value>>,
+}
+
+impl Asked {
+    fn read(fields: &mut Fields) -> Self {
+        let formats = Text {
+            one_of: Some(&["full_dump"]),
+            ..ANY
+        };
+        fields.text("backup_format", formats);
+        fields.flag("include_metadata", true);
+        fields.shape("destination", || {
+            let key = json!({"type": "string", "description": "A key below the object store."});
+            let fields = json!({"key": key});
+            json!({"type": ["object", "null"], "properties": fields, "required": ["key"], "additionalProperties": false})
+        });
+        Self {
+            compression: fields.flag("compression", true),
+            encryption: fields.flag("encryption", false),
+            destination: fields.object("destination"),
+        }
+    }
+}
 
 /// Starts the task; a backup to the same key that is under way already is that task.
 pub(super) async fn post(
@@ -37,17 +98,11 @@ pub(super) async fn post(
     let permit = state.write_permit(&parts.headers).await?;
     let id = DatabaseId::parse(&id)?;
     let mut fields = Fields::parse_or_empty(&body::read(body, BODY_LIMIT).await?)?;
-    let format = fields.text(
-        "backup_format",
-        Text {
-            one_of: Some(&["full_dump"]),
-            ..ANY
-        },
-    );
-    fields.flag("include_metadata", true);
-    let compression = fields.flag("compression", true);
-    let encryption = fields.flag("encryption", false);
-    let destination = fields.object("destination");
+    let Asked {
+        compression,
+        encryption,
+        destination,
+    } = Asked::read(&mut fields);
     fields.finish()?;
     let encryption = match (encryption, &state.keyring) {
         (false, _) => None,
@@ -115,18 +170,16 @@ pub(super) async fn post(
         }
     };
     drop(starting);
-    let mut response = body::value(&json!({
-        "task_id": task_id,
-        "status": "initiated",
-        "message": format!("Backup of {id} to {key} started"),
-        "database": id.as_str(),
-        "backup_format": format.unwrap_or_else(|| "full_dump".to_owned()),
-        "monitor_url": format!("/tasks/{task_id}/monitor"),
-        "estimated_completion_time": Value::Null,
-        "key": key,
-    }))?;
-    *response.status_mut() = StatusCode::OK;
-    Ok(response)
+    body::value(&BackupStarted {
+        monitor_url: monitor_url(&task_id),
+        task_id,
+        status: "initiated",
+        message: format!("Backup of {id} to {key} started"),
+        database: id.to_string(),
+        backup_format: "full_dump",
+        estimated_completion_time: None,
+        key,
+    })
 }
 
 /// Where this node keeps backups.

@@ -7,10 +7,11 @@ use super::{
     BODY_LIMIT, body,
     databases::{elapsed_ms, missing},
     error::ApiError,
-    materialize::{materialize, report_body},
-    tables::{FileIds, Sources, Wanted, already, parse_credentials, stage_sources},
+    materialize::{Loaded, materialize},
+    openapi::Operation,
+    tables::{FileIds, Sources, Wanted, already, credentials, parse_credentials, stage_sources},
     tasks::{Finish, started_body, wait_for},
-    validation::{ANY, Fields, IDENTIFIER, Text},
+    validation::{self, ANY, Fields, IDENTIFIER, Text},
 };
 use crate::{
     engines::{
@@ -25,6 +26,8 @@ use axum::{
     extract::{Path, Request, State},
     response::Response,
 };
+use schemars::JsonSchema;
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::{
     collections::BTreeMap,
@@ -33,6 +36,35 @@ use std::{
 
 /// Files of one request, by the table that they go into.
 type Tables = BTreeMap<TableName, Vec<String>>;
+
+/// The operations of this module.
+pub(super) fn operations() -> Vec<Operation> {
+    let ingest = json!({"anyOf": [
+        validation::schema(|fields| (is_sync(fields), FromFile::read(fields))),
+        validation::schema(|fields| (is_sync(fields), FromBucket::read(fields))),
+    ]});
+    vec![
+        Operation::new(
+            "post /databases/{id}/copy",
+            "copy",
+            "Files of the object store into a table of the graph",
+        )
+        .changes()
+        .reads(Wanted::read)
+        .fails(&[507])
+        .gives_task(),
+        Operation::new("post /databases/{id}/ingest", "ingest", "Files into the graph")
+            .notes(
+                "One file of the node's import directory, for which the answer waits; or with `\"mode\": \"async\"` \
+                 files of a bucket. A file's table is the folder below `nodes/` or `relationships/`, or its name.",
+            )
+            .changes()
+            .reads_as(ingest, &["application/json"], true)
+            .fails(&[499, 502, 507])
+            .gives::<Ingested>("What was loaded.")
+            .gives_task(),
+    ]
+}
 
 /// Loads files of the object store into a table of the graph; the answer does not wait.
 pub(super) async fn copy(
@@ -70,56 +102,106 @@ pub(super) async fn ingest(
         return started_body(&task.id, "Ingestion started");
     }
     let reports = wait_for(&state, &task, finished).await?;
-    let mut answer = loaded_body(&id, &reports);
-    answer["status"] = json!("success");
-    answer["execution_time_ms"] = json!(elapsed_ms(started));
-    answer["task_id"] = json!(task.id);
-    body::value(&answer)
+    body::value(&Ingested {
+        status: Some("success"),
+        execution_time_ms: Some(elapsed_ms(started)),
+        task_id: Some(task.id),
+        ..Ingested::of(&id, &reports)
+    })
+}
+
+/// What both modes of an ingestion have; true if the answer has to wait for its end.
+fn is_sync(fields: &mut Fields) -> bool {
+    let modes = Text {
+        one_of: Some(&["sync", "async"]),
+        ..ANY
+    };
+    // Accepted for clients of the contract: loads of a graph take turns in the order of their requests.
+    fields.take("priority");
+    fields.flag("ignore_errors", true);
+    fields.text("mode", modes).is_none_or(|mode| mode == "sync")
+}
+
+const TABLE: Text = Text {
+    max: Some(128),
+    ..IDENTIFIER
+};
+
+/// One file of the node.
+struct FromFile {
+    path: String,
+    table: String,
+    credentials: Option<Map<String, Value>>,
+}
+
+impl FromFile {
+    fn read(fields: &mut Fields) -> Self {
+        Self {
+            path: fields.required_text("file_path", ANY),
+            table: fields.required_text("table_name", TABLE),
+            credentials: credentials(fields),
+        }
+    }
+}
+
+/// Files of a bucket.
+struct FromBucket {
+    run: String,
+    bucket: String,
+    table: Option<String>,
+    files: Vec<String>,
+    credentials: Option<Map<String, Value>>,
+}
+
+impl FromBucket {
+    fn read(fields: &mut Fields) -> Self {
+        fields.shape(
+            "files",
+            || json!({"type": "array", "items": {"type": "string"}, "minItems": 1}),
+        );
+        let files = fields.texts("files").unwrap_or_default();
+        if files.is_empty() {
+            fields.missing("files");
+        }
+        Self {
+            run: fields.required_text("pipeline_run_id", TABLE),
+            bucket: fields.required_text("bucket", ANY),
+            table: fields.text("table_name", TABLE),
+            files,
+            credentials: credentials(fields),
+        }
+    }
 }
 
 /// Reads the body of an ingestion; true if the answer has to wait for its end.
 fn parse_ingest(body: &[u8]) -> Result<(Load, bool), ApiError> {
     let mut fields = Fields::parse(body)?;
-    let modes = Text {
-        one_of: Some(&["sync", "async"]),
-        ..ANY
-    };
-    let waits = fields.text("mode", modes).is_none_or(|mode| mode == "sync");
-    // Accepted for clients of the contract: loads of a graph take turns in the order of their requests.
-    fields.take("priority");
-    fields.flag("ignore_errors", true);
-    let credentials = fields.object("s3_credentials");
-    let identifier = Text {
-        max: Some(128),
-        ..IDENTIFIER
-    };
-    if waits {
-        let path = fields.required_text("file_path", ANY);
-        let table = fields.required_text("table_name", identifier);
+    if is_sync(&mut fields) {
+        let file = FromFile::read(&mut fields);
         fields.finish()?;
-        let table = TableName::parse(&table)?;
-        let source = if path.contains("://") {
-            path
+        let table = TableName::parse(&file.table)?;
+        let source = if file.path.contains("://") {
+            file.path
         } else {
-            format!("file://{path}")
+            format!("file://{}", file.path)
         };
         let load = Load {
             about: ("table_name", table.to_string()),
             tables: Tables::from([(table, vec![source])]),
-            credentials: parse_credentials(credentials)?,
+            credentials: parse_credentials(file.credentials)?,
         };
         return Ok((load, true));
     }
-    let run = fields.required_text("pipeline_run_id", identifier);
-    let bucket = fields.required_text("bucket", ANY);
-    let table = fields.text("table_name", identifier);
-    let files = fields.texts("files").filter(|files| !files.is_empty());
-    if files.is_none() {
-        fields.missing("files");
-    }
+    let FromBucket {
+        run,
+        bucket,
+        table,
+        files,
+        credentials,
+    } = FromBucket::read(&mut fields);
     fields.finish()?;
     let mut tables = Tables::new();
-    for key in files.unwrap_or_default() {
+    for key in files {
         let name = table.as_deref().unwrap_or_else(|| table_of(&key));
         let uri = format!("s3://{bucket}/{}", key.trim_start_matches('/'));
         tables.entry(TableName::parse(name)?).or_default().push(uri);
@@ -187,7 +269,7 @@ impl Load {
             let (state, id) = (state.clone(), id.clone());
             move |context: TaskContext| async move {
                 finish.run(self.run(&state, &id, &permit, &context).await, |reports: &Vec<_>| {
-                    loaded_body(&id, reports)
+                    json!(Ingested::of(&id, reports))
                 })
             }
         };
@@ -286,14 +368,35 @@ async fn remove(staging: &Staging, passing: &Passing) -> Result<(), EngineError>
 }
 
 /// What a load has done; `records_loaded` is what clients of the contract look for.
-fn loaded_body(id: &DatabaseId, reports: &[MaterializeReport]) -> Value {
-    let rows: u64 = reports.iter().map(|report| report.rows_ingested).sum();
-    json!({
-        "graph_id": id.as_str(),
-        "records_loaded": rows,
-        "rows_ingested": rows,
-        "tables": reports.iter().map(|report| report_body(id, report, report.execution_ms)).collect::<Vec<_>>(),
-    })
+#[derive(Serialize, JsonSchema)]
+struct Ingested {
+    graph_id: String,
+    records_loaded: u64,
+    rows_ingested: u64,
+    tables: Vec<Loaded>,
+    /// `success`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    execution_time_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    task_id: Option<String>,
+}
+
+impl Ingested {
+    fn of(id: &DatabaseId, reports: &[MaterializeReport]) -> Self {
+        let rows = reports.iter().map(|report| report.rows_ingested).sum();
+        let tables = reports.iter().map(|report| Loaded::of(id, report, report.execution_ms));
+        Self {
+            graph_id: id.to_string(),
+            records_loaded: rows,
+            rows_ingested: rows,
+            tables: tables.collect(),
+            status: None,
+            execution_time_ms: None,
+            task_id: None,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use super::{
     databases::{elapsed_ms, missing},
     error::ApiError,
     headers,
+    openapi::{Operation, Written, query, schema_of},
     tables::already,
     tasks::{Finish, started_body, wait_for},
     validation::{Fields, IDENTIFIER, Text},
@@ -25,11 +26,111 @@ use axum::{
     http::{HeaderValue, StatusCode, header::CONTENT_TYPE},
     response::Response,
 };
+use schemars::JsonSchema;
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
+
+/// The operations of this module.
+pub(super) fn operations() -> Vec<Operation> {
+    let task = query(
+        "task",
+        json!({"type": "string", "minLength": 1}),
+        "The id of a materialise task.",
+    );
+    vec![
+        Operation::new(
+            "post /databases/{id}/tables/{table}/materialize",
+            "materialize",
+            "A staging table into the graph",
+        )
+        .notes("`dry_run` changes nothing and says what would fail; `create_table` makes the table of the graph.")
+        .changes()
+        .may_read(Asked::read)
+        .asks_engine()
+        .gives::<Loaded>("What was loaded, and what was left out.")
+        .gives_task_if_preferred(),
+        Operation::new(
+            "get /databases/{id}/tables/{table}/rejected",
+            "rejected_rows",
+            "The rows that a materialise task left out",
+        )
+        .with([task.required()])
+        .answers(
+            200,
+            "The rows, with the reason of each.",
+            &[("application/x-ndjson", Written::Lines(schema_of::<RejectedRow>))],
+        ),
+    ]
+}
+
+/// A row that was left out.
+#[derive(Serialize, JsonSchema)]
+struct RejectedRow {
+    /// `invalid`, `null_keys`, `dangling`, `duplicates` or `already_present`.
+    reason: String,
+    row: Map<String, Value>,
+}
+
+/// What a load of one table has done, or would do.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "TableLoaded")]
+pub(super) struct Loaded {
+    /// `success`, `skipped` or `dry_run`.
+    status: &'static str,
+    graph_id: String,
+    table_name: String,
+    rows_ingested: u64,
+    execution_time_ms: f64,
+    /// `node` or `relationship`.
+    kind: &'static str,
+    rows_staged: u64,
+    rejected: RejectedCounts,
+    /// Rows that can be fetched with the task's id.
+    rejected_rows_kept: usize,
+    created_table: bool,
+    /// Columns of the graph's table that the staging table has not.
+    filled_with_null: Vec<String>,
+    /// Columns of the staging table that the graph's table has not.
+    ignored_columns: Vec<String>,
+    /// Of a dry run: rows that would be loaded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rows_acceptable: Option<u64>,
+    /// Of a dry run: whether values do not fit their column.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    would_fail: Option<bool>,
+    /// Of a dry run: the columns that values do not fit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    invalid_columns: Option<Vec<InvalidColumn>>,
+    /// The task that did it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    task_id: Option<String>,
+}
+
+/// Rows that were left out, by reason.
+#[derive(Serialize, JsonSchema)]
+struct RejectedCounts {
+    null_keys: u64,
+    duplicates: u64,
+    already_present: u64,
+    dangling: u64,
+    /// Of a dry run: rows with values that do not fit their column.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    invalid: Option<u64>,
+}
+
+/// A column that values do not fit.
+#[derive(Serialize, JsonSchema)]
+struct InvalidColumn {
+    column: String,
+    #[serde(rename = "type")]
+    kind: String,
+    rows: u64,
+    example: String,
+}
 
 /// Starts the task, and waits for it unless the caller prefers not to.
 pub(super) async fn post(
@@ -74,7 +175,7 @@ pub(super) async fn post(
         let (state, id) = (state.clone(), id.clone());
         move |context: TaskContext| async move {
             finish.run(materialize(&state, &id, wanted, &permit, &context).await, |report| {
-                report_body(&id, report, report.execution_ms)
+                json!(Loaded::of(&id, report, report.execution_ms))
             })
         }
     };
@@ -88,37 +189,57 @@ pub(super) async fn post(
         return started_body(&task.id, &format!("Materialisation of table {table} started"));
     }
     let report = wait_for(&state, &task, finished).await?;
-    let mut answer = report_body(&id, &report, elapsed_ms(started));
-    answer["task_id"] = json!(task.id);
-    body::value(&answer)
+    body::value(&Loaded {
+        task_id: Some(task.id),
+        ..Loaded::of(&id, &report, elapsed_ms(started))
+    })
+}
+
+/// A request as its body has it.
+struct Asked {
+    dry_run: bool,
+    file_ids: Option<Vec<String>>,
+    create_table: bool,
+    from: Option<String>,
+    to: Option<String>,
+}
+
+impl Asked {
+    fn read(fields: &mut Fields) -> Self {
+        // Accepted for clients of the contract: rows that break the schema are always left out and always counted.
+        fields.flag("ignore_errors", true);
+        // What is there already is never added again.
+        fields.flag("incremental", true);
+        let rule = Text {
+            max: Some(128),
+            ..IDENTIFIER
+        };
+        Self {
+            dry_run: fields.flag("dry_run", false),
+            file_ids: fields.texts("file_ids"),
+            create_table: fields.flag("create_table", false),
+            from: fields.text("from_table", rule),
+            to: fields.text("to_table", rule),
+        }
+    }
 }
 
 fn parse(body: &[u8], table: TableName, state: &AppState) -> Result<MaterializeRequest, ApiError> {
     let mut fields = Fields::parse_or_empty(body)?;
-    // Accepted for clients of the contract: rows that break the schema are always left out and always counted.
-    fields.flag("ignore_errors", true);
-    // What is there already is never added again.
-    fields.flag("incremental", true);
-    let dry_run = fields.flag("dry_run", false);
-    let file_ids = fields.texts("file_ids");
-    let create_table = fields.flag("create_table", false);
-    let rule = Text {
-        max: Some(128),
-        ..IDENTIFIER
-    };
-    let (from, to) = (fields.text("from_table", rule), fields.text("to_table", rule));
+    let asked = Asked::read(&mut fields);
     fields.finish()?;
     let names = |name: Option<String>| name.map(|name| TableName::parse(&name)).transpose();
     let unlimited = Duration::from_secs(24 * 3600);
     Ok(MaterializeRequest {
         table,
-        file_ids: file_ids
+        file_ids: asked
+            .file_ids
             .map(|ids| ids.iter().map(|id| FileId::parse(id)).collect())
             .transpose()?,
-        create_table,
-        from_table: names(from)?,
-        to_table: names(to)?,
-        dry_run,
+        create_table: asked.create_table,
+        from_table: names(asked.from)?,
+        to_table: names(asked.to)?,
+        dry_run: asked.dry_run,
         timeout: state.settings().copy.timeout().unwrap_or(unlimited),
     })
 }
@@ -185,40 +306,46 @@ pub(super) async fn rejected(
     Ok(response)
 }
 
-/// A report as answers and task records have it.
-pub(super) fn report_body(id: &DatabaseId, report: &MaterializeReport, execution_time_ms: f64) -> Value {
-    let dry_run = report.status == MaterializeStatus::Rehearsed;
-    let mut body = json!({
-        "status": match report.status {
-            MaterializeStatus::Done => "success",
-            MaterializeStatus::Skipped => "skipped",
-            MaterializeStatus::Rehearsed => "dry_run",
-        },
-        "graph_id": id.as_str(),
-        "table_name": report.table.as_str(),
-        "rows_ingested": if dry_run { 0 } else { report.rows_ingested },
-        "execution_time_ms": execution_time_ms,
-        "kind": match report.kind { TableKind::Node => "node", TableKind::Relationship => "relationship" },
-        "rows_staged": report.rows_staged,
-        "rejected": {
-            "null_keys": report.rejected.null_keys,
-            "duplicates": report.rejected.duplicates,
-            "already_present": report.rejected.already_present,
-            "dangling": report.rejected.dangling,
-        },
-        "rejected_rows_kept": report.rejected_rows.iter().filter(|byte| **byte == b'\n').count(),
-        "created_table": report.created_table,
-        "filled_with_null": report.filled_with_null,
-        "ignored_columns": report.ignored_columns,
-    });
-    if dry_run {
-        body["rejected"]["invalid"] = json!(report.rejected.invalid);
-        body["rows_acceptable"] = json!(report.rows_ingested);
-        body["would_fail"] = json!(!report.invalid_columns.is_empty());
-        let invalid = report.invalid_columns.iter().map(|column| {
-            json!({"column": column.column, "type": column.type_name, "rows": column.rows, "example": column.example})
+impl Loaded {
+    /// A report as answers and task records have it.
+    pub(super) fn of(id: &DatabaseId, report: &MaterializeReport, execution_time_ms: f64) -> Self {
+        let dry_run = report.status == MaterializeStatus::Rehearsed;
+        let invalid = report.invalid_columns.iter().map(|column| InvalidColumn {
+            column: column.column.clone(),
+            kind: column.type_name.clone(),
+            rows: column.rows,
+            example: column.example.clone(),
         });
-        body["invalid_columns"] = invalid.collect();
+        Self {
+            status: match report.status {
+                MaterializeStatus::Done => "success",
+                MaterializeStatus::Skipped => "skipped",
+                MaterializeStatus::Rehearsed => "dry_run",
+            },
+            graph_id: id.to_string(),
+            table_name: report.table.clone(),
+            rows_ingested: if dry_run { 0 } else { report.rows_ingested },
+            execution_time_ms,
+            kind: match report.kind {
+                TableKind::Node => "node",
+                TableKind::Relationship => "relationship",
+            },
+            rows_staged: report.rows_staged,
+            rejected: RejectedCounts {
+                null_keys: report.rejected.null_keys,
+                duplicates: report.rejected.duplicates,
+                already_present: report.rejected.already_present,
+                dangling: report.rejected.dangling,
+                invalid: dry_run.then_some(report.rejected.invalid),
+            },
+            rejected_rows_kept: report.rejected_rows.iter().filter(|byte| **byte == b'\n').count(),
+            created_table: report.created_table,
+            filled_with_null: report.filled_with_null.clone(),
+            ignored_columns: report.ignored_columns.clone(),
+            rows_acceptable: dry_run.then_some(report.rows_ingested),
+            would_fail: dry_run.then_some(!report.invalid_columns.is_empty()),
+            invalid_columns: dry_run.then(|| invalid.collect()),
+            task_id: None,
+        }
     }
-    body
 }

@@ -6,6 +6,8 @@ use super::{
     error::ApiError,
     front::Changed,
     headers::Format,
+    openapi::Operation,
+    rows::{QUERY_EVENTS, QueryAnswer, QueryLine},
     stream::{self, Running, Shape},
     validation::{self, ANY, Fields, IDENTIFIER, Text},
 };
@@ -25,6 +27,7 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::time::{Duration, Instant};
@@ -32,12 +35,31 @@ use std::time::{Duration, Instant};
 /// Most bytes of one JSON answer. A stream has no such limit.
 const JSON_BYTES: u64 = 64 << 20;
 
-#[derive(Deserialize)]
+/// The operations of this module.
+pub(super) fn operations() -> Vec<Operation> {
+    let operation = Operation::new("post /databases/{id}/query", "query", "Runs a Cypher statement")
+        .notes(
+            "The JSON answer has at most 10,000 rows and 64 MiB, and says when a limit cut it; streams have no limit of \
+             rows. What is wrong with a statement is a status, or for NDJSON and events the stream's last part.",
+        )
+        .changes()
+        .takes::<QueryBody>()
+        .asks_engine()
+        .gives::<QueryAnswer>("The rows.")
+        .streams::<QueryLine>(QUERY_EVENTS);
+    vec![operation]
+}
+
+/// A Cypher statement.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct QueryBody {
     cypher: String,
+    /// The path decides which; this is only checked.
     #[serde(default)]
+    #[schemars(regex(pattern = "^[a-zA-Z0-9_-]+$"), length(max = 64))]
     database: Option<String>,
+    /// By name, without `$`.
     #[serde(default)]
     parameters: Option<Map<String, Value>>,
     /// Types of parameters that JSON has no form for.

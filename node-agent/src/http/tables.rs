@@ -5,11 +5,15 @@ use super::{
     databases::{elapsed_ms, missing},
     error::ApiError,
     headers,
-    tasks::{Finish, started_body, wait_for},
+    openapi::Operation,
+    tasks::{Finish, monitor_url, started_body, wait_for},
     validation::{Fields, IDENTIFIER, Text},
 };
 use crate::{
-    engines::{DatabaseId, FileId, StageMode, StageOptions, StageReport, StagedFile, Staging, StagingKind, TableName},
+    engines::{
+        DatabaseId, FileId, StageMode, StageOptions, StageReport, StagedFile, Staging, StagingColumn, StagingKind,
+        TableName,
+    },
     objects::{Bounds, Credentials},
     state::{AppState, WritePermit},
     tasks::{TaskContext, TaskType},
@@ -19,9 +23,116 @@ use axum::{
     http::StatusCode,
     response::Response,
 };
+use schemars::JsonSchema;
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::{collections::HashMap, time::Instant};
 use tokio_util::sync::CancellationToken;
+
+/// The operations of this module.
+pub(super) fn operations() -> Vec<Operation> {
+    let load = |line, id, summary, names_table| {
+        Operation::new(line, id, summary)
+            .changes()
+            .reads(|fields| Asked::read(fields, names_table))
+            .fails(&[502, 507])
+            .gives::<TableStaged>("The files are staged.")
+            .gives_task_if_preferred()
+    };
+    vec![
+        Operation::new(
+            "get /databases/{id}/tables",
+            "table_list",
+            "Staging tables with rows, columns and files",
+        )
+        .asks_engine()
+        .gives::<Vec<TableBody>>("The tables."),
+        load(
+            "post /databases/{id}/tables",
+            "table_create",
+            "Makes or replaces a staging table from files",
+            true,
+        ),
+        load(
+            "post /databases/{id}/tables/{table}/insert",
+            "table_insert",
+            "Adds files to a staging table; rows of a file that it has already are replaced",
+            false,
+        ),
+        Operation::new(
+            "delete /databases/{id}/tables/{table}",
+            "table_delete",
+            "Deletes a staging table",
+        )
+        .changes()
+        .asks_engine()
+        .gives::<TableDeleted>("It is gone, or was not there."),
+        Operation::new(
+            "delete /databases/{id}/tables/{table}/files/{file_id}",
+            "file_delete",
+            "Deletes the rows of one file",
+        )
+        .changes()
+        .asks_engine()
+        .gives::<FileDeleted>("They are gone, or there were none."),
+    ]
+}
+
+/// A staging table.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "StagingTable")]
+struct TableBody {
+    graph_id: String,
+    table_name: String,
+    row_count: u64,
+    /// Always 0, as in the contract.
+    size_bytes: u64,
+    /// Always null: rows are in the node's own file.
+    s3_location: Option<String>,
+    /// `node`, `relationship` or `other`.
+    kind: &'static str,
+    columns: Vec<StagingColumn>,
+    files: Vec<FileBody>,
+}
+
+/// A file of a staging table.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "StagingFile")]
+struct FileBody {
+    file_id: String,
+    row_count: u64,
+}
+
+/// Files that were staged.
+#[derive(Serialize, JsonSchema)]
+struct TableStaged {
+    /// `success`.
+    status: &'static str,
+    graph_id: String,
+    table_name: String,
+    execution_time_ms: f64,
+    row_count: u64,
+    kind: &'static str,
+    columns: Vec<StagingColumn>,
+    files: Vec<FileBody>,
+}
+
+/// A staging table that was deleted.
+#[derive(Serialize, JsonSchema)]
+struct TableDeleted {
+    /// `success`.
+    status: &'static str,
+    message: String,
+}
+
+/// Rows that were deleted.
+#[derive(Serialize, JsonSchema)]
+struct FileDeleted {
+    /// `success`.
+    status: &'static str,
+    rows_deleted: u64,
+    message: String,
+}
 
 /// Every staging table; a graph without staging has none, and none is made by looking.
 pub(super) async fn list(State(state): State<AppState>, Path(id): Path<String>) -> Result<Response, ApiError> {
@@ -34,24 +145,21 @@ pub(super) async fn list(State(state): State<AppState>, Path(id): Path<String>) 
     }
     let _place = state.admission.enter(id.as_str()).await?;
     let staging = state.engines.staging(&id).await?;
-    let tables: Vec<Value> = staging
-        .tables()
-        .await?
-        .into_iter()
-        .map(|table| {
-            json!({
-                "graph_id": id.as_str(),
-                "table_name": table.name,
-                "row_count": table.rows,
-                "size_bytes": 0,
-                "s3_location": Value::Null,
-                "kind": kind_word(table.kind),
-                "columns": table.columns.iter().map(|c| json!({"name": c.name, "type": c.type_name})).collect::<Vec<_>>(),
-                "files": table.files.iter().map(|(id, rows)| json!({"file_id": id, "row_count": rows})).collect::<Vec<_>>(),
-            })
-        })
-        .collect();
-    body::value(&tables)
+    let tables = staging.tables().await?.into_iter().map(|table| TableBody {
+        graph_id: id.to_string(),
+        table_name: table.name,
+        row_count: table.rows,
+        size_bytes: 0,
+        s3_location: None,
+        kind: kind_word(table.kind),
+        columns: table.columns,
+        files: table
+            .files
+            .into_iter()
+            .map(|(file_id, row_count)| FileBody { file_id, row_count })
+            .collect(),
+    });
+    body::value(&tables.collect::<Vec<_>>())
 }
 
 pub(super) fn kind_word(kind: StagingKind) -> &'static str {
@@ -140,16 +248,20 @@ async fn load(
         return started_body(&task.id, &format!("Staging of table {table} started"));
     }
     let report = wait_for(&state, &task, finished).await?;
-    body::value(&json!({
-        "status": "success",
-        "graph_id": id.as_str(),
-        "table_name": table.as_str(),
-        "execution_time_ms": elapsed_ms(started),
-        "row_count": report.total_rows,
-        "kind": kind_word(report.kind),
-        "columns": report.columns.iter().map(|c| json!({"name": c.name, "type": c.type_name})).collect::<Vec<_>>(),
-        "files": report.files.iter().map(|(id, rows)| json!({"file_id": id.as_str(), "row_count": rows})).collect::<Vec<_>>(),
-    }))
+    let file = |(id, row_count): (FileId, u64)| FileBody {
+        file_id: id.to_string(),
+        row_count,
+    };
+    body::value(&TableStaged {
+        status: "success",
+        graph_id: id.to_string(),
+        table_name: table.to_string(),
+        execution_time_ms: elapsed_ms(started),
+        row_count: report.total_rows,
+        kind: kind_word(report.kind),
+        columns: report.columns,
+        files: report.files.into_iter().map(file).collect(),
+    })
 }
 
 pub(super) fn already(id: &DatabaseId, table: &str, task: &str) -> ApiError {
@@ -158,7 +270,7 @@ pub(super) fn already(id: &DatabaseId, table: &str, task: &str) -> ApiError {
         json!({
             "error": format!("Table {table} of {id} is being loaded already; follow task {task} instead of starting another"),
             "task_id": task,
-            "monitor_url": format!("/tasks/{task}/monitor"),
+            "monitor_url": monitor_url(task),
         }),
     )
 }
@@ -199,10 +311,18 @@ pub(super) struct Wanted {
     pub sources: Sources,
 }
 
-impl Wanted {
-    /// Reads a body; `table` is the one of the path, if there is one.
-    pub(super) fn parse(body: &[u8], table: Option<TableName>) -> Result<Self, ApiError> {
-        let mut fields = Fields::parse(body)?;
+/// The same as the body has it.
+struct Asked {
+    graph_id: Option<String>,
+    table: Option<String>,
+    patterns: Vec<String>,
+    file_ids: Map<String, Value>,
+    credentials: Option<Map<String, Value>>,
+}
+
+impl Asked {
+    /// Reads the fields; `names_table` if it is the body that has to name the table.
+    fn read(fields: &mut Fields, names_table: bool) -> Self {
         // Accepted for clients of the contract: rows that break the schema are always left out and always counted.
         fields.flag("ignore_errors", true);
         let graph_id = fields.text("graph_id", IDENTIFIER);
@@ -210,42 +330,88 @@ impl Wanted {
             max: Some(128),
             ..IDENTIFIER
         };
-        let named = match table {
-            Some(_) => fields.text("table_name", rule),
-            None => Some(fields.required_text("table_name", rule)),
+        let table = if names_table {
+            Some(fields.required_text("table_name", rule))
+        } else {
+            fields.text("table_name", rule)
         };
-        let patterns = match fields.take("s3_pattern") {
-            Some(Value::String(one)) => vec![one],
-            Some(Value::Array(list)) if !list.is_empty() && list.iter().all(Value::is_string) => list
+        Self {
+            graph_id,
+            table,
+            patterns: patterns(fields),
+            file_ids: file_ids(fields),
+            credentials: credentials(fields),
+        }
+    }
+}
+
+fn patterns(fields: &mut Fields) -> Vec<String> {
+    fields.shape("s3_pattern", || {
+        let text = json!({"type": "string"});
+        json!({"anyOf": [text, {"type": "array", "items": text, "minItems": 1}]})
+    });
+    match fields.take("s3_pattern") {
+        Some(Value::String(one)) => return vec![one],
+        Some(Value::Array(list)) if !list.is_empty() && list.iter().all(Value::is_string) => {
+            return list
                 .iter()
                 .filter_map(|item| item.as_str().map(str::to_owned))
-                .collect(),
-            Some(other) => {
-                fields.wrong(
-                    "string_type",
-                    "s3_pattern",
-                    "Input should be an address or a list of addresses",
-                    &other,
-                );
-                Vec::new()
-            }
-            None => {
-                fields.missing("s3_pattern");
-                Vec::new()
-            }
-        };
-        let map = fields.object("file_id_map").unwrap_or_default();
-        if map.values().any(|value| !value.is_string()) {
-            fields.wrong(
-                "string_type",
-                "file_id_map",
-                "Every file id should be a valid string",
-                &Value::Null,
-            );
+                .collect();
         }
-        let credentials = fields.object("s3_credentials");
+        Some(other) => {
+            let message = "Input should be an address or a list of addresses";
+            fields.wrong("string_type", "s3_pattern", message, &other);
+        }
+        None => fields.missing("s3_pattern"),
+    }
+    Vec::new()
+}
+
+fn file_ids(fields: &mut Fields) -> Map<String, Value> {
+    fields.shape(
+        "file_id_map",
+        || json!({"type": ["object", "null"], "additionalProperties": {"type": "string"}}),
+    );
+    let map = fields.object("file_id_map").unwrap_or_default();
+    if map.values().any(|value| !value.is_string()) {
+        let message = "Every file id should be a valid string";
+        fields.wrong("string_type", "file_id_map", message, &Value::Null);
+    }
+    map
+}
+
+/// The credentials of a request, as its body has them.
+pub(super) fn credentials(fields: &mut Fields) -> Option<Map<String, Value>> {
+    fields.shape("s3_credentials", || {
+        let text = json!({"type": ["string", "null"]});
+        json!({
+            "type": ["object", "null"],
+            "properties": {
+                "aws_access_key_id": text, "aws_secret_access_key": text, "aws_session_token": text,
+                "endpoint_url": text, "region": text,
+            },
+            "additionalProperties": false,
+        })
+    });
+    fields.object("s3_credentials")
+}
+
+impl Wanted {
+    /// Asks for the fields of a body that names its table.
+    pub(super) fn read(fields: &mut Fields) {
+        Asked::read(fields, true);
+    }
+
+    /// Reads a body; `table` is the one of the path, if there is one.
+    pub(super) fn parse(body: &[u8], table: Option<TableName>) -> Result<Self, ApiError> {
+        let mut fields = Fields::parse(body)?;
+        let asked = Asked::read(&mut fields, table.is_none());
         fields.finish()?;
-        let named = named.map(|name| TableName::parse(&name)).transpose()?;
+        Self::checked(asked, table)
+    }
+
+    fn checked(asked: Asked, table: Option<TableName>) -> Result<Self, ApiError> {
+        let named = asked.table.map(|name| TableName::parse(&name)).transpose()?;
         let table = match (table, named) {
             (Some(path), Some(named)) if path.as_str() != named.as_str() => {
                 return Err(ApiError::bad_request("table_name: differs from the table in the path"));
@@ -254,16 +420,16 @@ impl Wanted {
             (None, None) => return Err(ApiError::bad_request("table_name: is missing")),
         };
         let mut file_ids = HashMap::new();
-        for (uri, value) in map {
+        for (uri, value) in asked.file_ids {
             file_ids.insert(uri, FileId::parse(value.as_str().unwrap_or_default())?);
         }
         Ok(Self {
-            graph_id,
+            graph_id: asked.graph_id,
             table,
             sources: Sources {
-                patterns,
+                patterns: asked.patterns,
                 file_ids: FileIds::Named(file_ids),
-                credentials: parse_credentials(credentials)?,
+                credentials: parse_credentials(asked.credentials)?,
             },
         })
     }
@@ -388,10 +554,15 @@ pub(super) async fn delete(
     }
     let existed = state.engines.has_staging(&id) && state.engines.staging(&id).await?.drop_table(&table).await?;
     tracing::info!(operation = "delete_table", graph = %id, table = %table, existed, "staging table deleted");
-    body::value(&json!({
-        "status": "success",
-        "message": format!("Table {table} {}", if existed { "deleted successfully" } else { "did not exist" }),
-    }))
+    let what = if existed {
+        "deleted successfully"
+    } else {
+        "did not exist"
+    };
+    body::value(&TableDeleted {
+        status: "success",
+        message: format!("Table {table} {what}"),
+    })
 }
 
 /// Deletes the rows that one file brought; none is a success too.
@@ -415,11 +586,11 @@ pub(super) async fn delete_file(
         0
     };
     tracing::info!(operation = "delete_file", graph = %id, table = %table, rows = deleted, "rows of a file deleted");
-    body::value(&json!({
-        "status": "success",
-        "rows_deleted": deleted,
-        "message": format!("Deleted {deleted} rows of file {file_id} from table {table}"),
-    }))
+    body::value(&FileDeleted {
+        status: "success",
+        rows_deleted: deleted,
+        message: format!("Deleted {deleted} rows of file {file_id} from table {table}"),
+    })
 }
 
 #[cfg(test)]

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use duckdb::Connection;
 use parking_lot::Mutex;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::super::budget::Reservation;
 use super::super::error::EngineError;
@@ -32,11 +34,12 @@ pub enum StagingKind {
 }
 
 /// A column of a staging table.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct StagingColumn {
     /// Its name.
     pub name: String,
     /// Its DuckDB type.
+    #[serde(rename = "type")]
     pub type_name: String,
 }
 
