@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod backups;
+mod conformance;
 mod contract;
 mod downloads;
 mod drain;
