@@ -17,6 +17,7 @@ mod loading;
 mod observability;
 mod operations;
 mod plane;
+mod python;
 mod restores;
 mod restores_cut;
 mod security;
