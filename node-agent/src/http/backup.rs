@@ -48,7 +48,27 @@ pub(super) async fn post(
     let compression = fields.flag("compression", true);
     let encryption = fields.flag("encryption", false);
     let destination = fields.object("destination");
+    // The contract's later fields: every backup is one of these, begins with a checkpoint, and is as small as it gets.
+    fields.text(
+        "backup_type",
+        Text {
+            one_of: Some(&["standard", "replica", "shared_repository"]),
+            ..ANY
+        },
+    );
+    fields.flag("checkpoint", true);
+    fields.flag("vacuum", false);
+    let s3_destination = fields.object("s3_destination");
     fields.finish()?;
+    let destination = match (destination, s3_destination) {
+        (Some(_), Some(_)) => {
+            return Err(ApiError::bad_request(
+                "s3_destination: excludes destination, which says the same",
+            ));
+        }
+        (Some(one), None) | (None, Some(one)) => Some(one),
+        (None, None) => None,
+    };
     let encryption = match (encryption, &state.keyring) {
         (false, _) => None,
         (true, Some(keyring)) => Some(keyring.current().clone()),
@@ -70,8 +90,12 @@ pub(super) async fn post(
     let epoch = state.standing.volume_epoch();
     let key = match destination {
         None => fresh_key(&id, epoch, ""),
-        Some(mut fields) => match (fields.remove("key"), fields.is_empty()) {
-            (Some(Value::String(key)), true) => key,
+        Some(mut fields) => match (fields.remove("key"), fields.remove("bucket"), fields.is_empty()) {
+            (Some(Value::String(key)), None | Some(Value::Null), true) => key,
+            (Some(Value::String(key)), Some(Value::String(bucket)), true) => {
+                check_bucket(&store, &bucket, "s3_destination")?;
+                key
+            }
             _ => {
                 return Err(ApiError::bad_request(
                     "destination: expected {\"key\": \"backups/<graph>/<epoch>/<name>\"}",
@@ -127,6 +151,16 @@ pub(super) async fn post(
     }))?;
     *response.status_mut() = StatusCode::OK;
     Ok(response)
+}
+
+/// Backups go to the node's object store and come from there, and from no other.
+pub(super) fn check_bucket(store: &BackupStore, wanted: &str, field: &str) -> Result<(), ApiError> {
+    match store.bucket() {
+        Some(own) if own != wanted => Err(ApiError::bad_request(format!(
+            "{field}: this node's object store is the bucket {own:?}"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// Where this node keeps backups.

@@ -8,7 +8,8 @@ use super::{
     databases::{elapsed_ms, missing},
     error::ApiError,
     materialize::{materialize, report_body},
-    tables::{FileIds, Sources, Wanted, already, parse_credentials, stage_sources},
+    rebuild::check_not_rebuilt,
+    tables::{FileIds, Sources, UNLIMITED, Wanted, Wishes, already, parse_credentials, stage_sources},
     tasks::{Finish, started_body, wait_for},
     validation::{ANY, Fields, IDENTIFIER, Text},
 };
@@ -26,10 +27,7 @@ use axum::{
     response::Response,
 };
 use serde_json::{Map, Value, json};
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, time::Instant};
 
 /// Files of one request, by the table that they go into.
 type Tables = BTreeMap<TableName, Vec<String>>;
@@ -49,6 +47,7 @@ pub(super) async fn copy(
         about: ("table_name", wanted.table.to_string()),
         tables: Tables::from([(wanted.table, wanted.sources.patterns)]),
         credentials: wanted.sources.credentials,
+        wishes: wanted.sources.wishes,
     };
     let (task, _) = load.start(&state, &id, permit).await?;
     started_body(&task.id, &message)
@@ -107,6 +106,7 @@ fn parse_ingest(body: &[u8]) -> Result<(Load, bool), ApiError> {
             about: ("table_name", table.to_string()),
             tables: Tables::from([(table, vec![source])]),
             credentials: parse_credentials(credentials)?,
+            wishes: Wishes::default(),
         };
         return Ok((load, true));
     }
@@ -128,6 +128,7 @@ fn parse_ingest(body: &[u8]) -> Result<(Load, bool), ApiError> {
         about: ("pipeline_run_id", run),
         tables,
         credentials: parse_credentials(credentials)?,
+        wishes: Wishes::default(),
     };
     Ok((load, false))
 }
@@ -151,6 +152,7 @@ fn table_of(key: &str) -> &str {
 struct Load {
     tables: Tables,
     credentials: Option<Credentials>,
+    wishes: Wishes,
     /// By what the same request is known again while it is still at work.
     about: (&'static str, String),
 }
@@ -173,8 +175,10 @@ impl Load {
             let names: Vec<&str> = self.tables.keys().map(TableName::as_str).collect();
             return Err(already(id, &names.join(", "), &running));
         }
+        check_not_rebuilt(state, id)?;
         state.count_load(id).await?;
         let mut metadata = Map::from_iter(about.map(|(name, value)| (name.to_owned(), json!(value))));
+        metadata.insert("tables".to_owned(), self.tables.keys().map(TableName::as_str).collect());
         metadata.insert(
             "sources".to_owned(),
             json!(self.tables.values().flatten().collect::<Vec<_>>()),
@@ -233,7 +237,6 @@ impl Load {
         passing: &mut Vec<Passing>,
     ) -> Result<Vec<MaterializeReport>, ApiError> {
         let staging = state.engines.staging(id).await?;
-        let unlimited = Duration::from_secs(24 * 3600);
         let mut staged = Vec::new();
         for (table, patterns) in self.tables {
             let made_table = staging.table(&table).await?.is_none();
@@ -241,6 +244,7 @@ impl Load {
                 patterns,
                 file_ids: FileIds::Fresh,
                 credentials: self.credentials.clone(),
+                wishes: self.wishes.clone(),
             };
             let report = stage_sources(state, id, &table, &sources, StageMode::ReplaceFiles, permit, context).await?;
             let files: Vec<FileId> = report.files.into_iter().map(|(file, _)| file).collect();
@@ -256,15 +260,11 @@ impl Load {
         let mut reports = Vec::new();
         for (_, table, files) in staged {
             let request = MaterializeRequest {
-                table,
                 file_ids: Some(files),
-                create_table: false,
-                from_table: None,
-                to_table: None,
-                dry_run: false,
-                timeout: state.settings().copy.timeout().unwrap_or(unlimited),
+                timeout: state.settings().copy.timeout().unwrap_or(UNLIMITED),
+                ..MaterializeRequest::new(table)
             };
-            reports.push(materialize(state, id, request, permit, context).await?);
+            reports.push(materialize(state, id, id, request, permit, context).await?);
         }
         Ok(reports)
     }
