@@ -9,6 +9,7 @@ mod body;
 mod databases;
 mod download;
 mod error;
+mod execute;
 mod figures;
 mod fork;
 mod form;
@@ -17,15 +18,18 @@ mod headers;
 mod keys;
 mod loads;
 mod materialize;
+mod memory;
 pub mod openapi;
 mod query;
 mod rate;
+mod rebuild;
 mod restore;
 mod rows;
 mod schema;
 pub mod server;
 mod sql;
 mod stream;
+mod swap;
 mod system;
 mod tables;
 mod tasks;
@@ -104,11 +108,18 @@ fn routes() -> Routes {
         .route("/databases/{id}/backup", post(backup::post).get(download::download))
         .route("/databases/{id}/backup-download", post(download::download))
         .route("/databases/{id}/restore", post(restore::post))
+        .route("/databases/{id}/memory/boost", post(memory::boost))
+        .route("/databases/{id}/memory/restore", post(memory::restore))
+        .route("/databases/{id}/memory/release", post(memory::release))
+        .route("/databases/{id}/memory/status", get(memory::status))
+        .route("/databases/{id}/rebuild", post(rebuild::post))
+        .route("/databases/{id}/swap", post(swap::post))
         .route("/databases/{id}/storage", get(databases::storage))
         .route("/databases/{id}/copy", post(loads::copy))
         .route("/databases/{id}/ingest", post(loads::ingest))
         .route("/databases/{id}/tables", get(tables::list).post(tables::create))
         .route("/databases/{id}/tables/query", post(sql::query))
+        .route("/databases/{id}/tables/execute", post(execute::post))
         .route("/databases/{id}/tables/{table}", delete(tables::delete))
         .route(
             "/databases/{id}/tables/{table}/files/{file_id}",

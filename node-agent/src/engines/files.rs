@@ -180,6 +180,19 @@ impl Files {
     }
 }
 
+/// Checks that a graph that was closed has everything in its data file.
+pub(crate) fn check_whole(graph: &Path) -> Result<(), EngineError> {
+    let mut log = graph.as_os_str().to_owned();
+    log.push(".wal");
+    if fs::metadata(&log).is_ok_and(|log| log.len() > 0) {
+        return Err(EngineError::internal(format!(
+            "{} was not written to its file when it was closed",
+            graph.display()
+        )));
+    }
+    Ok(())
+}
+
 /// Removes a file or a directory; one that is absent is fine.
 pub(crate) fn remove(path: &Path) -> Result<(), EngineError> {
     let outcome = match fs::symlink_metadata(path) {

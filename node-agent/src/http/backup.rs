@@ -64,6 +64,7 @@ struct Asked {
     compression: bool,
     encryption: bool,
     destination: Option<Map<String, Value>>,
+    s3_destination: Option<Map<String, Value>>,
 }
 
 impl Asked {
@@ -79,10 +80,24 @@ impl Asked {
             let fields = json!({"key": key});
             json!({"type": ["object", "null"], "properties": fields, "required": ["key"], "additionalProperties": false})
         });
+        // The contract's later fields: every backup is one of these, begins with a checkpoint, and is as small as it gets.
+        let kinds = Text {
+            one_of: Some(&["standard", "replica", "shared_repository"]),
+            ..ANY
+        };
+        fields.text("backup_type", kinds);
+        fields.flag("checkpoint", true);
+        fields.flag("vacuum", false);
+        fields.shape("s3_destination", || {
+            let text = json!({"type": "string"});
+            let fields = json!({"bucket": text, "key": text});
+            json!({"type": ["object", "null"], "properties": fields, "required": ["key"], "additionalProperties": false})
+        });
         Self {
             compression: fields.flag("compression", true),
             encryption: fields.flag("encryption", false),
             destination: fields.object("destination"),
+            s3_destination: fields.object("s3_destination"),
         }
     }
 }
@@ -98,12 +113,23 @@ pub(super) async fn post(
     let permit = state.write_permit(&parts.headers).await?;
     let id = DatabaseId::parse(&id)?;
     let mut fields = Fields::parse_or_empty(&body::read(body, BODY_LIMIT).await?)?;
+    let asked = Asked::read(&mut fields);
+    fields.finish()?;
     let Asked {
         compression,
         encryption,
         destination,
-    } = Asked::read(&mut fields);
-    fields.finish()?;
+        s3_destination,
+    } = asked;
+    let destination = match (destination, s3_destination) {
+        (Some(_), Some(_)) => {
+            return Err(ApiError::bad_request(
+                "s3_destination: excludes destination, which says the same",
+            ));
+        }
+        (Some(one), None) | (None, Some(one)) => Some(one),
+        (None, None) => None,
+    };
     let encryption = match (encryption, &state.keyring) {
         (false, _) => None,
         (true, Some(keyring)) => Some(keyring.current().clone()),
@@ -125,8 +151,12 @@ pub(super) async fn post(
     let epoch = state.standing.volume_epoch();
     let key = match destination {
         None => fresh_key(&id, epoch, ""),
-        Some(mut fields) => match (fields.remove("key"), fields.is_empty()) {
-            (Some(Value::String(key)), true) => key,
+        Some(mut fields) => match (fields.remove("key"), fields.remove("bucket"), fields.is_empty()) {
+            (Some(Value::String(key)), None | Some(Value::Null), true) => key,
+            (Some(Value::String(key)), Some(Value::String(bucket)), true) => {
+                check_bucket(&store, &bucket, "s3_destination")?;
+                key
+            }
             _ => {
                 return Err(ApiError::bad_request(
                     "destination: expected {\"key\": \"backups/<graph>/<epoch>/<name>\"}",
@@ -180,6 +210,16 @@ pub(super) async fn post(
         estimated_completion_time: None,
         key,
     })
+}
+
+/// Backups go to the node's object store and come from there, and from no other.
+pub(super) fn check_bucket(store: &BackupStore, wanted: &str, field: &str) -> Result<(), ApiError> {
+    match store.bucket() {
+        Some(own) if own != wanted => Err(ApiError::bad_request(format!(
+            "{field}: this node's object store is the bucket {own:?}"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// Where this node keeps backups.

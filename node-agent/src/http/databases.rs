@@ -221,7 +221,7 @@ pub(super) async fn create(State(state): State<AppState>, request: Request) -> R
             format!("Database {id} already exists"),
         ));
     }
-    let place = if is_subgraph {
+    let place = if is_subgraph || state.shares_place(&id) {
         None
     } else {
         Some(state.take_place(&id)?)
@@ -313,7 +313,8 @@ pub(super) async fn delete(
     let target = id.clone();
     let work = tokio::spawn(async move { engines.delete(&target, scope).await });
     let deleted = finished(work).await?.map_err(|error| not_found(&id, error))?;
-    if !deleted.existed {
+    // The contract's older request answers 404; those with a parameter came later, and may be repeated.
+    if !deleted.existed && scope == DeleteScope::Everything {
         return Err(missing(&id));
     }
     state.forget(&id);
@@ -329,7 +330,14 @@ pub(super) async fn delete(
     }
     body::value(&DatabaseDeleted {
         status: "success",
-        message: format!("Database {id} deleted successfully"),
+        message: format!(
+            "Database {id} {}",
+            if deleted.existed {
+                "deleted successfully"
+            } else {
+                "did not exist"
+            }
+        ),
         existed: deleted.existed,
         removed: deleted.removed,
         failed: deleted.failed,

@@ -9,7 +9,8 @@ use super::{
     error::ApiError,
     materialize::{Loaded, materialize},
     openapi::Operation,
-    tables::{FileIds, Sources, Wanted, already, credentials, parse_credentials, stage_sources},
+    rebuild::check_not_rebuilt,
+    tables::{FileIds, Sources, UNLIMITED, Wanted, Wishes, already, credentials, parse_credentials, stage_sources},
     tasks::{Finish, started_body, wait_for},
     validation::{self, ANY, Fields, IDENTIFIER, Text},
 };
@@ -29,10 +30,7 @@ use axum::{
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, time::Instant};
 
 /// Files of one request, by the table that they go into.
 type Tables = BTreeMap<TableName, Vec<String>>;
@@ -81,6 +79,7 @@ pub(super) async fn copy(
         about: ("table_name", wanted.table.to_string()),
         tables: Tables::from([(wanted.table, wanted.sources.patterns)]),
         credentials: wanted.sources.credentials,
+        wishes: wanted.sources.wishes,
     };
     let (task, _) = load.start(&state, &id, permit).await?;
     started_body(&task.id, &message)
@@ -189,6 +188,7 @@ fn parse_ingest(body: &[u8]) -> Result<(Load, bool), ApiError> {
             about: ("table_name", table.to_string()),
             tables: Tables::from([(table, vec![source])]),
             credentials: parse_credentials(file.credentials)?,
+            wishes: Wishes::default(),
         };
         return Ok((load, true));
     }
@@ -210,6 +210,7 @@ fn parse_ingest(body: &[u8]) -> Result<(Load, bool), ApiError> {
         about: ("pipeline_run_id", run),
         tables,
         credentials: parse_credentials(credentials)?,
+        wishes: Wishes::default(),
     };
     Ok((load, false))
 }
@@ -233,6 +234,7 @@ fn table_of(key: &str) -> &str {
 struct Load {
     tables: Tables,
     credentials: Option<Credentials>,
+    wishes: Wishes,
     /// By what the same request is known again while it is still at work.
     about: (&'static str, String),
 }
@@ -255,8 +257,10 @@ impl Load {
             let names: Vec<&str> = self.tables.keys().map(TableName::as_str).collect();
             return Err(already(id, &names.join(", "), &running));
         }
+        check_not_rebuilt(state, id)?;
         state.count_load(id).await?;
         let mut metadata = Map::from_iter(about.map(|(name, value)| (name.to_owned(), json!(value))));
+        metadata.insert("tables".to_owned(), self.tables.keys().map(TableName::as_str).collect());
         metadata.insert(
             "sources".to_owned(),
             json!(self.tables.values().flatten().collect::<Vec<_>>()),
@@ -315,7 +319,6 @@ impl Load {
         passing: &mut Vec<Passing>,
     ) -> Result<Vec<MaterializeReport>, ApiError> {
         let staging = state.engines.staging(id).await?;
-        let unlimited = Duration::from_secs(24 * 3600);
         let mut staged = Vec::new();
         for (table, patterns) in self.tables {
             let made_table = staging.table(&table).await?.is_none();
@@ -323,6 +326,7 @@ impl Load {
                 patterns,
                 file_ids: FileIds::Fresh,
                 credentials: self.credentials.clone(),
+                wishes: self.wishes.clone(),
             };
             let report = stage_sources(state, id, &table, &sources, StageMode::ReplaceFiles, permit, context).await?;
             let files: Vec<FileId> = report.files.into_iter().map(|(file, _)| file).collect();
@@ -338,15 +342,11 @@ impl Load {
         let mut reports = Vec::new();
         for (_, table, files) in staged {
             let request = MaterializeRequest {
-                table,
                 file_ids: Some(files),
-                create_table: false,
-                from_table: None,
-                to_table: None,
-                dry_run: false,
-                timeout: state.settings().copy.timeout().unwrap_or(unlimited),
+                timeout: state.settings().copy.timeout().unwrap_or(UNLIMITED),
+                ..MaterializeRequest::new(table)
             };
-            reports.push(materialize(state, id, request, permit, context).await?);
+            reports.push(materialize(state, id, id, request, permit, context).await?);
         }
         Ok(reports)
     }

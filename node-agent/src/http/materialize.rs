@@ -9,13 +9,14 @@ use super::{
     error::ApiError,
     headers,
     openapi::{Operation, Written, query, schema_of},
-    tables::already,
+    rebuild::check_not_rebuilt,
+    tables::{UNLIMITED, already},
     tasks::{Finish, started_body, wait_for},
     validation::{Fields, IDENTIFIER, Text},
 };
 use crate::{
     engines::{
-        DatabaseId, FileId, MaterializeReport, MaterializeRequest, MaterializeStatus, ProgressUpdate, TableKind,
+        Batch, DatabaseId, FileId, MaterializeReport, MaterializeRequest, MaterializeStatus, ProgressUpdate, TableKind,
         TableName,
     },
     state::{AppState, WritePermit},
@@ -29,10 +30,10 @@ use axum::{
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
+
+/// Most parts into which a table can be divided.
+const MOST_BATCHES: u64 = 10_000;
 
 /// The operations of this module.
 pub(super) fn operations() -> Vec<Operation> {
@@ -142,9 +143,13 @@ pub(super) async fn post(
     let (parts, body) = request.into_parts();
     let permit = state.write_permit(&parts.headers).await?;
     let (id, table) = (DatabaseId::parse(&id)?, TableName::parse(&table)?);
-    let wanted = parse(&body::read(body, BODY_LIMIT).await?, table.clone(), &state)?;
-    if !state.engines.contains(&id) {
-        return Err(missing(&id));
+    let (wanted, source) = parse(&body::read(body, BODY_LIMIT).await?, table.clone(), &state)?;
+    let source = source.unwrap_or_else(|| id.clone());
+    check_source(&id, &source)?;
+    for needed in [&id, &source] {
+        if !state.engines.contains(needed) {
+            return Err(missing(needed));
+        }
     }
     state.admission.check_memory()?;
 
@@ -154,7 +159,9 @@ pub(super) async fn post(
     if let Some(running) = state.tasks.find_unfinished(TaskType::Ingestion, &about) {
         return Err(already(&id, table.as_str(), &running));
     }
-    if !wanted.dry_run {
+    check_not_rebuilt(&state, &id)?;
+    // All batches are one load, and none of them is all of it without the first.
+    if !wanted.dry_run && wanted.batch.is_none_or(|batch| batch.number == 0) {
         state.count_load(&id).await?;
     }
     let metadata = Map::from_iter([
@@ -170,13 +177,15 @@ pub(super) async fn post(
             ),
         ),
         ("dry_run".to_owned(), json!(wanted.dry_run)),
+        ("source_graph_id".to_owned(), json!(source.as_str())),
+        ("batch_num".to_owned(), json!(wanted.batch.map(|batch| batch.number))),
+        ("num_batches".to_owned(), json!(wanted.batch.map(|batch| batch.of))),
     ]);
     let work = {
         let (state, id) = (state.clone(), id.clone());
         move |context: TaskContext| async move {
-            finish.run(materialize(&state, &id, wanted, &permit, &context).await, |report| {
-                json!(Loaded::of(&id, report, report.execution_ms))
-            })
+            let done = materialize(&state, &id, &source, wanted, &permit, &context).await;
+            finish.run(done, |report| json!(Loaded::of(&id, report, report.execution_ms)))
         }
     };
     let name = format!("ingest_{id}_{table}");
@@ -202,6 +211,9 @@ struct Asked {
     create_table: bool,
     from: Option<String>,
     to: Option<String>,
+    source: Option<String>,
+    embeddings: bool,
+    batch: (Option<u64>, Option<u64>),
 }
 
 impl Asked {
@@ -220,17 +232,40 @@ impl Asked {
             create_table: fields.flag("create_table", false),
             from: fields.text("from_table", rule),
             to: fields.text("to_table", rule),
+            source: fields.text("source_graph_id", IDENTIFIER),
+            embeddings: fields.flag("materialize_embeddings", false),
+            batch: (
+                fields.whole("batch_num", 0..=MOST_BATCHES - 1),
+                fields.whole("num_batches", 1..=MOST_BATCHES),
+            ),
         }
     }
 }
 
-fn parse(body: &[u8], table: TableName, state: &AppState) -> Result<MaterializeRequest, ApiError> {
+/// What to load, and whose staging table it is in if that is not the graph's own.
+fn parse(
+    body: &[u8],
+    table: TableName,
+    state: &AppState,
+) -> Result<(MaterializeRequest, Option<DatabaseId>), ApiError> {
     let mut fields = Fields::parse_or_empty(body)?;
     let asked = Asked::read(&mut fields);
     fields.finish()?;
+    let batch = match asked.batch {
+        (None, None) => None,
+        (Some(number), Some(of)) if number < of => Some(Batch {
+            number: u32::try_from(number).unwrap_or_default(),
+            of: u32::try_from(of).unwrap_or(1),
+        }),
+        _ => {
+            return Err(ApiError::bad_request(
+                "batch_num: must be given together with num_batches, and be less than it",
+            ));
+        }
+    };
+    let source = asked.source.map(|source| DatabaseId::parse(&source)).transpose()?;
     let names = |name: Option<String>| name.map(|name| TableName::parse(&name)).transpose();
-    let unlimited = Duration::from_secs(24 * 3600);
-    Ok(MaterializeRequest {
+    let request = MaterializeRequest {
         table,
         file_ids: asked
             .file_ids
@@ -239,21 +274,39 @@ fn parse(body: &[u8], table: TableName, state: &AppState) -> Result<MaterializeR
         create_table: asked.create_table,
         from_table: names(asked.from)?,
         to_table: names(asked.to)?,
+        batch,
+        embeddings: asked.embeddings,
         dry_run: asked.dry_run,
-        timeout: state.settings().copy.timeout().unwrap_or(unlimited),
-    })
+        timeout: state.settings().copy.timeout().unwrap_or(UNLIMITED),
+    };
+    Ok((request, source))
 }
 
-/// Materialises until it is done, cancelled, or the lease has ended.
+/// The staging of another graph may be read by the database that is to take its place, and by its subgraphs: who may use
+/// these may use the graph.
+fn check_source(id: &DatabaseId, source: &DatabaseId) -> Result<(), ApiError> {
+    let target = id.predecessor().unwrap_or_else(|| id.clone());
+    let below = target.as_str().strip_prefix(source.as_str());
+    if id == source || below.is_some_and(|rest| rest.is_empty() || rest.starts_with('_')) {
+        return Ok(());
+    }
+    Err(ApiError::bad_request(format!(
+        "source_graph_id: {id} can be filled from its own staging tables, or from those of the graph that it is a subgraph of or is to replace"
+    )))
+}
+
+/// Materialises from the staging tables of `source` until it is done, cancelled, or the lease has ended.
 pub(super) async fn materialize(
     state: &AppState,
     id: &DatabaseId,
+    source: &DatabaseId,
     request: MaterializeRequest,
     permit: &WritePermit,
     context: &TaskContext,
 ) -> Result<MaterializeReport, ApiError> {
+    let table = request.table.clone();
     let database = state.engines.database(id).await?;
-    let staging = state.engines.staging(id).await?;
+    let staging = state.engines.staging(source).await?;
     let progress = {
         let context = context.clone();
         Arc::new(move |update: ProgressUpdate| context.progress(update.rows_done, update.rows_total))
@@ -274,12 +327,23 @@ pub(super) async fn materialize(
     if report.status == MaterializeStatus::Done {
         state.metrics.materialized_rows.inc_by(report.rows_ingested);
     }
-    if !report.rejected_rows.is_empty()
-        && let Err(error) = state.tasks.attach(context, report.rejected_rows.clone()).await
-    {
-        tracing::warn!(operation = "materialize", graph = %id, %error, "rejected rows could not be kept");
-    }
+    keep_rejected(state, id, context, &table, &report).await;
     Ok(report)
+}
+
+/// Keeps the rows that were left out with the task. The run itself has succeeded, so it does not fail for their sake.
+pub(super) async fn keep_rejected(
+    state: &AppState,
+    id: &DatabaseId,
+    context: &TaskContext,
+    table: &TableName,
+    report: &MaterializeReport,
+) {
+    if !report.rejected_rows.is_empty()
+        && let Err(error) = state.tasks.attach(context, table, report.rejected_rows.clone()).await
+    {
+        tracing::warn!(operation = "materialize", graph = %id, %table, %error, "rejected rows could not be kept");
+    }
 }
 
 /// The rows that a task left out, one JSON object a line.
@@ -291,15 +355,24 @@ pub(super) async fn rejected(
     let Some(task) = headers::parameter(request.uri().query(), "task") else {
         return Err(ApiError::bad_request("task: the id of a materialise task is missing"));
     };
+    let table = TableName::parse(&table)?;
     let record = state.tasks.get(&task)?;
-    let about = record.says("graph_id", &id) && record.says("table_name", &table);
-    if record.task_type != TaskType::Ingestion || !about {
+    let tables = record.metadata.get("tables").and_then(Value::as_array);
+    let about_table = match record.task_type {
+        TaskType::Rebuild => true,
+        TaskType::Ingestion => {
+            record.says("table_name", table.as_str())
+                || tables.is_some_and(|tables| tables.iter().any(|one| one == table.as_str()))
+        }
+        _ => false,
+    };
+    if !about_table || !record.says("graph_id", &id) {
         return Err(ApiError::new(
             StatusCode::NOT_FOUND,
             format!("Task {task} is not about table {table} of {id}"),
         ));
     }
-    let rows = state.tasks.attached(&task).await?.unwrap_or_default();
+    let rows = state.tasks.attached(&task, &table).await?.unwrap_or_default();
     let mut response = Response::new(rows.into());
     let ndjson = HeaderValue::from_static("application/x-ndjson");
     response.headers_mut().insert(CONTENT_TYPE, ndjson);
@@ -346,6 +419,35 @@ impl Loaded {
             would_fail: dry_run.then_some(!report.invalid_columns.is_empty()),
             invalid_columns: dry_run.then(|| invalid.collect()),
             task_id: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn staging_of_others_is_not_read() {
+        let check = |id: &str, source: &str| check_source(&id.parse().unwrap(), &source.parse().unwrap()).is_ok();
+        for (id, source) in [
+            ("kg1", "kg1"),
+            ("kg1-wip", "kg1"),
+            ("kg1-wip", "kg1-wip"),
+            ("kg1_dev", "kg1"),
+            ("kg1_dev-wip", "kg1"),
+        ] {
+            assert!(check(id, source), "{id} from {source}");
+        }
+        for (id, source) in [
+            ("kg1", "kg2"),
+            ("kg1", "kg"),
+            ("kg1", "kg1_dev"),
+            ("kg1", "kg1-wip"),
+            ("kg1-wip", "kg"),
+        ] {
+            assert!(!check(id, source), "{id} from {source}");
         }
     }
 }

@@ -2,11 +2,12 @@
 
 use super::{
     SCHEMA_LIMIT,
-    backup::{self, fresh_key, store},
+    backup::{self, check_bucket, fresh_key, store},
     body,
     error::ApiError,
     form,
     openapi::Operation,
+    rebuild::check_not_rebuilt,
     tasks::monitor_url,
     validation::{self, ANY, Fields},
 };
@@ -111,12 +112,8 @@ pub(super) async fn post(
     fields.finish()?;
 
     let store = store(&state)?;
-    if let (Some(wanted), Some(own)) = (&bucket, store.bucket())
-        && wanted != own
-    {
-        return Err(ApiError::bad_request(format!(
-            "s3_bucket: this node restores from its own object store, the bucket {own:?}"
-        )));
+    if let Some(wanted) = &bucket {
+        check_bucket(&store, wanted, "s3_bucket")?;
     }
     let key = BackupStore::key(key.strip_suffix("/manifest.json").unwrap_or(&key))?;
     state.admission.check_memory()?;
@@ -140,6 +137,7 @@ pub(super) async fn post(
             json!({"error": format!("Database {id} is being restored from another backup"), "task_id": running}),
         ));
     }
+    check_not_rebuilt(&state, &id)?;
     let exists = state.engines.contains(&id);
     if exists && !force_overwrite {
         return Err(ApiError::new(
@@ -159,7 +157,7 @@ pub(super) async fn post(
             let epoch = state.standing.volume_epoch();
             system_backup = Some(BackupStore::key(&fresh_key(&id, epoch, "before-restore-"))?);
         }
-    } else if !state.is_subgraph(&id) {
+    } else if !state.shares_place(&id) {
         place = Some(state.take_place(&id)?);
     }
     state.check_disk(needed)?;

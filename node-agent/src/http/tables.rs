@@ -6,6 +6,7 @@ use super::{
     error::ApiError,
     headers,
     openapi::Operation,
+    rebuild::check_not_rebuilt,
     tasks::{Finish, monitor_url, started_body, wait_for},
     validation::{Fields, IDENTIFIER, Text},
 };
@@ -26,8 +27,13 @@ use axum::{
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use std::{collections::HashMap, time::Instant};
-use tokio_util::sync::CancellationToken;
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+/// The time limit of work that has none.
+pub(super) const UNLIMITED: Duration = Duration::from_secs(24 * 3600);
 
 /// The operations of this module.
 pub(super) fn operations() -> Vec<Operation> {
@@ -223,6 +229,7 @@ async fn load(
     if let Some(running) = state.tasks.find_unfinished(TaskType::Staging, &about) {
         return Err(already(&id, table.as_str(), &running));
     }
+    check_not_rebuilt(&state, &id)?;
     let metadata = Map::from_iter([
         ("graph_id".to_owned(), json!(id.as_str())),
         ("table_name".to_owned(), json!(table.as_str())),
@@ -283,6 +290,37 @@ pub(super) struct Sources {
     pub file_ids: FileIds,
     /// The request's own credentials.
     pub credentials: Option<Credentials>,
+    /// What else the request wishes.
+    pub wishes: Wishes,
+}
+
+/// What a request may wish for the way of its rows into staging.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Wishes {
+    /// Columns whose values are not taken.
+    null_columns: Vec<String>,
+    /// Can only shorten the tier's time limit.
+    timeout: Option<Duration>,
+}
+
+impl Wishes {
+    fn take(fields: &mut Fields) -> Self {
+        // Accepted for clients of the contract: rows with the same key are left out, and counted, when they are
+        // materialised. In staging they stay, so that a file can be replaced or taken out.
+        fields.flag("deduplicate", true);
+        Self {
+            null_columns: fields.texts("null_columns").unwrap_or_default(),
+            timeout: fields.whole("timeout_seconds", 60..=14_400).map(Duration::from_secs),
+        }
+    }
+
+    /// The time limit under the tier's.
+    fn within(&self, tier: Option<Duration>) -> Option<Duration> {
+        match (self.timeout, tier) {
+            (Some(own), Some(tier)) => Some(own.min(tier)),
+            (own, tier) => own.or(tier),
+        }
+    }
 }
 
 /// How files get their ids.
@@ -297,7 +335,7 @@ impl FileIds {
     fn of(&self, uri: &str) -> Result<FileId, ApiError> {
         match self {
             Self::Named(known) => known.get(uri).cloned().map_or_else(|| default_file_id(uri), Ok),
-            Self::Fresh => Ok(FileId::parse(&format!("load-{}", uuid::Uuid::new_v4().simple()))?),
+            Self::Fresh => Ok(FileId::passing()),
         }
     }
 }
@@ -318,6 +356,7 @@ struct Asked {
     patterns: Vec<String>,
     file_ids: Map<String, Value>,
     credentials: Option<Map<String, Value>>,
+    wishes: Wishes,
 }
 
 impl Asked {
@@ -341,6 +380,7 @@ impl Asked {
             patterns: patterns(fields),
             file_ids: file_ids(fields),
             credentials: credentials(fields),
+            wishes: Wishes::take(fields),
         }
     }
 }
@@ -430,6 +470,7 @@ impl Wanted {
                 patterns: asked.patterns,
                 file_ids: FileIds::Named(file_ids),
                 credentials: parse_credentials(asked.credentials)?,
+                wishes: asked.wishes,
             },
         })
     }
@@ -484,13 +525,21 @@ pub(super) async fn stage_sources(
             });
             incoming.push(target);
         }
-        stage(&staging, table, staged, mode, &settings, permit, context.cancelled()).await
+        let options = StageOptions {
+            timeout: sources.wishes.within(settings.copy.timeout()).unwrap_or(UNLIMITED),
+            cancel: context.cancelled().child_token(),
+            null_columns: sources.wishes.null_columns.clone(),
+        };
+        stage(&staging, table, staged, mode, options, permit).await
     };
     let limited = async {
-        match settings.copy.timeout() {
+        match sources.wishes.within(settings.copy.timeout()) {
             None => work.await,
             Some(limit) => tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
-                let message = format!("Loading took longer than {} s (copy.timeoutSeconds)", limit.as_secs());
+                let message = format!(
+                    "Loading took longer than {} s (copy.timeoutSeconds, timeout_seconds)",
+                    limit.as_secs()
+                );
                 Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, message))
             }),
         }
@@ -506,22 +555,16 @@ pub(super) async fn stage_sources(
     staged
 }
 
-/// Hands files to DuckDB, under the tier's time limit and for as long as the lease lasts.
+/// Hands files to DuckDB, for as long as the lease lasts.
 pub(super) async fn stage(
     staging: &Staging,
     table: &TableName,
     files: Vec<StagedFile>,
     mode: StageMode,
-    settings: &crate::config::Settings,
+    options: StageOptions,
     permit: &WritePermit,
-    cancel: &CancellationToken,
 ) -> Result<StageReport, ApiError> {
-    let unlimited = std::time::Duration::from_secs(24 * 3600);
-    let cancel = cancel.child_token();
-    let options = StageOptions {
-        timeout: settings.copy.timeout().unwrap_or(unlimited),
-        cancel: cancel.clone(),
-    };
+    let cancel = options.cancel.clone();
     tokio::select! {
         biased;
         report = staging.stage(table, files, mode, options) => Ok(report?),
@@ -552,6 +595,7 @@ pub(super) async fn delete(
     if !state.engines.contains(&id) {
         return Err(missing(&id));
     }
+    check_not_rebuilt(&state, &id)?;
     let existed = state.engines.has_staging(&id) && state.engines.staging(&id).await?.drop_table(&table).await?;
     tracing::info!(operation = "delete_table", graph = %id, table = %table, existed, "staging table deleted");
     let what = if existed {
@@ -580,6 +624,7 @@ pub(super) async fn delete_file(
     if !state.engines.contains(&id) {
         return Err(missing(&id));
     }
+    check_not_rebuilt(&state, &id)?;
     let deleted = if state.engines.has_staging(&id) {
         state.engines.staging(&id).await?.remove_file(&table, &file_id).await?
     } else {
@@ -620,6 +665,22 @@ mod tests {
             (2, "f1")
         );
         assert!(many.sources.credentials.is_some());
+        let wishes = Wanted::parse(
+            br#"{"table_name":"E","s3_pattern":"s3://b/1","deduplicate":true,"null_columns":["embedding"],"timeout_seconds":60}"#,
+            None,
+        )
+        .unwrap()
+        .sources
+        .wishes;
+        assert_eq!(wishes.null_columns, ["embedding"]);
+        let minute = Some(Duration::from_secs(60));
+        for (tier, limit) in [
+            (None, minute),
+            (Some(300), minute),
+            (Some(5), Some(Duration::from_secs(5))),
+        ] {
+            assert_eq!(wishes.within(tier.map(Duration::from_secs)), limit);
+        }
         let path = TableName::parse("E").unwrap();
         let inserted = Wanted::parse(br#"{"s3_pattern":"s3://b/1"}"#, Some(path.clone())).unwrap();
         assert_eq!(inserted.table, path);
@@ -631,6 +692,11 @@ mod tests {
             (r#"{"table_name":"E","s3_pattern":[1]}"#, 422),
             (r#"{"table_name":"E x","s3_pattern":"s3://b/1"}"#, 422),
             (r#"{"table_name":"E","s3_pattern":"s3://b/1","surplus":1}"#, 422),
+            (
+                r#"{"table_name":"E","s3_pattern":"s3://b/1","timeout_seconds":59}"#,
+                422,
+            ),
+            (r#"{"table_name":"E","s3_pattern":"s3://b/1","null_columns":"x"}"#, 422),
             (
                 r#"{"table_name":"E","s3_pattern":"s3://b/1","s3_credentials":{"password":"x"}}"#,
                 400,

@@ -5,10 +5,11 @@ use super::{
     databases::{elapsed_ms, missing},
     error::ApiError,
     openapi::Operation,
-    tables::{kind_word, stage},
+    rebuild::check_not_rebuilt,
+    tables::{UNLIMITED, kind_word, stage},
 };
 use crate::{
-    engines::{DatabaseId, FileId, StageMode, StagedFile, StagingColumn, TableName},
+    engines::{DatabaseId, FileId, StageMode, StageOptions, StagedFile, StagingColumn, TableName},
     state::AppState,
 };
 use axum::{
@@ -74,6 +75,7 @@ pub(super) async fn put(
     if !state.engines.contains(&id) {
         return Err(missing(&id));
     }
+    check_not_rebuilt(&state, &id)?;
     state.admission.check_memory()?;
     let settings = state.settings();
     let staging = state.engines.staging(&id).await?;
@@ -93,16 +95,12 @@ pub(super) async fn put(
     // Dropped, and with it the token, when the client goes away: the table is then as it was before.
     let cancel = CancellationToken::new();
     let _guard = cancel.clone().drop_guard();
-    let report = stage(
-        &staging,
-        &table,
-        vec![file],
-        StageMode::ReplaceFiles,
-        &settings,
-        &permit,
-        &cancel,
-    )
-    .await?;
+    let options = StageOptions {
+        timeout: settings.copy.timeout().unwrap_or(UNLIMITED),
+        cancel,
+        ..StageOptions::default()
+    };
+    let report = stage(&staging, &table, vec![file], StageMode::ReplaceFiles, options, &permit).await?;
     state.metrics.staged_rows.inc_by(report.rows);
     let execution_time_ms = elapsed_ms(started);
     tracing::info!(

@@ -7,6 +7,7 @@
 use super::error::ApiError;
 use axum::http::StatusCode;
 use serde_json::{Map, Value, json};
+use std::ops::RangeInclusive;
 
 /// Fields whose value is never repeated in an answer.
 const PRIVATE: [&str; 2] = ["s3_credentials", "parameters"];
@@ -196,6 +197,25 @@ impl Fields {
                 default
             }
         }
+    }
+
+    /// A whole number within a range, that may be absent or null.
+    pub(super) fn whole(&mut self, name: &'static str, range: RangeInclusive<u64>) -> Option<u64> {
+        self.shape(
+            name,
+            || json!({"type": ["integer", "null"], "minimum": range.start(), "maximum": range.end()}),
+        );
+        let value = self.take(name).filter(|value| !value.is_null())?;
+        let number = value.as_u64().filter(|number| range.contains(number));
+        if number.is_none() {
+            let message = format!(
+                "Input should be a whole number from {} to {}",
+                range.start(),
+                range.end()
+            );
+            self.wrong("int_type", name, &message, &value);
+        }
+        number
     }
 
     /// A list of texts that may be absent or null.

@@ -23,11 +23,13 @@ pub enum TaskType {
     Migration,
     /// A database as a copy of another one.
     Fork,
+    /// A graph made anew from its staging tables.
+    Rebuild,
 }
 
 impl TaskType {
     /// Every type, in the order in which statistics list them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Staging,
         Self::Ingestion,
         Self::Backup,
@@ -35,6 +37,7 @@ impl TaskType {
         Self::Export,
         Self::Migration,
         Self::Fork,
+        Self::Rebuild,
     ];
 
     /// The word in answers and in metrics.
@@ -47,6 +50,7 @@ impl TaskType {
             Self::Export => "export",
             Self::Migration => "migration",
             Self::Fork => "fork",
+            Self::Rebuild => "rebuild",
         }
     }
 }

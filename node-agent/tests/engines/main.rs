@@ -4,6 +4,7 @@
 mod arrow;
 mod durability;
 mod isolation;
+mod legacy;
 mod lifecycle;
 mod materialize;
 mod parameters;

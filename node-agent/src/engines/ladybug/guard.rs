@@ -6,11 +6,13 @@
 //! even where it happens to be used as a variable.
 
 mod decimals;
+mod gathered;
 
 pub(super) use decimals::NO_COLLECTED_DECIMALS;
 
 use super::super::error::{EngineError, SyntaxStage};
 use super::super::names::is_transient;
+use super::decimals::Decimals;
 use super::tokens::{Token, TokenKind, position, tokenize};
 
 /// What a statement does, which decides where it runs.
@@ -150,6 +152,33 @@ pub(crate) fn admit(text: &str) -> Result<Admitted, EngineError> {
         kind
     };
     Ok(Admitted { kind, instead: None })
+}
+
+/// Refuses a statement that could end the process with what the graph has of decimals, unless it drops something.
+///
+/// # Errors
+/// [`EngineError::Forbidden`] with the word.
+pub(crate) fn check_decimals(text: &str, known: &Decimals) -> Result<(), EngineError> {
+    const DROP_IT: &str = "columns with lists or maps of DECIMAL can end the engine, and this one is older than that is known: \
+                           read it with its node or relationship, and drop it (ALTER TABLE … DROP …)";
+    let tokens = tokenize(text).map_err(|error| syntax(text, error.start, error.message))?;
+    let begins_with = |word: &str| tokens.first().is_some_and(|token| token.is_word(word));
+    let drops = tokens.iter().any(|token| token.is_word("DROP"));
+    if begins_with("DROP") || (begins_with("ALTER") && drops) {
+        return Ok(());
+    }
+    let named = tokens.iter().find(|token| {
+        let name = token.identifier();
+        let columns = &known.unsafe_columns;
+        name.is_some_and(|name| columns.iter().any(|column| column.eq_ignore_ascii_case(&name)))
+    });
+    if let Some(token) = named {
+        return Err(forbidden(text, token, DROP_IT));
+    }
+    match gathered::gathered(&tokens, known) {
+        Some(token) => Err(forbidden(text, token, gathered::CAST_FIRST)),
+        None => Ok(()),
+    }
 }
 
 /// One statement of a schema script.
@@ -293,6 +322,9 @@ fn kind_of(text: &str, tokens: &[Token<'_>], first: &Token<'_>) -> Result<Statem
 fn scan(text: &str, tokens: &[Token<'_>]) -> Result<bool, EngineError> {
     if let Some(token) = decimals::collected(tokens) {
         return Err(forbidden(text, token, NO_COLLECTED_DECIMALS));
+    }
+    if let Some(token) = gathered::gathered(tokens, &Decimals::default()) {
+        return Err(forbidden(text, token, gathered::CAST_FIRST));
     }
     let mut writes = false;
     let defines_table = tokens.first().is_some_and(|token| token.is_word("CREATE"))

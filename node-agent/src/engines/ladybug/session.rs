@@ -10,6 +10,7 @@ use lru::LruCache;
 use super::super::error::EngineError;
 use super::super::rows::Columns;
 use super::control::{JobControl, Line};
+use super::decimals::Decimals;
 use super::error::{classify_text, from_panic, is_second_writer, needs_reopen, needs_types, text_of};
 use super::guard::StatementKind;
 use super::params::Parameters;
@@ -33,7 +34,9 @@ pub(crate) struct Session<'c, 'db> {
     line: &'c Line<'db>,
     pub(crate) shared: &'c Shared,
     statements: LruCache<Box<str>, Cached>,
-    schema_epoch: u64,
+    /// The schema for which the statements are prepared, and what is known of it.
+    schema_epoch: Option<u64>,
+    decimals: Arc<Decimals>,
 }
 
 /// Why a statement has no result.
@@ -56,24 +59,25 @@ impl<'c, 'db> Session<'c, 'db> {
             line,
             shared,
             statements: LruCache::new(capacity),
-            schema_epoch: 0,
+            schema_epoch: None,
+            decimals: Arc::default(),
         }
     }
 
     /// Runs one statement of a caller.
     pub(crate) fn execute(
         &mut self,
-        job: &JobControl,
+        job: &Arc<JobControl>,
         text: &str,
         kind: StatementKind,
         parameters: Parameters,
     ) -> Result<(QueryResult<'db>, Arc<ResultShape>), Refused> {
-        let epoch = self.shared.schema_epoch();
-        if epoch != self.schema_epoch {
-            self.statements.clear();
-            self.schema_epoch = epoch;
+        if self.line.writer {
+            self.shared.may_change()?;
         }
+        self.follow_schema(job)?;
         if matches!(kind, StatementKind::Ddl | StatementKind::Checkpoint) {
+            self.decimals.check(text)?;
             let executed = self.run_once(job, text);
             self.shared.schema_changed();
             let result = executed?;
@@ -81,6 +85,7 @@ impl<'c, 'db> Session<'c, 'db> {
             return Ok((result, shape));
         }
         if !self.statements.contains(text) {
+            self.decimals.check(text)?;
             let statement = match self.line.connection.prepare(text) {
                 Ok(statement) => statement,
                 Err(error) => {
@@ -117,6 +122,25 @@ impl<'c, 'db> Session<'c, 'db> {
             Err(Failure::Text(text)) => Err(self.failure(text, Some(job)).into()),
             Err(Failure::Error(error)) => Err(error.into()),
         }
+    }
+
+    /// Forgets what does not hold for the schema of now.
+    fn follow_schema(&mut self, job: &Arc<JobControl>) -> Result<(), EngineError> {
+        let epoch = self.shared.schema_epoch();
+        if self.schema_epoch == Some(epoch) {
+            return Ok(());
+        }
+        self.statements.clear();
+        self.decimals = match self.shared.decimals(epoch) {
+            Some(known) => known,
+            None => {
+                let found = Arc::new(Decimals::find(self, job)?);
+                self.shared.remember_decimals(epoch, Arc::clone(&found));
+                found
+            }
+        };
+        self.schema_epoch = Some(epoch);
+        Ok(())
     }
 
     /// Runs a statement of our own, without a cache.

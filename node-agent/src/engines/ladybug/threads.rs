@@ -11,6 +11,7 @@ use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use super::super::budget::Reservation;
 use super::super::error::EngineError;
 use super::control::{Backlog, Counters, Interrupt, JobControl, Line, Lines, Slot, watch};
+use super::decimals::Decimals;
 use super::error::text_of;
 use super::open::{OpenOptions, Opened, open};
 use super::session::Session;
@@ -31,6 +32,8 @@ pub(crate) struct Shared {
     writer: flume::Sender<Message>,
     /// Held for reading by every statement of a reader while the engine executes it.
     scans: RwLock<()>,
+    /// What the graph has of decimals, and with which schema.
+    decimals: RwLock<Option<(u64, Arc<Decimals>)>>,
 }
 
 impl Shared {
@@ -56,6 +59,28 @@ impl Shared {
     /// The engine's handle is of no more use for writing.
     pub(crate) fn ask_reopen(&self) {
         self.reopen.store(true, Ordering::Release);
+    }
+
+    /// What the graph has of decimals, if somebody has looked since the schema changed last.
+    pub(crate) fn decimals(&self, epoch: u64) -> Option<Arc<Decimals>> {
+        let known = self.decimals.read();
+        let (_, decimals) = known.as_ref().filter(|(of, _)| *of == epoch)?;
+        Some(Arc::clone(decimals))
+    }
+
+    pub(crate) fn remember_decimals(&self, epoch: u64, decimals: Arc<Decimals>) {
+        *self.decimals.write() = Some((epoch, decimals));
+    }
+
+    /// Whether a statement of a caller may change the graph now.
+    pub(crate) fn may_change(&self) -> Result<(), EngineError> {
+        if !self.options.writes_held.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        Err(EngineError::Busy {
+            reason: "the graph is being rebuilt; until that is done it can only be read".into(),
+            retry_after: Duration::from_secs(30),
+        })
     }
 
     /// Tells the reader that comes next to stop as well.
@@ -96,6 +121,7 @@ impl OpenDatabase {
             readers,
             writer,
             scans: RwLock::new(()),
+            decimals: RwLock::default(),
         });
         let on_thread = Arc::clone(&shared);
         let counted = Arc::clone(&counters);
