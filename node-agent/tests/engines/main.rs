@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod arrow;
+mod cut_off;
 mod durability;
 mod isolation;
 mod legacy;

@@ -158,8 +158,18 @@ impl<'c, 'db> Session<'c, 'db> {
 
     /// Ends a transaction. It is not interrupted: whether its rows are in would be left open.
     pub(crate) fn commit(&self) -> Result<(), EngineError> {
-        match catch_unwind(AssertUnwindSafe(|| self.line.connection.query("COMMIT"))) {
-            Ok(Ok(_)) => Ok(()),
+        self.undisturbed("COMMIT").map(drop)
+    }
+
+    /// Gives a transaction up; an error says that it had ended already.
+    pub(crate) fn rollback(&self) -> Result<(), EngineError> {
+        self.undisturbed("ROLLBACK").map(drop)
+    }
+
+    /// Runs a statement of our own that nothing interrupts; for short ones only.
+    fn undisturbed(&self, text: &str) -> Result<QueryResult<'db>, EngineError> {
+        match catch_unwind(AssertUnwindSafe(|| self.line.connection.query(text))) {
+            Ok(Ok(result)) => Ok(result),
             Ok(Err(error)) => Err(self.failure(text_of(error), None)),
             Err(panic) => Err(from_panic(&*panic)),
         }
@@ -167,8 +177,12 @@ impl<'c, 'db> Session<'c, 'db> {
 
     /// All rows of a statement of our own.
     pub(crate) fn rows(&self, job: &JobControl, text: &str) -> Result<Vec<Vec<Value>>, EngineError> {
-        let result = self.run_once(job, text)?;
-        catch_unwind(AssertUnwindSafe(|| result.collect())).map_err(|panic| from_panic(&*panic))
+        collect(self.run_once(job, text)?)
+    }
+
+    /// All rows of a statement of our own that nothing interrupts; for short ones only.
+    pub(crate) fn rows_undisturbed(&self, text: &str) -> Result<Vec<Vec<Value>>, EngineError> {
+        collect(self.undisturbed(text)?)
     }
 
     /// Makes Arrow batches readable as a table. Only to be used inside a transaction that also drops the table: a
@@ -202,6 +216,10 @@ impl<'c, 'db> Session<'c, 'db> {
         }
         classify_text(text, self.shared.options.pool_bytes >> 20, job)
     }
+}
+
+fn collect(result: QueryResult<'_>) -> Result<Vec<Vec<Value>>, EngineError> {
+    catch_unwind(AssertUnwindSafe(|| result.collect())).map_err(|panic| from_panic(&*panic))
 }
 
 enum Failure {

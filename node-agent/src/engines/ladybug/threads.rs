@@ -47,6 +47,17 @@ impl Shared {
         self.scans.try_write()
     }
 
+    /// Keeps readers out when those that are at work have ended. Others come before it for ten seconds, and wait then.
+    pub(crate) fn outlast_readers(&self) -> ReadersOut<'_> {
+        for _ in 0..50 {
+            if let Some(alone) = self.scans.try_write() {
+                return alone;
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        self.scans.write()
+    }
+
     /// Changes whenever a table is made, changed or dropped; prepared statements older than that are forgotten.
     pub(crate) fn schema_epoch(&self) -> u64 {
         self.schema_epoch.load(Ordering::Acquire)
