@@ -8,7 +8,9 @@ KUBE_PORT ?= 6443
 API_PORT ?= 8000
 BIN := $(CARGO_TARGET_DIR)/debug
 
-.PHONY: help up test lint fmt bench build setup engines generate check-generated deny clean
+FUZZ_SECONDS ?= 15
+
+.PHONY: help up test fuzz lint fmt bench build setup engines generate check-generated deny clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 18
@@ -21,6 +23,9 @@ up: build ## Build and start the whole control plane on this machine, until Ctrl
 # The build of the tests makes the programs too; the scenarios take those instead of building them once more by themselves.
 test: engines ## Run every test
 	GRAPHPLANE_BIN=$(BIN) cargo test --workspace --locked --no-fail-fast
+
+fuzz: setup ## Run every fuzz target for FUZZ_SECONDS
+	@scripts/fuzz.sh $(FUZZ_SECONDS)
 
 lint: engines check-generated ## Formatting, clippy without warnings, generated files, shell scripts
 	cargo fmt --all --check

@@ -15,6 +15,7 @@ mod config;
 mod duckdb;
 mod error;
 mod exchange;
+pub mod fence;
 mod files;
 mod fork;
 mod inspect;

@@ -19,6 +19,7 @@ mod keys;
 mod loads;
 mod materialize;
 mod memory;
+mod multipart;
 pub mod openapi;
 mod query;
 mod rate;

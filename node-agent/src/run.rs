@@ -5,7 +5,7 @@ use crate::{
     args::{Args, Role},
     backup::{KeyError, Keyring},
     config::{ConfigError, NodeConfig},
-    engines::{EngineError, Engines, EnginesConfig, LADYBUG_VERSION, duckdb_version, ladybug_storage_version},
+    engines::{EngineError, Engines, EnginesConfig, LADYBUG_VERSION, duckdb_version, fence, ladybug_storage_version},
     http::{
         Auth, Front, Key, RateLimit, Tls, TlsError, read_keys,
         server::{self, Connections},
@@ -60,6 +60,9 @@ pub enum StartError {
     /// The import directory is wrong.
     #[error("--import-dir: {0}")]
     Import(#[from] SourceError),
+    /// The system gives no further thread.
+    #[error("no thread can be started: {0}")]
+    Thread(io::Error),
     /// No client for the control plane.
     #[error(transparent)]
     Client(#[from] CallError),
@@ -148,6 +151,8 @@ pub async fn run(args: Args, keys: &[String]) -> Result<(), StartError> {
     );
 
     let background = CancellationToken::new();
+    let limit = (args.process_memory_mib > 0).then_some(args.process_memory_mib << 20);
+    fence::raise(limit, args.min_available_mib << 20, background.clone()).map_err(StartError::Thread)?;
     tokio::spawn(state.standing.clone().watch(background.clone()));
     if let Some(config) = args.config.clone() {
         let follower = Follower {

@@ -99,6 +99,13 @@ impl Database {
     /// was spent waiting, in which case nothing was done.
     pub async fn query(&self, request: QueryRequest) -> Result<RowStream, EngineError> {
         let admitted = admit(&request.text)?;
+        for name in &admitted.conditions.patterns {
+            request.parameters.check_pattern(name)?;
+        }
+        let parameters = match admitted.conditions.typed_nulls {
+            true => request.parameters.typed(),
+            false => request.parameters,
+        };
         let writes = admitted.kind != StatementKind::Read;
         if writes {
             request.changes.store(true, Ordering::Release);
@@ -117,13 +124,12 @@ impl Database {
         self.check_queue(queue)?;
         let control = self.open.control(writes, request.timeout);
         let (reply, events) = flume::bounded(2);
-        let text = request
-            .parameters
-            .casting(admitted.instead.map_or(request.text, str::to_owned));
+        let kind = admitted.kind;
+        let text = parameters.casting(admitted.text.into_owned());
         let job = QueryJob {
             text,
-            kind: admitted.kind,
-            parameters: request.parameters,
+            kind,
+            parameters,
             may_write,
             queued_at: Instant::now(),
             max_rows: request.max_rows.unwrap_or(u64::MAX),

@@ -10,6 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use lbug::{Connection, Database, SystemConfig, Value};
 
 use super::super::error::EngineError;
+use super::super::fence;
 use super::super::lock::FileLock;
 use super::super::names::{DatabaseId, cypher_identifier, is_transient};
 use super::error::{classify_text, text_of};
@@ -63,6 +64,7 @@ pub(crate) fn open(options: &OpenOptions) -> Result<Opened, EngineError> {
         Some(FileLock::acquire(&beside(&options.path, "agent.lock"))?)
     };
     let failure = |error| classify_text(text_of(error), options.pool_bytes >> 20, None);
+    let _opening = fence::opening();
     let (database, recovered) = match Database::new(&options.path, config(options, true)) {
         Ok(database) => (database, false),
         Err(error) => {

@@ -279,6 +279,7 @@ impl Threads<'_> {
                 let (lines, shared) = (&lines, self.shared);
                 Builder::new()
                     .name((if writer { "lbug-writer" } else { "lbug-reader" }).to_owned())
+                    .stack_size(STACK)
                     .spawn_scoped(scope, move || {
                         serve(scope, Session::new(&line, shared), messages, patience, &shared.senders);
                         lines.lock().retain(|other| !Arc::ptr_eq(other, &line));
@@ -312,6 +313,10 @@ impl Threads<'_> {
         });
     }
 }
+
+/// Stack of a thread that parses and plans: what the guard lets pass fits into a small part of it. Only what is used of it
+/// takes memory.
+const STACK: usize = 16 << 20;
 
 /// How long a reader that was added because queries waited stays without work.
 const EXTRA_READER_STAYS: Duration = Duration::from_secs(10);

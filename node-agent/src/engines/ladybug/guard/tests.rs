@@ -206,6 +206,30 @@ fn columns_that_are_not_safe_can_only_be_dropped() {
     }
 }
 
+/// Each is read once from its beginning to its end: with a check that looks back at every character, or with patterns that
+/// try everything, so many characters would take hours.
+#[test]
+fn long_texts_are_read_once() {
+    for part in [
+        "a ", "'a' ", "/* */ ", "/*", "'\\'", "`a`", "a.", "1e", "-", "->", "a-", "$a", ":", "a:b ", "((", "))", "[",
+        "é", "x->",
+    ] {
+        let text = part.repeat(200_000 / part.len());
+        let _ = classify(&text);
+        let _ = classify(&format!("RETURN {text}"));
+        let _ = schema_script(&text);
+    }
+    for part in [
+        "range(1, n), ",
+        "list_transform([1], x->x), ",
+        "split_part(s, $p, 1), ",
+        "id(n), ",
+    ] {
+        let text = format!("RETURN {}1", part.repeat(5_000));
+        assert_eq!(classify(&text).unwrap(), StatementKind::Read, "{part}");
+    }
+}
+
 proptest! {
     #[test]
     fn no_text_makes_the_guard_panic(text in "\\PC{0,300}") {
