@@ -255,7 +255,16 @@ async fn open(args: &Args, keys: Vec<Key>, started: Instant, stop: &Cancellation
         path: args.data_dir.clone(),
         source,
     })?;
+    let settings = args.settings();
+    // First, since it takes the volume for this process: what follows clears up after the one before.
+    let engines = Engines::start(EnginesConfig {
+        data_dir: data_dir.clone(),
+        read_only: args.role == Role::Replica,
+        limits: engine_limits(&settings),
+    })
+    .await?;
     let files = VolumeFiles::new(&data_dir);
+    files.remove_unfinished()?;
     let config = args.config.as_deref().map(NodeConfig::read).transpose()?;
     let (standing, auth, node) = match &config {
         None => (Machine::standalone(), Auth::standalone(keys), "standalone".to_owned()),
@@ -275,7 +284,6 @@ async fn open(args: &Args, keys: Vec<Key>, started: Instant, stop: &Cancellation
             source: error,
         });
     }
-    let settings = args.settings();
     let url = config
         .as_ref()
         .and_then(|config| config.object_store.clone())
@@ -289,12 +297,6 @@ async fn open(args: &Args, keys: Vec<Key>, started: Instant, stop: &Cancellation
     let sources = Sources::new(args.import_dir.as_deref())?;
     let tasks = TaskStore::open(&data_dir.join("tasks"))?;
     let loads = DailyLoads::open(&data_dir)?;
-    let engines = Engines::start(EnginesConfig {
-        data_dir: data_dir.clone(),
-        read_only: args.role == Role::Replica,
-        limits: engine_limits(&settings),
-    })
-    .await?;
     let facts = NodeFacts {
         node,
         data_dir,

@@ -59,7 +59,8 @@ impl Type {
         }
     }
 
-    fn has_decimals(&self) -> bool {
+    /// True if there is a decimal anywhere in the type.
+    pub(crate) fn has_decimals(&self) -> bool {
         match self {
             Self::Base(name) => matches!(name.as_str(), "DECIMAL" | "NUMERIC"),
             Self::Decimal(..) => true,

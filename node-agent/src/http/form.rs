@@ -5,6 +5,12 @@ use super::{error::ApiError, multipart, validation::Fields};
 use axum::http::{HeaderMap, StatusCode, header};
 use serde_json::{Map, Value};
 
+/// The three of them.
+pub(super) const MEDIA_TYPES: [&str; 3] = [
+    "application/x-www-form-urlencoded",
+    "multipart/form-data",
+    "application/json",
+];
 /// Most fields of a form.
 const FIELDS: usize = 100;
 

@@ -2,6 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
@@ -45,6 +46,8 @@ pub struct QueryRequest {
     pub chunk_rows: usize,
     /// How rows are written.
     pub encoding: Encoding,
+    /// Becomes true when it is known that the statement changes something: before it does, and also if it then may not.
+    pub changes: Arc<AtomicBool>,
 }
 
 impl QueryRequest {
@@ -60,6 +63,7 @@ impl QueryRequest {
             max_bytes: None,
             chunk_rows: 1_000,
             encoding: Encoding::Json,
+            changes: Arc::default(),
         }
     }
 }
@@ -103,6 +107,9 @@ impl Database {
             false => request.parameters,
         };
         let writes = admitted.kind != StatementKind::Read;
+        if writes {
+            request.changes.store(true, Ordering::Release);
+        }
         let may_write = request.access == Access::ReadWrite && !self.open.options().read_only;
         if writes && !may_write {
             return Err(EngineError::ReadOnly {
@@ -129,6 +136,7 @@ impl Database {
             max_bytes: request.max_bytes.unwrap_or(u64::MAX),
             chunk_rows: request.chunk_rows.max(1) as u64,
             encoding: request.encoding,
+            changes: request.changes,
             reply,
             control: Arc::clone(&control),
         };

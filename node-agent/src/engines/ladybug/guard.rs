@@ -7,11 +7,13 @@
 
 mod decimals;
 mod faults;
+mod gathered;
 mod size;
 
 pub(super) use decimals::NO_COLLECTED_DECIMALS;
 use faults::Conditions;
 pub(crate) use faults::is_safe_pattern;
+pub(crate) use gathered::Decimals;
 
 use std::borrow::Cow;
 
@@ -165,6 +167,33 @@ pub(crate) fn admit(text: &str) -> Result<Admitted<'_>, EngineError> {
         text: faults::with_safe_ranges(text, tokens),
         conditions,
     })
+}
+
+/// Refuses a statement that could end the process with what the graph has of decimals, unless it drops something.
+///
+/// # Errors
+/// [`EngineError::Forbidden`] with the word.
+pub(crate) fn check_decimals(text: &str, known: &Decimals) -> Result<(), EngineError> {
+    const DROP_IT: &str = "columns with lists or maps of DECIMAL can end the engine, and this one is older than that is known: \
+                           read it with its node or relationship, and drop it (ALTER TABLE … DROP …)";
+    let tokens = tokenize(text).map_err(|error| syntax(text, error.start, error.message))?;
+    let begins_with = |word: &str| tokens.first().is_some_and(|token| token.is_word(word));
+    let drops = tokens.iter().any(|token| token.is_word("DROP"));
+    if begins_with("DROP") || (begins_with("ALTER") && drops) {
+        return Ok(());
+    }
+    let named = tokens.iter().find(|token| {
+        let name = token.identifier();
+        let columns = &known.unsafe_columns;
+        name.is_some_and(|name| columns.iter().any(|column| column.eq_ignore_ascii_case(&name)))
+    });
+    if let Some(token) = named {
+        return Err(forbidden(text, token, DROP_IT));
+    }
+    match gathered::gathered(&tokens, known) {
+        Some(token) => Err(forbidden(text, token, gathered::CAST_FIRST)),
+        None => Ok(()),
+    }
 }
 
 /// One statement of a schema script.
@@ -323,6 +352,9 @@ fn scan(text: &str, tokens: &[Token<'_>], conditions: &mut Conditions) -> Result
     }
     if let Some(token) = decimals::collected(tokens) {
         return Err(forbidden(text, token, NO_COLLECTED_DECIMALS));
+    }
+    if let Some(token) = gathered::gathered(tokens, &Decimals::default()) {
+        return Err(forbidden(text, token, gathered::CAST_FIRST));
     }
     let mut writes = false;
     let defines_table = tokens.first().is_some_and(|token| token.is_word("CREATE"))

@@ -3,6 +3,8 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use lbug::{Connection, Database, SystemConfig, Value};
@@ -33,6 +35,8 @@ pub(crate) struct OpenOptions {
     pub(crate) queue_length: usize,
     /// Bytes of Arrow data per transaction of a materialise run.
     pub(crate) slice_bytes: usize,
+    /// While it is true, statements of callers that change something are refused.
+    pub(crate) writes_held: Arc<AtomicBool>,
 }
 
 impl OpenOptions {

@@ -44,7 +44,7 @@ impl Token<'_> {
     pub(crate) fn identifier(&self) -> Option<String> {
         match self.kind {
             TokenKind::Word => Some(self.text.to_owned()),
-            TokenKind::Quoted => Some(self.text.trim_matches('`').to_owned()),
+            TokenKind::Quoted => self.text.get(1..self.text.len() - 1).map(str::to_owned),
             _ => None,
         }
     }
@@ -82,15 +82,7 @@ pub(crate) fn tokenize(text: &str) -> Result<Vec<Token<'_>>, TokenError> {
                 TokenKind::Text
             }
             b'`' => {
-                at = match bytes[at + 1..].iter().position(|b| *b == b'`') {
-                    Some(length) => at + length + 2,
-                    None => {
-                        return Err(TokenError {
-                            message: "a name in backticks is not closed",
-                            start,
-                        });
-                    }
-                };
+                at = quoted(bytes, at)?;
                 TokenKind::Quoted
             }
             b'0'..=b'9' => {
@@ -211,6 +203,23 @@ fn is_surrogate(digits: &[u8]) -> bool {
     matches!(digits, [b'd' | b'D', second] if !matches!(second, b'0'..=b'7'))
 }
 
+/// A name in backticks; a doubled one is part of it.
+fn quoted(bytes: &[u8], start: usize) -> Result<usize, TokenError> {
+    let mut at = start;
+    while bytes.get(at) == Some(&b'`') {
+        at = match bytes[at + 1..].iter().position(|b| *b == b'`') {
+            Some(length) => at + length + 2,
+            None => {
+                return Err(TokenError {
+                    message: "a name in backticks is not closed",
+                    start,
+                });
+            }
+        };
+    }
+    Ok(at)
+}
+
 /// Digits, then an exponent only if it has digits: `1LOAD` is the number 1 and the word LOAD.
 fn number(bytes: &[u8], start: usize) -> usize {
     let digits = |mut at: usize| {
@@ -293,7 +302,9 @@ mod tests {
         assert!(tokenize(r"'\ud7ff\uE000'").is_ok());
         assert!(tokenize(r"'\uD83D\uDE00'").is_err() && tokenize(r"'\udFFF'").is_err());
         assert!(tokenize("'open").is_err());
-        assert!(tokenize("`open").is_err());
+        assert!(tokenize("`open").is_err() && tokenize("`a``b").is_err());
+        let names = tokenize("`a``b` `c`").unwrap();
+        assert_eq!(names.iter().map(|t| t.text).collect::<Vec<_>>(), ["`a``b`", "`c`"]);
     }
 
     #[test]
