@@ -49,6 +49,9 @@ pub struct NodeConfig {
     /// File with the keys for encrypted backups.
     #[serde(default)]
     pub backup_key_file: Option<PathBuf>,
+    /// The seeds that a replica follows: keys below the object store.
+    #[serde(default)]
+    pub seeds: Vec<String>,
     /// Identity of the machine; `local-<node>` when absent.
     #[serde(default)]
     pub instance_id: Option<String>,

@@ -16,6 +16,7 @@ mod duckdb;
 mod error;
 mod files;
 mod fork;
+mod generations;
 mod inspect;
 mod ladybug;
 mod lifecycle;
@@ -32,8 +33,10 @@ mod type_names;
 pub use config::{EngineLimits, EnginesConfig};
 pub use error::{EngineError, ErrorClass, SyntaxStage};
 pub use fork::{ForkRequest, Forked};
+pub use generations::Retired;
 pub use inspect::{DatabaseInfo, EngineUsage};
 pub use lifecycle::{Created, DeleteScope, Deleted};
+pub(crate) use lock::FileLock;
 pub use materialize::{
     InvalidColumn, MaterializeReport, MaterializeRequest, MaterializeStatus, Progress, ProgressUpdate, Rejected,
 };

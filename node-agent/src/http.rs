@@ -20,6 +20,7 @@ mod query;
 mod rate;
 mod restore;
 mod schema;
+mod seeds;
 pub mod server;
 mod sql;
 mod stream;
@@ -58,6 +59,7 @@ pub fn router(state: AppState) -> Router {
         .route("/metrics", get(system::metrics))
         .route("/admin/drain", post(system::drain))
         .route("/admin/connections", get(system::connections))
+        .route("/admin/seed/refresh", post(seeds::refresh))
         .route("/databases", get(databases::list).post(databases::create))
         .route("/databases/{id}", get(databases::get).delete(databases::delete))
         .route("/databases/{id}/query", post(query::query))

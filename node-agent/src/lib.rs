@@ -6,6 +6,7 @@
 //! - [`registration`] decides whether this agent may write;
 //! - [`quota`] counts the loads of a day;
 //! - [`admission`] decides whether there is room for one more request;
+//! - [`seeds`] are what replicas serve from;
 //! - [`backup`] and [`objects`] move data from and to object storage;
 //! - [`metrics`] counts, and documents every series.
 
@@ -22,5 +23,6 @@ pub mod quota;
 pub mod registration;
 pub mod reload;
 pub mod run;
+pub mod seeds;
 pub mod state;
 pub mod tasks;

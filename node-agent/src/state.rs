@@ -15,6 +15,7 @@ use crate::{
         client::{Capacity, DatabaseSize, EngineVersions, LeaseRequest, RegisterRequest},
         lease::{Refusal, State},
     },
+    seeds::Seeds,
     tasks::TaskStore,
 };
 use axum::http::{HeaderMap, StatusCode};
@@ -72,6 +73,8 @@ pub struct Shared {
     pub backup_store: RwLock<Option<BackupStore>>,
     /// With what backups are encrypted, if there is a key.
     pub keyring: Option<Keyring>,
+    /// The seeds that this node follows, if it is a replica.
+    pub seeds: Seeds,
     /// One backup or restore at a time: each holds a copy of a database on the volume.
     pub backup_turn: Arc<Semaphore>,
     /// Downloads at the same time: each holds a copy for as long as its client takes.
@@ -111,6 +114,8 @@ pub struct Parts {
     pub backup_store: Option<BackupStore>,
     /// With what backups are encrypted.
     pub keyring: Option<Keyring>,
+    /// The seeds that this node follows.
+    pub seeds: Seeds,
     /// Figures of the tier.
     pub settings: Settings,
     /// Cancelled when the process is about to end.
@@ -160,6 +165,7 @@ impl AppState {
             facts: parts.facts,
             backup_store: RwLock::new(parts.backup_store),
             keyring: parts.keyring,
+            seeds: parts.seeds,
             backup_turn: Arc::new(Semaphore::new(1)),
             downloads: Arc::new(Semaphore::new(DOWNLOADS)),
             stop: parts.stop,

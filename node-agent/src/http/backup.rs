@@ -1,4 +1,4 @@
-//! `POST /databases/{id}/backup`: starts a backup to the node's object store.
+//! `POST /databases/{id}/backup`: starts a backup to the node's object store, or the publication of a seed.
 
 use super::{
     BODY_LIMIT, body,
@@ -7,10 +7,11 @@ use super::{
     validation::{ANY, Fields, Text},
 };
 use crate::{
-    backup::{BackupError, BackupJob, BackupKey, Manifest},
+    backup::{BackupJob, BackupKey, Manifest},
     engines::{DatabaseId, EngineError},
     objects::BackupStore,
     registration::lease::Refusal,
+    seeds,
     state::{AppState, WritePermit},
     tasks::{TaskContext, TaskType},
 };
@@ -23,10 +24,35 @@ use object_store::path::Path as ObjectPath;
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 
+/// What sort of backup; the contract has more, which are of one installation.
+const BACKUP_TYPES: Text = Text {
+    one_of: Some(&["standard", "replica"]),
+    ..ANY
+};
+
+/// What a backup is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// To be restored: lies under the key itself, and is the same however often it is asked for.
+    Standard,
+    /// To be served by replicas: lies below the key under a number, and is a new one each time.
+    Replica,
+}
+
+impl Purpose {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Standard => "standard",
+            Self::Replica => "replica",
+        }
+    }
+}
+
 /// How long a copy may wait for writers.
 pub(super) const COPY_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// Starts the task; a backup to the same key that is under way already is that task.
+/// Starts the task; a backup to the same key that is under way already is that task. A seed is always a task of its own:
+/// one that is under way may lack what was written since it began.
 pub(super) async fn post(
     State(state): State<AppState>,
     Path(id): Path<String>,
@@ -44,6 +70,11 @@ pub(super) async fn post(
             ..ANY
         },
     );
+    let purpose = match fields.text("backup_type", BACKUP_TYPES).as_deref() {
+        Some("replica") => Purpose::Replica,
+        _ => Purpose::Standard,
+    };
+    let with_staging = fields.flag("include_duckdb", purpose == Purpose::Standard);
     fields.flag("include_metadata", true);
     let compression = fields.flag("compression", true);
     let encryption = fields.flag("encryption", false);
@@ -69,6 +100,7 @@ pub(super) async fn post(
     let store = store(&state)?;
     let epoch = state.standing.volume_epoch();
     let key = match destination {
+        None if purpose == Purpose::Replica => format!("seeds/{id}"),
         None => fresh_key(&id, epoch, ""),
         Some(mut fields) => match (fields.remove("key"), fields.is_empty()) {
             (Some(Value::String(key)), true) => key,
@@ -86,22 +118,32 @@ pub(super) async fn post(
     let about = [
         ("graph_id", id.as_str()),
         ("key", key.as_str()),
+        ("backup_type", purpose.as_str()),
         ("encryption_key_id", key_id.as_str()),
     ];
-    let task_id = match state.tasks.find_unfinished(TaskType::Backup, &about) {
+    let running = match purpose {
+        Purpose::Standard => state.tasks.find_unfinished(TaskType::Backup, &about),
+        Purpose::Replica => None,
+    };
+    let task_id = match running {
         Some(running) => running,
         None => {
             let metadata = Map::from_iter([
                 ("graph_id".to_owned(), json!(id.as_str())),
                 ("key".to_owned(), json!(key)),
                 ("epoch".to_owned(), json!(epoch)),
+                ("backup_type".to_owned(), json!(purpose.as_str())),
                 ("encryption_key_id".to_owned(), json!(key_id)),
             ]);
             let work = {
                 let (state, id) = (state.clone(), id.clone());
                 move |context: TaskContext| async move {
                     let job = job(&state, &id, store, path, encryption).await;
-                    let manifest = run(job.map_err(|error| error.to_string())?, &permit, &context).await?;
+                    let job = BackupJob {
+                        with_staging,
+                        ..job.map_err(|error| error.to_string())?
+                    };
+                    let manifest = run(job, purpose, &permit, &context).await?;
                     state.metrics.backup_bytes.inc_by(manifest.size_bytes());
                     Ok(manifest.result())
                 }
@@ -123,6 +165,7 @@ pub(super) async fn post(
         "backup_format": format.unwrap_or_else(|| "full_dump".to_owned()),
         "monitor_url": format!("/tasks/{task_id}/monitor"),
         "estimated_completion_time": Value::Null,
+        "backup_type": purpose.as_str(),
         "key": key,
     }))?;
     *response.status_mut() = StatusCode::OK;
@@ -160,13 +203,31 @@ pub(super) async fn job(
         encryption,
         scratch: state.scratch(),
         epoch: state.standing.volume_epoch(),
+        version: None,
+        with_staging: true,
         timeout: COPY_TIMEOUT,
     })
 }
 
-async fn run(job: BackupJob, permit: &WritePermit, context: &TaskContext) -> Result<Manifest, String> {
+async fn run(
+    job: BackupJob,
+    purpose: Purpose,
+    permit: &WritePermit,
+    context: &TaskContext,
+) -> Result<Manifest, String> {
+    let progress = |done, total| context.progress(done, total);
+    let work = async {
+        match purpose {
+            Purpose::Standard => job.run(progress).await.map_err(|error| error.to_string()),
+            Purpose::Replica => {
+                let prefix = job.key.clone();
+                let published = seeds::publish(job, &prefix, progress).await;
+                published.map_err(|error| error.to_string())
+            }
+        }
+    };
     tokio::select! {
-        result = job.run(|done, total| context.progress(done, total)) => result.map_err(|error: BackupError| error.to_string()),
+        result = work => result,
         () = context.cancelled().cancelled() => Err("cancelled".to_owned()),
         () = permit.ends.cancelled() => Err(Refusal::Fenced.message().to_owned()),
     }

@@ -208,6 +208,7 @@ impl From<StoreError> for ApiError {
         let status = match error {
             StoreError::Key { .. } | StoreError::TooLarge { .. } => StatusCode::BAD_REQUEST,
             StoreError::Url { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+            StoreError::Contended { .. } => StatusCode::SERVICE_UNAVAILABLE,
             StoreError::Store { .. } => StatusCode::BAD_GATEWAY,
         };
         Self::new(status, error.to_string())

@@ -1,6 +1,6 @@
 //! `/health`, `/status`, `/info`, `/metrics`, and `/admin`. The first four need no key and never wait for an engine.
 
-use super::{body, error::ApiError, headers};
+use super::{body, error::ApiError, headers, seeds};
 use crate::{
     admission::sample,
     disk::disk,
@@ -41,31 +41,34 @@ fn health_body(state: &AppState) -> Value {
     })
 }
 
-/// Whether the process is alive and its volume is there; a long query does not delay it.
+/// Whether the process is alive, its volume is there, and it has something to serve; a long query does not delay it.
 pub(super) async fn health(Extract(state): Extract<AppState>) -> Result<Response, ApiError> {
-    if disk(&state.facts.data_dir).size > 0 {
-        return body::value(&health_body(&state));
+    if disk(&state.facts.data_dir).size == 0 {
+        let answer = json!({"status": "unhealthy", "error": "Service temporarily unavailable"});
+        return not_now(&answer, HeaderValue::from_static("5"));
     }
-    let mut response = body::value(&json!({"status": "unhealthy", "error": "Service temporarily unavailable"}))?;
-    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-    response
-        .headers_mut()
-        .insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
-    Ok(response)
+    let mut answer = health_body(&state);
+    if state.seeds.is_warming() {
+        answer["status"] = json!("warming");
+        return not_now(&answer, HeaderValue::from_static("5"));
+    }
+    body::value(&answer)
 }
 
-/// As `/health`, but 503 once the node should get no new traffic: what a load balancer asks.
-pub(super) async fn status(Extract(state): Extract<AppState>) -> Result<Response, ApiError> {
+/// As `/health`, and 503 once the node should get no new traffic: what a load balancer asks.
+pub(super) async fn status(state: Extract<AppState>) -> Result<Response, ApiError> {
     let mut answer = health_body(&state);
     if answer["draining"] != json!(true) {
-        return body::value(&answer);
+        return health(state).await;
     }
     answer["status"] = json!("draining");
-    let mut response = body::value(&answer)?;
+    not_now(&answer, HeaderValue::from_static("30"))
+}
+
+fn not_now(answer: &Value, retry_after: HeaderValue) -> Result<Response, ApiError> {
+    let mut response = body::value(answer)?;
     *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-    response
-        .headers_mut()
-        .insert(header::RETRY_AFTER, HeaderValue::from_static("30"));
+    response.headers_mut().insert(header::RETRY_AFTER, retry_after);
     Ok(response)
 }
 
@@ -94,6 +97,7 @@ pub(super) async fn info(Extract(state): Extract<AppState>) -> Result<Response, 
         "state": standing.name(),
         "epoch": state.standing.volume_epoch(),
         "engines": state.facts.engines,
+        "seeds": seeds::list(&state),
         "configuration": {
             "base_path": state.facts.data_dir,
             "read_only": state.is_replica(),
@@ -136,17 +140,7 @@ pub(super) async fn metrics(Extract(state): Extract<AppState>, headers: HeaderMa
 
 /// Takes no new writes; with `?wait_seconds=n` waits until what runs has ended and everything is checkpointed.
 pub(super) async fn drain(Extract(state): Extract<AppState>, request: Request) -> Result<Response, ApiError> {
-    let wait = match headers::parameter(request.uri().query(), "wait_seconds") {
-        None => 0,
-        Some(text) => match text.parse::<u64>() {
-            Ok(seconds) if seconds <= 3600 => seconds,
-            _ => {
-                return Err(ApiError::bad_request(
-                    "wait_seconds: expected a whole number from 0 to 3600",
-                ));
-            }
-        },
-    };
+    let wait = headers::wait_seconds(request.uri().query())?;
     state.standing.drain();
     tracing::info!(operation = "drain", wait_seconds = wait, "draining");
     let until = tokio::time::Instant::now() + Duration::from_secs(wait);
@@ -245,6 +239,7 @@ fn refresh(state: &AppState) {
         metrics.disk.get_or_create(&Kind { kind }).set(gauge(bytes));
     }
     metrics.uptime.set(state.facts.started.elapsed().as_secs_f64());
+    metrics.seeds.set(&state.seeds.list());
     // Databases come and go: what is gone must not be shown for ever.
     metrics.database_size.clear();
     for info in state.databases() {

@@ -1,10 +1,13 @@
 //! The object store of the node's operator, to which backups go.
 
 use object_store::{
-    ObjectStore, ObjectStoreExt, aws::AmazonS3Builder, aws::AmazonS3ConfigKey, local::LocalFileSystem,
+    GetResult, ObjectStore, ObjectStoreExt, aws::AmazonS3Builder, aws::AmazonS3ConfigKey, local::LocalFileSystem,
     path::Path as ObjectPath, prefix::PrefixStore,
 };
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 /// An object store that cannot be used, or a key that must not be.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +36,12 @@ pub enum StoreError {
         /// Its size.
         size: u64,
     },
+    /// Others replaced the object each time before this agent could.
+    #[error("object store, {key} was changed by others again and again; try again")]
+    Contended {
+        /// On which key.
+        key: String,
+    },
     /// The store refused or could not be reached.
     #[error("object store, {action} {key}: {source}")]
     Store {
@@ -51,8 +60,10 @@ const SMALL: u64 = 1 << 20;
 /// A place for backups.
 #[derive(Clone, Debug)]
 pub struct BackupStore {
-    store: Arc<dyn ObjectStore>,
+    pub(super) store: Arc<dyn ObjectStore>,
     bucket: Option<String>,
+    /// The directory that stands for a bucket.
+    pub(super) directory: Option<PathBuf>,
 }
 
 impl BackupStore {
@@ -65,14 +76,15 @@ impl BackupStore {
             url: url.to_owned(),
             message,
         };
-        let mut named = None;
+        let (mut named, mut directory) = (None, None);
         let store: Arc<dyn ObjectStore> = if let Some(dir) = url.strip_prefix("file://") {
             if !dir.starts_with('/') {
                 return Err(wrong("expected file:/// and an absolute path".into()));
             }
             std::fs::create_dir_all(dir).map_err(|error| wrong(error.to_string()))?;
             let local = LocalFileSystem::new_with_prefix(Path::new(dir)).map_err(|error| wrong(error.to_string()))?;
-            Arc::new(local.with_fsync(true))
+            directory = Some(PathBuf::from(dir));
+            Arc::new(local.with_fsync(true).with_automatic_cleanup(true))
         } else if let Some(rest) = url.strip_prefix("s3://") {
             let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
             named = Some(bucket.to_owned());
@@ -84,7 +96,11 @@ impl BackupStore {
         } else {
             return Err(wrong("expected file:///directory or s3://bucket/prefix".into()));
         };
-        Ok(Self { store, bucket: named })
+        Ok(Self {
+            store,
+            bucket: named,
+            directory,
+        })
     }
 
     /// The store below its root.
@@ -130,20 +146,30 @@ impl BackupStore {
     /// # Errors
     /// When the store cannot be read, or the object is not small.
     pub async fn read(&self, key: &ObjectPath) -> Result<Option<bytes::Bytes>, StoreError> {
-        let failed = |source| StoreError::Store {
+        match self.store.get(key).await {
+            Ok(object) => Self::small(key, object).await.map(Some),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(source) => Err(StoreError::Store {
+                action: "read",
+                key: key.to_string(),
+                source,
+            }),
+        }
+    }
+
+    /// The content of an object that must be small.
+    pub(super) async fn small(key: &ObjectPath, object: GetResult) -> Result<bytes::Bytes, StoreError> {
+        if object.meta.size > SMALL {
+            return Err(StoreError::TooLarge {
+                key: key.to_string(),
+                size: object.meta.size,
+            });
+        }
+        object.bytes().await.map_err(|source| StoreError::Store {
             action: "read",
             key: key.to_string(),
             source,
-        };
-        match self.store.get(key).await {
-            Ok(object) if object.meta.size > SMALL => Err(StoreError::TooLarge {
-                key: key.to_string(),
-                size: object.meta.size,
-            }),
-            Ok(object) => object.bytes().await.map(Some).map_err(failed),
-            Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(failed(error)),
-        }
+        })
     }
 
     /// Writes a small object in one request.

@@ -16,6 +16,8 @@ mod loading;
 mod observability;
 mod operations;
 mod plane;
+mod replicas;
+mod replicas_cut;
 mod restores;
 mod restores_cut;
 mod security;
