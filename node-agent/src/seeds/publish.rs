@@ -109,19 +109,31 @@ pub async fn publish(
             .then(|| pointer.to_bytes())
     });
     if !moved.await? {
-        sweep(&store, prefix, |found, _| found == at).await;
+        sweep(&store, prefix, |seed| seed.at == at).await;
         let bytes = store.read(&key).await?.unwrap_or_default();
         let found = Pointer::from_bytes(&bytes).map_or(at, |pointer| pointer.at);
         return Err(PublishError::Superseded { found, own: epoch });
     }
     tracing::info!(operation = "publish", graph, epoch, version = at.version, key = %prefix, "seed published");
-    sweep(&store, prefix, |found, newer| found < at && newer >= KEEP).await;
+    // An older one that is not whole was cut off: nobody else publishes now.
+    sweep(&store, prefix, |seed| {
+        seed.at < at && (seed.newer >= KEEP || !seed.whole)
+    })
+    .await;
     Ok(manifest)
 }
 
-/// Removes the seeds below `prefix` of which `unwanted` says so, given their version and how many whole ones are newer.
-/// What cannot be removed is removed the next time.
-async fn sweep(store: &BackupStore, prefix: &ObjectPath, unwanted: impl Fn(SeedVersion, usize) -> bool) {
+/// A seed in the store.
+#[derive(Clone, Copy)]
+struct Stored {
+    at: SeedVersion,
+    whole: bool,
+    /// Whole seeds that are newer.
+    newer: usize,
+}
+
+/// Removes the seeds below `prefix` of which `unwanted` says so. What cannot be removed is removed the next time.
+async fn sweep(store: &BackupStore, prefix: &ObjectPath, unwanted: impl Fn(Stored) -> bool) {
     if let Err(error) = try_sweep(store, prefix, unwanted).await {
         tracing::warn!(operation = "publish", %prefix, %error, "old seeds not removed; the next publication tries again");
     }
@@ -130,7 +142,7 @@ async fn sweep(store: &BackupStore, prefix: &ObjectPath, unwanted: impl Fn(SeedV
 async fn try_sweep(
     store: &BackupStore,
     prefix: &ObjectPath,
-    unwanted: impl Fn(SeedVersion, usize) -> bool,
+    unwanted: impl Fn(Stored) -> bool,
 ) -> object_store::Result<()> {
     let mut seeds = BTreeMap::<SeedVersion, Vec<ObjectPath>>::new();
     let mut listed = store.objects().list(Some(prefix));
@@ -142,14 +154,15 @@ async fn try_sweep(
     let mut newer = 0;
     for (at, mut files) in seeds.into_iter().rev() {
         let is_manifest = |file: &ObjectPath| file.filename() == Some("manifest.json");
-        if unwanted(at, newer) {
+        let whole = files.iter().any(is_manifest);
+        if unwanted(Stored { at, whole, newer }) {
             // Without its manifest it is no seed any more, however far this gets.
             files.sort_by_key(|file| !is_manifest(file));
             for file in files {
                 store.objects().delete(&file).await?;
             }
-        } else if files.iter().any(is_manifest) {
-            newer += 1;
+        } else {
+            newer += usize::from(whole);
         }
     }
     Ok(())
@@ -181,6 +194,7 @@ mod tests {
             "seeds/kg1/2/2/manifest.json",
             "seeds/kg1/2/3/manifest.json",
             "seeds/kg1/2/3/deeper/file",
+            "seeds/kg1/2/4/graph.lbug.zst",
             "seeds/kg1/notes/3/manifest.json",
             "seeds/kg11/1/1/manifest.json",
         ] {
@@ -190,7 +204,7 @@ mod tests {
                 .unwrap();
         }
         let prefix = BackupStore::key("seeds/kg1").unwrap();
-        sweep(&store, &prefix, |_, newer| newer >= 2).await;
+        sweep(&store, &prefix, |seed| seed.newer >= 2 || !seed.whole).await;
         let objects: Vec<_> = store.objects().list(None).try_collect().await.unwrap();
         let mut left: Vec<String> = objects.into_iter().map(|object| object.location.to_string()).collect();
         left.sort();

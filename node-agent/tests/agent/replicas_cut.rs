@@ -138,3 +138,47 @@ async fn a_killed_replica_serves_a_whole_seed_and_leaves_no_other() {
         eventually(name, || async { seeds(&replica).len() }, |count| *count == 1).await;
     }
 }
+
+#[tokio::test]
+async fn a_killed_writer_leaves_no_half_of_a_seed() {
+    let root = TempDir::new().unwrap();
+    let mut writer = Agent::with_store(root.path(), &[]).await;
+    writer.database("kg1", PEOPLE).await;
+    writer
+        .put("/databases/kg1/tables/Person/files/f", people(ROWS))
+        .await
+        .ok();
+    writer
+        .post("/databases/kg1/tables/Person/materialize", json!({}))
+        .await
+        .ok();
+    let prefix = root.path().join("objects/seeds/kg1");
+    let seeds = || {
+        let entries = fs::read_dir(prefix.join("0")).into_iter().flatten();
+        entries.flatten().map(|entry| entry.path()).collect::<Vec<_>>()
+    };
+    writer
+        .post("/databases/kg1/backup", json!({"backup_type": "replica"}))
+        .await
+        .ok();
+    until("a seed is begun", || !seeds().is_empty()).await;
+    writer.restart_after_kill().await;
+    let objects = |seed: PathBuf| {
+        let names = fs::read_dir(seed).unwrap().flatten().map(|entry| entry.file_name());
+        let names = names.map(|name| name.into_string().unwrap());
+        // The store's own unfinished uploads, which it shows to nobody.
+        names.filter(|name| !name.contains('#')).collect::<Vec<_>>()
+    };
+    let halves = || {
+        let contents = seeds().into_iter().map(objects);
+        let halves = contents.filter(|names| !names.is_empty() && !names.iter().any(|name| name == "manifest.json"));
+        halves.collect::<Vec<_>>()
+    };
+    if prefix.join("latest.json").exists() {
+        assert_eq!(halves(), Vec::<Vec<String>>::new());
+    }
+    publish(&writer).await;
+    assert!(prefix.join("latest.json").exists());
+    assert_eq!(halves(), Vec::<Vec<String>>::new());
+    assert!(fs::read_dir(writer.volume().join("tmp")).unwrap().next().is_none());
+}
