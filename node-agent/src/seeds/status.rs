@@ -3,13 +3,11 @@
 use super::{SeedSetupError, pointer::SeedVersion};
 use crate::objects::BackupStore;
 use object_store::path::Path as ObjectPath;
-use serde::Serialize;
 use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 
 /// How far a followed seed is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SeedState {
     /// Nothing is served, and nothing is on its way.
     #[default]
@@ -38,10 +36,9 @@ impl SeedState {
 }
 
 /// A seed that is served.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServedSeed {
     /// Its epoch and number.
-    #[serde(flatten)]
     pub at: SeedVersion,
     /// When it was begun (RFC 3339, UTC): what was written later is not in it.
     pub created_at: String,
@@ -63,7 +60,7 @@ impl ServedSeed {
 }
 
 /// What is known of one followed seed.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SeedStatus {
     /// The key that is followed.
     pub seed: String,
