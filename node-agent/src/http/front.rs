@@ -241,6 +241,22 @@ fn operation(method: &Method, path: &str) -> Route {
         ("databases", [_, Some("tables"), _, Some("materialize"), None]) => write("materialize"),
         ("databases", [_, Some("tables"), _, Some("files"), _]) if method == Method::PUT => write("file_upload"),
         ("databases", [_, Some("tables"), _, Some("files"), _]) => write("file_delete"),
+        ("databases", [_, Some("tables"), _, Some("vector"), None]) if get => read("vector_get"),
+        ("databases", [_, Some("tables"), _, Some("vector"), None]) => write("vector_delete"),
+        ("databases", [_, Some("tables"), _, Some("vector"), Some("search")]) => read("vector_search"),
+        ("databases", [_, Some("tables"), _, Some("vector"), Some("build")]) => write("vector_build"),
+        ("databases", [_, Some("tables"), _, Some("vector"), Some("append")]) => write("vector_append"),
+        ("databases", [_, Some("tables"), _, Some("vector"), Some("reindex")]) => write("vector_reindex"),
+        ("databases", [_, Some("tables"), _, Some("vector"), Some("export")]) => write("vector_export"),
+        ("databases", [_, Some("tables"), _, Some("vector"), Some("import")]) => write("vector_import"),
+        ("databases", [_, Some("semantic-memory"), Some("search"), ..]) => read("memory_search"),
+        ("databases", [_, Some("semantic-memory"), Some("list"), ..]) => read("memory_list"),
+        ("databases", [_, Some("semantic-memory"), Some("rows"), None, _]) => write("memory_add"),
+        ("databases", [_, Some("semantic-memory"), Some("rows"), ..]) if get => read("memory_get"),
+        ("databases", [_, Some("semantic-memory"), Some("rows"), ..]) if method == Method::PATCH => {
+            write("memory_change")
+        }
+        ("databases", [_, Some("semantic-memory"), Some("rows"), ..]) => write("memory_delete"),
         _ => read("other"),
     }
 }
@@ -278,6 +294,18 @@ mod tests {
             (Method::POST, "/databases/kg1/copy", "copy"),
             (Method::POST, "/databases/kg1/ingest", "ingest"),
             (Method::POST, "/databases/kg1/tables/T/insert", "table_insert"),
+            (Method::GET, "/databases/kg1/tables/T/vector", "vector_get"),
+            (Method::DELETE, "/databases/kg1/tables/T/vector", "vector_delete"),
+            (Method::POST, "/databases/kg1/tables/T/vector/build", "vector_build"),
+            (Method::POST, "/databases/kg1/tables/T/vector/search", "vector_search"),
+            (Method::POST, "/databases/kg1/tables/T/vector/other", "other"),
+            (Method::POST, "/databases/kg1/semantic-memory/rows", "memory_add"),
+            (Method::GET, "/databases/kg1/semantic-memory/rows/mem_1", "memory_get"),
+            (
+                Method::PATCH,
+                "/databases/kg1/semantic-memory/rows/mem_1",
+                "memory_change",
+            ),
             (Method::GET, "/wp-admin.php", "other"),
             (Method::GET, "/databases/a/b/c/d/e/f/g", "other"),
         ] {

@@ -4,6 +4,7 @@
 use super::error::ApiError;
 use axum::http::StatusCode;
 use serde_json::{Map, Value, json};
+use std::ops::RangeInclusive;
 
 /// Fields whose value is never repeated in an answer.
 const PRIVATE: [&str; 2] = ["s3_credentials", "parameters"];
@@ -184,6 +185,61 @@ impl Fields {
         }
     }
 
+    /// A whole number within bounds that may be absent or null.
+    pub(super) fn whole(&mut self, name: &'static str, bounds: RangeInclusive<i64>) -> Option<i64> {
+        let value = self.take(name).filter(|value| !value.is_null())?;
+        match value.as_i64() {
+            Some(number) if bounds.contains(&number) => Some(number),
+            Some(_) => {
+                let message = format!("Input should be from {} to {}", bounds.start(), bounds.end());
+                self.wrong("value_error", name, &message, &value);
+                None
+            }
+            None => {
+                self.wrong("int_type", name, "Input should be a valid integer", &value);
+                None
+            }
+        }
+    }
+
+    /// A list of numbers that may be absent or null.
+    pub(super) fn numbers(&mut self, name: &'static str) -> Option<Vec<f32>> {
+        let items = self.list(name)?;
+        let numbers: Option<Vec<f32>> = items
+            .iter()
+            .map(|item| item.as_f64().map(|number| number as f32))
+            .collect();
+        if numbers.is_none() {
+            self.wrong("float_type", name, "Every item should be a valid number", &Value::Null);
+        }
+        numbers
+    }
+
+    /// Whether the body has the field, if only as null.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.object.contains_key(name)
+    }
+
+    /// The fields of an object within the body. Its mistakes are [adopted](Self::adopt) when it has been read.
+    pub(super) fn within(object: Map<String, Value>) -> Self {
+        Self {
+            object,
+            form: false,
+            known: Vec::new(),
+            errors: Vec::new(),
+        }
+    }
+
+    /// Takes over the mistakes of the item at `index` of the list `name`.
+    pub(super) fn adopt(&mut self, name: &'static str, index: usize, item: Self) {
+        for mut entry in item.mistakes() {
+            if let Some(loc) = entry["loc"].as_array_mut() {
+                drop(loc.splice(1..1, [json!(name), json!(index)]));
+            }
+            self.errors.push(entry);
+        }
+    }
+
     /// An object that may be absent or null.
     pub(super) fn object(&mut self, name: &'static str) -> Option<Map<String, Value>> {
         match self.take(name)? {
@@ -226,7 +282,16 @@ impl Fields {
     ///
     /// # Errors
     /// 422 with every mistake.
-    pub(super) fn finish(mut self) -> Result<(), ApiError> {
+    pub(super) fn finish(self) -> Result<(), ApiError> {
+        let mistakes = self.mistakes();
+        if mistakes.is_empty() {
+            Ok(())
+        } else {
+            Err(unprocessable(mistakes))
+        }
+    }
+
+    fn mistakes(mut self) -> Vec<Value> {
         let unknown: Vec<String> = self
             .object
             .keys()
@@ -242,11 +307,7 @@ impl Fields {
                 input,
             ));
         }
-        if self.errors.is_empty() {
-            Ok(())
-        } else {
-            Err(unprocessable(self.errors))
-        }
+        self.errors
     }
 
     fn check_text(&mut self, name: &'static str, value: Value, rule: Text) -> Option<String> {
@@ -379,6 +440,30 @@ mod tests {
             .iter()
             .map(|(kind, name)| ((*kind).to_owned(), json!(["body", name])))
             .collect();
+        assert_eq!(kinds(&refused), expected);
+    }
+
+    #[test]
+    fn numbers_have_bounds_and_items_have_places() {
+        let mut fields = Fields::parse(br#"{"a":5,"b":"5","c":101,"v":[1,2.5],"w":[1,"x"],"n":null}"#).unwrap();
+        let bounds = || 1..=100;
+        assert_eq!(
+            (fields.whole("a", bounds()), fields.whole("n", bounds())),
+            (Some(5), None)
+        );
+        assert_eq!((fields.whole("b", bounds()), fields.whole("c", bounds())), (None, None));
+        assert_eq!((fields.numbers("v"), fields.numbers("w")), (Some(vec![1.0, 2.5]), None));
+        assert!(fields.has("n") && !fields.has("m"));
+        let mut item = Fields::within(Map::new());
+        item.required_text("text", ANY);
+        fields.adopt("records", 3, item);
+        let refused = fields.finish().unwrap_err();
+        let expected = [
+            ("int_type".to_owned(), json!(["body", "b"])),
+            ("value_error".to_owned(), json!(["body", "c"])),
+            ("float_type".to_owned(), json!(["body", "w"])),
+            ("missing".to_owned(), json!(["body", "records", 3, "text"])),
+        ];
         assert_eq!(kinds(&refused), expected);
     }
 

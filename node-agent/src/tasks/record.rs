@@ -22,11 +22,13 @@ pub enum TaskType {
     Migration,
     /// A database as a copy of another one.
     Fork,
+    /// Vectors of a table.
+    Vector,
 }
 
 impl TaskType {
     /// Every type, in the order in which statistics list them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Staging,
         Self::Ingestion,
         Self::Backup,
@@ -34,6 +36,7 @@ impl TaskType {
         Self::Export,
         Self::Migration,
         Self::Fork,
+        Self::Vector,
     ];
 
     /// The word in answers and in metrics.
@@ -46,6 +49,7 @@ impl TaskType {
             Self::Export => "export",
             Self::Migration => "migration",
             Self::Fork => "fork",
+            Self::Vector => "vector",
         }
     }
 }
