@@ -19,5 +19,7 @@ mod plane;
 mod restores;
 mod restores_cut;
 mod security;
+mod semantic_memory;
 mod streaming;
 mod tasks;
+mod vectors;
