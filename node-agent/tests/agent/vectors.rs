@@ -239,7 +239,7 @@ async fn added_rows_are_found_before_and_after_they_are_indexed() {
 
     let all = all_vectors(&agent).await;
     let is_found = async |id: usize| {
-        let results = search(&agent, json!({"embedding": all[id].1, "limit": 3})).await;
+        let results = search(&agent, json!({"embedding": all[id].1, "limit": 10})).await;
         assert_eq!(results[0]["identifier"], id, "{results:?}");
         assert!(results[0]["distance"].as_f64().unwrap() < 1e-4);
     };
