@@ -8,7 +8,9 @@ KUBE_PORT ?= 6443
 API_PORT ?= 8000
 BIN := $(CARGO_TARGET_DIR)/debug
 
-.PHONY: help up test lint fmt bench build setup engines generate check-generated deny clean
+FUZZ_SECONDS ?= 15
+
+.PHONY: help up test fuzz lint fmt bench build setup engines generate check-generated deny clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 18
@@ -21,6 +23,9 @@ up: build ## Build and start the whole control plane on this machine, until Ctrl
 # The build of the tests makes the programs too; the scenarios take those instead of building them once more by themselves.
 test: engines ## Run every test
 	GRAPHPLANE_BIN=$(BIN) cargo test --workspace --locked --no-fail-fast
+
+fuzz: setup ## Run every fuzz target for FUZZ_SECONDS
+	@scripts/fuzz.sh $(FUZZ_SECONDS)
 
 lint: engines check-generated ## Formatting, clippy without warnings, generated files, shell scripts
 	cargo fmt --all --check
@@ -37,12 +42,14 @@ bench: engines ## Run the benches with release builds and print the figures
 
 generate: engines ## Write the generated files: CRDs, tiers, OpenAPI
 	cargo run -q --locked -p graphplane-crds --bin crdgen
-	cargo run -q --locked -p graphplane-api --example openapi > api/openapi.json
+	for crate in api node-agent; do \
+	  cargo run -q --locked -p graphplane-$$crate --example openapi > $$crate/openapi.json || exit 1; done
 
 check-generated: engines
 	cargo run -q --locked -p graphplane-crds --bin crdgen -- --check
-	cargo run -q --locked -p graphplane-api --example openapi | diff -u api/openapi.json - >/dev/null || \
-	  { echo "api/openapi.json is not what the code says; run: make generate" >&2; exit 1; }
+	for crate in api node-agent; do \
+	  cargo run -q --locked -p graphplane-$$crate --example openapi | diff -u $$crate/openapi.json - >/dev/null || \
+	    { echo "$$crate/openapi.json is not what the code says; run: make generate" >&2; exit 1; }; done
 
 fmt: ## Format the code
 	cargo fmt --all

@@ -74,7 +74,7 @@ async fn stage(engines: &Engines, id: &DatabaseId, table: &str, file: &Path) -> 
     };
     let options = StageOptions {
         timeout: LIMIT,
-        cancel: CancellationToken::new(),
+        ..StageOptions::default()
     };
     staging
         .stage(&table, vec![staged], StageMode::ReplaceTable, options)
@@ -85,13 +85,8 @@ async fn stage(engines: &Engines, id: &DatabaseId, table: &str, file: &Path) -> 
 async fn materialize(engines: &Engines, database: &Database, table: TableName, rows: u64) -> Result<Duration> {
     let staging = engines.staging(database.id()).await?;
     let request = MaterializeRequest {
-        table,
-        file_ids: None,
-        create_table: false,
-        from_table: None,
-        to_table: None,
-        dry_run: false,
         timeout: LIMIT,
+        ..MaterializeRequest::new(table)
     };
     let started = Instant::now();
     let report = database

@@ -4,6 +4,7 @@
 mod columns;
 mod control;
 mod database;
+mod decimals;
 mod encoder;
 mod error;
 mod guard;

@@ -4,9 +4,10 @@ use super::{
     BODY_LIMIT, body,
     databases::{elapsed_ms, finished},
     error::ApiError,
+    openapi::{Operation, Written, schema_of},
     query::joined,
-    validation::{ANY, Fields, Text},
-    vectors::vectors,
+    validation::{ANY, Fields, Text, schema},
+    vectors::{Nearest, vectors},
 };
 use crate::{
     engines::{DatabaseId, Found, MEMORY_DIMENSION, MemoryChange, MemoryRow, is_memory_id},
@@ -17,8 +18,10 @@ use axum::{
     http::StatusCode,
     response::Response,
 };
-use serde_json::{Value, json};
-use std::time::Instant;
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use std::{ops::RangeInclusive, time::Instant};
 
 /// Most memories of one request.
 const RECORDS: usize = 1000;
@@ -34,7 +37,132 @@ const SHORT: Text = Text {
 };
 const TAGS: usize = 100;
 const TAG_LENGTH: usize = 256;
-const ANY_TIME: std::ops::RangeInclusive<i64> = i64::MIN..=i64::MAX;
+/// Milliseconds since 1970.
+const TIME: RangeInclusive<u64> = 0..=i64::MAX as u64;
+
+/// The operations of this module.
+pub(super) fn operations() -> Vec<Operation> {
+    vec![
+        Operation::new(
+            "post /databases/{id}/semantic-memory/rows",
+            "semantic_memory_add",
+            "Adds memories, all or none",
+        )
+        .changes()
+        .reads(|fields| {
+            fields.shape("records", record_schema);
+            fields.missing("records");
+        })
+        .asks_engine()
+        .fails(&[501])
+        .gives::<Added>("They are on the volume."),
+        Operation::new(
+            "post /databases/{id}/semantic-memory/search",
+            "semantic_memory_search",
+            "The memories nearest to a vector",
+        )
+        .reads(AskedSearch::read)
+        .asks_engine()
+        .fails(&[501])
+        .gives::<Nearest>("The memories, the nearest first, each with its `distance`."),
+        Operation::new(
+            "post /databases/{id}/semantic-memory/list",
+            "semantic_memory_list",
+            "Memories that meet a condition",
+        )
+        .may_read(AskedList::read)
+        .asks_engine()
+        .gives::<Listed>("The memories, and how many there are of them."),
+        Operation::new(
+            "get /databases/{id}/semantic-memory/rows/{memory}",
+            "semantic_memory_get",
+            "One memory",
+        )
+        .asks_engine()
+        .answers(
+            200,
+            "The memory.",
+            &[("application/json", Written::Json(schema_of::<Memory>))],
+        ),
+        Operation::new(
+            "patch /databases/{id}/semantic-memory/rows/{memory}",
+            "semantic_memory_change",
+            "Changes a memory; fields that are absent stay as they are",
+        )
+        .changes()
+        .reads(read_change)
+        .asks_engine()
+        .fails(&[501])
+        .gives::<MemoryChanged>("Whether there was one."),
+        Operation::new(
+            "delete /databases/{id}/semantic-memory/rows/{memory}",
+            "semantic_memory_delete",
+            "Removes a memory",
+        )
+        .changes()
+        .asks_engine()
+        .gives::<MemoryDeleted>("Whether there was one."),
+    ]
+}
+
+fn record_schema() -> Value {
+    let record = schema(|fields| {
+        parse_record(fields);
+    });
+    json!({"type": "array", "minItems": 1, "maxItems": RECORDS, "items": record})
+}
+
+/// Memories that were added.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "MemoriesAdded")]
+struct Added {
+    added: usize,
+    /// All that there are now.
+    total: u64,
+    /// Their ids, in the order of the records.
+    ids: Vec<String>,
+}
+
+/// A memory; never with its vector.
+#[derive(Serialize, JsonSchema)]
+#[allow(dead_code)] // rows are written as bytes
+struct Memory {
+    id: String,
+    text: String,
+    created_at_ms: Option<i64>,
+    updated_at_ms: Option<i64>,
+    created_by: Option<String>,
+    source: Option<String>,
+    memory_type: Option<String>,
+    tags: Option<Vec<String>>,
+    source_ref: Option<String>,
+    provenance: Option<String>,
+}
+
+/// Memories that meet a condition.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "MemoriesListed")]
+#[allow(dead_code)] // rows are written as bytes
+struct Listed {
+    results: Vec<Map<String, Value>>,
+    /// All that meet it, not only those of this page.
+    total: u64,
+}
+
+/// A change of a memory.
+#[derive(Serialize, JsonSchema)]
+struct MemoryChanged {
+    id: String,
+    /// False if there is none with this id.
+    updated: bool,
+}
+
+/// A memory that was removed.
+#[derive(Serialize, JsonSchema)]
+struct MemoryDeleted {
+    /// False if there was none with this id.
+    deleted: bool,
+}
 
 /// Adds memories, all or none. Texts that come without a vector get theirs from the node's model.
 pub(super) async fn add(
@@ -60,7 +188,11 @@ pub(super) async fn add(
     // The work goes on when the caller goes away, since half of it may be done.
     let work = tokio::spawn(async move { vectors.remember(rows).await });
     let total = finished(work).await??;
-    body::value(&json!({"added": ids.len(), "total": total, "ids": ids}))
+    body::value(&Added {
+        added: ids.len(),
+        total,
+        ids,
+    })
 }
 
 fn parse_records(body: &[u8]) -> Result<Vec<MemoryRow>, ApiError> {
@@ -98,13 +230,13 @@ fn parse_record(fields: &mut Fields) -> MemoryRow {
         let message = "String should match pattern '^mem_[0-9a-f]{32}$'";
         fields.wrong("string_pattern_mismatch", "id", message, &Value::from(id.as_str()));
     }
-    let created = fields.whole("created_at_ms", ANY_TIME);
+    let created = time(fields, "created_at_ms");
     MemoryRow {
         id: id.unwrap_or_else(|| format!("mem_{}", uuid::Uuid::new_v4().simple())),
         vector: vector(fields, "vector").unwrap_or_default(),
         text: fields.required_text("text", LONG),
         created_at_ms: created.or(Some(now)),
-        updated_at_ms: fields.whole("updated_at_ms", ANY_TIME).or(created).or(Some(now)),
+        updated_at_ms: time(fields, "updated_at_ms").or(created).or(Some(now)),
         created_by: fields.text("created_by", SHORT),
         source: fields.text("source", SHORT),
         memory_type: fields.text("memory_type", SHORT),
@@ -112,6 +244,10 @@ fn parse_record(fields: &mut Fields) -> MemoryRow {
         source_ref: fields.text("source_ref", SHORT),
         provenance: provenance(fields),
     }
+}
+
+fn time(fields: &mut Fields, name: &'static str) -> Option<i64> {
+    fields.whole(name, TIME).and_then(|time| i64::try_from(time).ok())
 }
 
 /// A vector of the right length, if there is one.
@@ -162,6 +298,48 @@ async fn embed(_: &AppState, _: Vec<String>) -> Result<Vec<Vec<f32>>, ApiError> 
     ))
 }
 
+struct AskedSearch {
+    embedding: Option<Vec<f32>>,
+    text: Option<String>,
+    limit: usize,
+    condition: Option<String>,
+    columns: Option<Vec<String>>,
+}
+
+impl AskedSearch {
+    fn read(fields: &mut Fields) -> Self {
+        Self {
+            embedding: vector(fields, "embedding"),
+            text: fields.text("text", LONG),
+            limit: places(fields.whole("limit", 1..=100), 10),
+            condition: fields.text("where", ANY),
+            columns: fields.texts("select_columns"),
+        }
+    }
+}
+
+struct AskedList {
+    condition: Option<String>,
+    limit: usize,
+    offset: usize,
+}
+
+impl AskedList {
+    fn read(fields: &mut Fields) -> Self {
+        Self {
+            condition: fields.text("where", ANY),
+            limit: places(fields.whole("limit", 1..=500), 100),
+            offset: places(fields.whole("offset", 0..=1_000_000_000), 0),
+        }
+    }
+}
+
+fn places(number: Option<u64>, default: usize) -> usize {
+    number
+        .and_then(|number| usize::try_from(number).ok())
+        .unwrap_or(default)
+}
+
 /// The memories nearest to a vector, or to a text.
 pub(super) async fn search(
     State(state): State<AppState>,
@@ -171,25 +349,27 @@ pub(super) async fn search(
     let started = Instant::now();
     let id = DatabaseId::parse(&id)?;
     let mut fields = Fields::parse(&body::read(request.into_body(), BODY_LIMIT).await?)?;
-    let text = fields.text("text", LONG);
-    let embedding = vector(&mut fields, "embedding");
-    if embedding.is_none() && text.is_none() {
+    let asked = AskedSearch::read(&mut fields);
+    if asked.embedding.is_none() && asked.text.is_none() {
         fields.missing("embedding");
     }
-    let limit = fields.whole("limit", 1..=100).unwrap_or(10);
-    let condition = fields.text("where", ANY);
-    let columns = fields.texts("select_columns");
     fields.finish()?;
     let vectors = vectors(&state, &id)?;
-    let embedding = match (embedding, text) {
+    let embedding = match (asked.embedding, asked.text) {
         (Some(embedding), None) => embedding,
         (None, Some(text)) => embed(&state, vec![text]).await?.pop().unwrap_or_default(),
         _ => return Err(ApiError::bad_request("embedding and text exclude each other")),
     };
     let _place = state.admission.enter(id.as_str()).await?;
-    let (limit, timeout) = (usize::try_from(limit).unwrap_or(10), state.settings().query_timeout());
+    let timeout = state.settings().query_timeout();
     let found = vectors
-        .recall(embedding, limit, condition.as_deref(), columns, timeout)
+        .recall(
+            embedding,
+            asked.limit,
+            asked.condition.as_deref(),
+            asked.columns,
+            timeout,
+        )
         .await?;
     let total = found.rows as u64;
     Ok(results(
@@ -206,15 +386,12 @@ pub(super) async fn list(
 ) -> Result<Response, ApiError> {
     let id = DatabaseId::parse(&id)?;
     let mut fields = Fields::parse_or_empty(&body::read(request.into_body(), BODY_LIMIT).await?)?;
-    let condition = fields.text("where", ANY);
-    let limit = fields.whole("limit", 1..=500).unwrap_or(100);
-    let offset = fields.whole("offset", 0..=1_000_000_000).unwrap_or(0);
+    let asked = AskedList::read(&mut fields);
     fields.finish()?;
     let vectors = vectors(&state, &id)?;
     let _place = state.admission.enter(id.as_str()).await?;
-    let places = |number| usize::try_from(number).unwrap_or_default();
     let timeout = state.settings().query_timeout();
-    let listing = vectors.memories(condition.as_deref(), places(limit), places(offset), timeout);
+    let listing = vectors.memories(asked.condition.as_deref(), asked.limit, asked.offset, timeout);
     let (found, total) = listing.await?;
     Ok(results(found, &format!("\"total\":{total}")))
 }
@@ -261,37 +438,41 @@ pub(super) async fn patch(
     let target = memory.clone();
     let work = tokio::spawn(async move { vectors.change_memory(&target, change).await });
     let updated = finished(work).await??;
-    body::value(&json!({"id": memory, "updated": updated}))
+    body::value(&MemoryChanged { id: memory, updated })
 }
 
 fn parse_change(body: &[u8]) -> Result<MemoryChange, ApiError> {
     let mut fields = Fields::parse(body)?;
+    let change = read_change(&mut fields);
+    fields.finish()?;
+    Ok(change)
+}
+
+fn read_change(fields: &mut Fields) -> MemoryChange {
     let text = fields.text("text", LONG);
     if text.is_none() && fields.has("text") {
         fields.wrong("string_type", "text", "Input should be a valid string", &Value::Null);
     }
     let now = jiff::Timestamp::now().as_millisecond();
-    let change = MemoryChange {
-        vector: vector(&mut fields, "vector"),
+    MemoryChange {
+        vector: vector(fields, "vector"),
         text,
-        created_at_ms: given(&mut fields, "created_at_ms", |fields| {
-            fields.whole("created_at_ms", ANY_TIME)
-        }),
-        updated_at_ms: Some(fields.whole("updated_at_ms", ANY_TIME).or(Some(now))),
-        created_by: given(&mut fields, "created_by", |fields| fields.text("created_by", SHORT)),
-        source: given(&mut fields, "source", |fields| fields.text("source", SHORT)),
-        memory_type: given(&mut fields, "memory_type", |fields| fields.text("memory_type", SHORT)),
-        tags: given(&mut fields, "tags", tags),
-        source_ref: given(&mut fields, "source_ref", |fields| fields.text("source_ref", SHORT)),
-        provenance: given(&mut fields, "provenance", provenance),
-    };
-    fields.finish()?;
-    Ok(change)
+        created_at_ms: given(fields, "created_at_ms", |fields| time(fields, "created_at_ms")),
+        updated_at_ms: Some(time(fields, "updated_at_ms").or(Some(now))),
+        created_by: given(fields, "created_by", |fields| fields.text("created_by", SHORT)),
+        source: given(fields, "source", |fields| fields.text("source", SHORT)),
+        memory_type: given(fields, "memory_type", |fields| fields.text("memory_type", SHORT)),
+        tags: given(fields, "tags", tags),
+        source_ref: given(fields, "source_ref", |fields| fields.text("source_ref", SHORT)),
+        provenance: given(fields, "provenance", provenance),
+    }
 }
 
 /// A field that was given, if only as null.
 fn given<T>(fields: &mut Fields, name: &'static str, read: impl FnOnce(&mut Fields) -> Option<T>) -> Option<Option<T>> {
-    fields.has(name).then(|| read(fields))
+    let has = fields.has(name);
+    let value = read(fields);
+    has.then_some(value)
 }
 
 /// Removes a memory.
@@ -306,7 +487,7 @@ pub(super) async fn delete(
     let _place = state.admission.enter(id.as_str()).await?;
     let work = tokio::spawn(async move { vectors.forget_memory(&memory).await });
     let deleted = finished(work).await??;
-    body::value(&json!({"deleted": deleted}))
+    body::value(&MemoryDeleted { deleted })
 }
 
 fn memory_id(text: String) -> Result<String, ApiError> {

@@ -1,5 +1,8 @@
 //! Bodies read field by field, with every mistake collected into the 422 list that clients of the contract expect:
 //! `{"detail":[{"type","loc","msg","input",…}]}`.
+//!
+//! What a handler asks [`Fields`] for is also the schema of its body: [`schema`] lets it ask once without a body, and writes
+//! down the questions. So the OpenAPI document says what is read, and nothing else.
 
 use super::error::ApiError;
 use axum::http::StatusCode;
@@ -43,6 +46,44 @@ fn is_word(words: &[&str], text: &str) -> bool {
 
 const PATTERN: &str = "^[a-zA-Z0-9_-]+$";
 
+/// The JSON schema of the body that `read` reads.
+pub(super) fn schema<T>(read: impl FnOnce(&mut Fields) -> T) -> Value {
+    let mut fields = Fields::of(Map::new(), false);
+    fields.asked = Some(Map::new());
+    read(&mut fields);
+    let required: Vec<Value> = fields.errors;
+    let mut schema = json!({"type": "object", "properties": fields.asked, "additionalProperties": false});
+    if !required.is_empty() {
+        schema["required"] = Value::Array(required);
+    }
+    schema
+}
+
+impl Text {
+    fn schema(&self) -> Value {
+        let mut schema = json!({"type": "string"});
+        if let Some(max) = self.max {
+            schema["maxLength"] = json!(max);
+        }
+        if self.identifier {
+            schema["pattern"] = json!(PATTERN);
+        }
+        if let Some(words) = self.one_of {
+            schema["enum"] = json!(words);
+        }
+        schema
+    }
+}
+
+/// The same, or null.
+fn nullable(mut schema: Value) -> Value {
+    schema["type"] = json!([schema["type"], "null"]);
+    if let Some(words) = schema.get_mut("enum").and_then(Value::as_array_mut) {
+        words.push(Value::Null);
+    }
+    schema
+}
+
 /// The fields of one body.
 #[derive(Debug)]
 pub(super) struct Fields {
@@ -51,6 +92,9 @@ pub(super) struct Fields {
     form: bool,
     known: Vec<&'static str>,
     errors: Vec<Value>,
+    /// The schemas of the fields that were asked for, while a schema is made; `errors` are then the names of those that
+    /// must be there.
+    asked: Option<Map<String, Value>>,
 }
 
 impl Fields {
@@ -68,12 +112,7 @@ impl Fields {
             )]));
         }
         match serde_json::from_slice(body) {
-            Ok(Value::Object(object)) => Ok(Self {
-                object,
-                form: false,
-                known: Vec::new(),
-                errors: Vec::new(),
-            }),
+            Ok(Value::Object(object)) => Ok(Self::of(object, false)),
             Ok(other) => Err(unprocessable(vec![error(
                 "model_attributes_type",
                 &[],
@@ -102,16 +141,29 @@ impl Fields {
 
     /// The fields of a form.
     pub(super) fn of_form(object: Map<String, Value>) -> Self {
+        Self::of(object, true)
+    }
+
+    fn of(object: Map<String, Value>, form: bool) -> Self {
         Self {
             object,
-            form: true,
+            form,
             known: Vec::new(),
             errors: Vec::new(),
+            asked: None,
+        }
+    }
+
+    /// Says what a field looks like, where the question for it does not say enough.
+    pub(super) fn shape(&mut self, name: &'static str, schema: impl FnOnce() -> Value) {
+        if let Some(asked) = &mut self.asked {
+            asked.entry(name).or_insert_with(schema);
         }
     }
 
     /// A text that must be there.
     pub(super) fn required_text(&mut self, name: &'static str, rule: Text) -> String {
+        self.shape(name, || rule.schema());
         match self.take(name) {
             None => {
                 self.missing(name);
@@ -123,6 +175,7 @@ impl Fields {
 
     /// A text that may be absent or null.
     pub(super) fn text(&mut self, name: &'static str, rule: Text) -> Option<String> {
+        self.shape(name, || nullable(rule.schema()));
         let value = self.take(name)?;
         if value.is_null() {
             None
@@ -133,6 +186,7 @@ impl Fields {
 
     /// A truth value with its default.
     pub(super) fn flag(&mut self, name: &'static str, default: bool) -> bool {
+        self.shape(name, || json!({"type": "boolean", "default": default}));
         match self.take(name) {
             None => default,
             Some(Value::Bool(value)) => value,
@@ -145,8 +199,28 @@ impl Fields {
         }
     }
 
+    /// A whole number within a range, that may be absent or null.
+    pub(super) fn whole(&mut self, name: &'static str, range: RangeInclusive<u64>) -> Option<u64> {
+        self.shape(
+            name,
+            || json!({"type": ["integer", "null"], "minimum": range.start(), "maximum": range.end()}),
+        );
+        let value = self.take(name).filter(|value| !value.is_null())?;
+        let number = value.as_u64().filter(|number| range.contains(number));
+        if number.is_none() {
+            let message = format!(
+                "Input should be a whole number from {} to {}",
+                range.start(),
+                range.end()
+            );
+            self.wrong("int_type", name, &message, &value);
+        }
+        number
+    }
+
     /// A list of texts that may be absent or null.
     pub(super) fn texts(&mut self, name: &'static str) -> Option<Vec<String>> {
+        self.shape(name, || json!({"type": ["array", "null"], "items": {"type": "string"}}));
         match self.take(name)? {
             Value::Null => None,
             Value::Array(items) => {
@@ -175,6 +249,7 @@ impl Fields {
 
     /// A list of any values that may be absent or null.
     pub(super) fn list(&mut self, name: &'static str) -> Option<Vec<Value>> {
+        self.shape(name, || json!({"type": ["array", "null"]}));
         match self.take(name)? {
             Value::Null => None,
             Value::Array(items) => Some(items),
@@ -185,25 +260,9 @@ impl Fields {
         }
     }
 
-    /// A whole number within bounds that may be absent or null.
-    pub(super) fn whole(&mut self, name: &'static str, bounds: RangeInclusive<i64>) -> Option<i64> {
-        let value = self.take(name).filter(|value| !value.is_null())?;
-        match value.as_i64() {
-            Some(number) if bounds.contains(&number) => Some(number),
-            Some(_) => {
-                let message = format!("Input should be from {} to {}", bounds.start(), bounds.end());
-                self.wrong("value_error", name, &message, &value);
-                None
-            }
-            None => {
-                self.wrong("int_type", name, "Input should be a valid integer", &value);
-                None
-            }
-        }
-    }
-
     /// A list of numbers that may be absent or null.
     pub(super) fn numbers(&mut self, name: &'static str) -> Option<Vec<f32>> {
+        self.shape(name, || json!({"type": ["array", "null"], "items": {"type": "number"}}));
         let items = self.list(name)?;
         let numbers: Option<Vec<f32>> = items
             .iter()
@@ -222,12 +281,7 @@ impl Fields {
 
     /// The fields of an object within the body. Its mistakes are [adopted](Self::adopt) when it has been read.
     pub(super) fn within(object: Map<String, Value>) -> Self {
-        Self {
-            object,
-            form: false,
-            known: Vec::new(),
-            errors: Vec::new(),
-        }
+        Self::of(object, false)
     }
 
     /// Takes over the mistakes of the item at `index` of the list `name`.
@@ -242,6 +296,7 @@ impl Fields {
 
     /// An object that may be absent or null.
     pub(super) fn object(&mut self, name: &'static str) -> Option<Map<String, Value>> {
+        self.shape(name, || json!({"type": ["object", "null"]}));
         match self.take(name)? {
             Value::Null => None,
             Value::Object(object) => Some(object),
@@ -255,11 +310,18 @@ impl Fields {
     /// A value as it stands, for fields of more than one shape.
     pub(super) fn take(&mut self, name: &'static str) -> Option<Value> {
         self.known.push(name);
+        if let Some(asked) = &mut self.asked {
+            asked.entry(name).or_insert_with(|| json!({}));
+        }
         self.object.get(name).cloned()
     }
 
     /// Records that a field is missing.
     pub(super) fn missing(&mut self, name: &'static str) {
+        if self.asked.is_some() {
+            self.errors.push(json!(name));
+            return;
+        }
         let entry = error("missing", &[name], "Field required", self.shown());
         self.errors.push(entry);
     }
@@ -446,7 +508,7 @@ mod tests {
     #[test]
     fn numbers_have_bounds_and_items_have_places() {
         let mut fields = Fields::parse(br#"{"a":5,"b":"5","c":101,"v":[1,2.5],"w":[1,"x"],"n":null}"#).unwrap();
-        let bounds = || 1..=100;
+        let bounds = || 1..=100u64;
         assert_eq!(
             (fields.whole("a", bounds()), fields.whole("n", bounds())),
             (Some(5), None)
@@ -460,7 +522,7 @@ mod tests {
         let refused = fields.finish().unwrap_err();
         let expected = [
             ("int_type".to_owned(), json!(["body", "b"])),
-            ("value_error".to_owned(), json!(["body", "c"])),
+            ("int_type".to_owned(), json!(["body", "c"])),
             ("float_type".to_owned(), json!(["body", "w"])),
             ("missing".to_owned(), json!(["body", "records", 3, "text"])),
         ];

@@ -2,14 +2,16 @@
 
 use super::{
     BODY_LIMIT,
-    backup::store,
+    backup::{check_bucket, store},
     body,
     databases::elapsed_ms,
     error::ApiError,
     headers,
+    openapi::{Operation, Written, schema_of},
     upload::receive,
     validation::{ANY, Fields},
-    vectors::{Job, check_idle, megabytes, table_body, vectors},
+    vector_tasks::{Job, check_idle},
+    vectors::{VectorTable, megabytes, table_body, vectors},
 };
 use crate::{disk::disk, engines::EngineError, objects::BackupStore, state::AppState};
 use axum::{
@@ -19,7 +21,8 @@ use axum::{
     response::Response,
 };
 use object_store::path::Path as ObjectPath;
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::Serialize;
 use std::{
     path::{Path as FilePath, PathBuf},
     time::{Duration, Instant},
@@ -29,6 +32,60 @@ use tokio_util::{io::ReaderStream, sync::CancellationToken};
 /// What an archive must leave free on the volume, in bytes.
 const SPARE: u64 = 256 << 20;
 const GZIP: &str = "application/gzip";
+
+/// The operations of this module.
+pub(super) fn operations() -> Vec<Operation> {
+    vec![
+        Operation::new(
+            "post /databases/{id}/tables/{table}/vector/export",
+            "vector_export",
+            "The vectors of a table as an archive, to the object store or to the caller",
+        )
+        .notes("With a `key` (or `s3_bucket` and `s3_key`) below the node's object store; without, the archive is the answer.")
+        .changes()
+        .may_read(AskedPlace::read)
+        .asks_engine()
+        .fails(&[502])
+        .answers(
+            200,
+            "Where it is, or the archive.",
+            &[
+                ("application/json", Written::Json(schema_of::<VectorsExported>)),
+                (GZIP, Written::Bytes),
+            ],
+        )
+        .gives_task_if_preferred(),
+        Operation::new(
+            "post /databases/{id}/tables/{table}/vector/import",
+            "vector_import",
+            "Puts the vectors of an archive in the place of those that are there",
+        )
+        .notes("The body is the archive, or `{\"key\": …}` as JSON with its key below the node's object store.")
+        .changes()
+        .takes_file(GZIP)
+        .asks_engine()
+        .fails(&[422, 502])
+        .gives::<VectorTable>("The vectors as they are then.")
+        .gives_task_if_preferred(),
+    ]
+}
+
+/// An archive in the object store.
+#[derive(Serialize, JsonSchema)]
+struct VectorsExported {
+    graph_id: String,
+    table_name: String,
+    size_mb: f64,
+    size_bytes: u64,
+    row_count: u64,
+    duration_ms: f64,
+    /// Null where the object store is a directory.
+    s3_uri: Option<String>,
+    key: String,
+    /// The task that did it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    task_id: Option<String>,
+}
 
 /// An archive on the volume; gone when this is dropped, and at the next start at the latest.
 struct ArchiveFile(PathBuf);
@@ -88,16 +145,17 @@ pub(super) async fn export(
                 () = work.stop.cancelled() => return Err(EngineError::Cancelled.into()),
             };
             let bucket = place.store.bucket();
-            Ok(json!({
-                "graph_id": work.id.as_str(),
-                "table_name": work.table.as_str(),
-                "size_mb": megabytes(size),
-                "size_bytes": size,
-                "row_count": exported.rows,
-                "duration_ms": elapsed_ms(started),
-                "s3_uri": bucket.map(|bucket| format!("s3://{bucket}/{}", place.key)),
-                "key": place.key.to_string(),
-            }))
+            Ok(VectorsExported {
+                graph_id: work.id.to_string(),
+                table_name: work.table.to_string(),
+                size_mb: megabytes(size),
+                size_bytes: size,
+                row_count: exported.rows,
+                duration_ms: elapsed_ms(started),
+                s3_uri: bucket.map(|bucket| format!("s3://{bucket}/{}", place.key)),
+                key: place.key.to_string(),
+                task_id: None,
+            })
         },
     )
     .await
@@ -177,9 +235,10 @@ pub(super) async fn import(
             let imported = vectors
                 .import(&work.table, archive.path(), room(&work.state), &work.stop)
                 .await?;
-            let mut answer = table_body(&work.id, &work.table, &imported.table);
-            answer["duration_ms"] = json!(elapsed_ms(started));
-            Ok(answer)
+            Ok(VectorTable {
+                duration_ms: Some(elapsed_ms(started)),
+                ..table_body(&work.id, &work.table, &imported.table)
+            })
         },
     )
     .await
@@ -201,11 +260,27 @@ struct Place {
     key: ObjectPath,
 }
 
-/// `{"key"}`, or the contract's `{"s3_bucket", "s3_key"}`; nothing is no place.
+/// `{"key"}`, or the contract's `{"s3_bucket", "s3_key"}`.
+struct AskedPlace {
+    key: Option<String>,
+    bucket: Option<String>,
+    s3_key: Option<String>,
+}
+
+impl AskedPlace {
+    fn read(fields: &mut Fields) -> Self {
+        Self {
+            key: fields.text("key", ANY),
+            bucket: fields.text("s3_bucket", ANY),
+            s3_key: fields.text("s3_key", ANY),
+        }
+    }
+}
+
+/// The place that a body names, if it names one.
 fn parse_place(state: &AppState, body: &[u8]) -> Result<Option<Place>, ApiError> {
     let mut fields = Fields::parse_or_empty(body)?;
-    let (key, s3_key) = (fields.text("key", ANY), fields.text("s3_key", ANY));
-    let bucket = fields.text("s3_bucket", ANY);
+    let AskedPlace { key, bucket, s3_key } = AskedPlace::read(&mut fields);
     fields.finish()?;
     if bucket.is_some() != s3_key.is_some() || (key.is_some() && s3_key.is_some()) {
         return Err(ApiError::bad_request(
@@ -216,13 +291,8 @@ fn parse_place(state: &AppState, body: &[u8]) -> Result<Option<Place>, ApiError>
         return Ok(None);
     };
     let store = store(state)?;
-    if let Some(wanted) = bucket
-        && store.bucket() != Some(wanted.as_str())
-    {
-        let own = store.bucket().unwrap_or("no bucket but a directory");
-        return Err(ApiError::bad_request(format!(
-            "s3_bucket: archives of this node are in its own object store, {own:?}"
-        )));
+    if let Some(wanted) = bucket {
+        check_bucket(&store, &wanted, "s3_bucket")?;
     }
     // The store holds backups as well, and an archive must never take the place of one.
     if !key.ends_with(".tar.gz") {

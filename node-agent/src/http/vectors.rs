@@ -7,32 +7,30 @@ use super::{
     databases::{elapsed_ms, missing},
     error::ApiError,
     headers,
+    openapi::Operation,
     query::joined,
-    tables::already,
-    tasks::{Finish, started_body, wait_for},
+    tables::UNLIMITED,
     validation::{ANY, Fields, Text},
+    vector_tasks::{Job, Work, check_idle},
 };
 use crate::{
     engines::{
-        Access, BuildReport, DatabaseId, Encoding, EngineError, IndexInfo, QueryRequest, RowStream, SearchRequest,
-        SqlRequest, TableName, Vectors,
+        Access, BuildReport, DatabaseId, Encoding, EngineError, IndexInfo, QueryRequest, RejectedVectors, RowStream,
+        SearchRequest, SqlRequest, TableName, Vectors,
     },
-    registration::lease::Refusal,
-    state::{AppState, WritePermit},
-    tasks::{TaskContext, TaskType},
+    state::AppState,
 };
 use axum::{
     extract::{Path, Request, State},
-    http::HeaderMap,
     response::Response,
 };
-use serde_json::{Map, Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::{Map, Value};
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
 
 /// Longest query that rows may come from, in characters.
 const QUERY: Text = Text {
@@ -45,8 +43,159 @@ const SOURCES: Text = Text {
     ..ANY
 };
 const CHUNK_ROWS: usize = 8_192;
-const PARTITIONS_LOOKED_INTO: i64 = 20;
-const REFINE: i64 = 10;
+const PARTITIONS_LOOKED_INTO: u64 = 20;
+const REFINE: u64 = 10;
+
+/// The operations of this module.
+pub(super) fn operations() -> Vec<Operation> {
+    let fill = |line, id, summary| {
+        Operation::new(line, id, summary)
+            .notes("The rows are those of `query` over the staging tables, or of `cypher` over the graph; `vector` is a list of numbers.")
+            .changes()
+            .reads(AskedRows::read)
+            .asks_engine()
+            .gives::<Filled>("What was written.")
+            .gives_task_if_preferred()
+    };
+    vec![
+        fill(
+            "post /databases/{id}/tables/{table}/vector/build",
+            "vector_build",
+            "Makes the vectors of a table from the rows of a query",
+        ),
+        fill(
+            "post /databases/{id}/tables/{table}/vector/append",
+            "vector_append",
+            "Adds the rows of a query to the vectors of a table",
+        ),
+        Operation::new(
+            "post /databases/{id}/tables/{table}/vector/reindex",
+            "vector_reindex",
+            "Puts all rows into the index, and trains it anew where that is needed",
+        )
+        .changes()
+        .may_read(|fields| fields.flag("retrain", false))
+        .asks_engine()
+        .gives::<VectorTable>("The vectors as they are then.")
+        .gives_task_if_preferred(),
+        Operation::new(
+            "post /databases/{id}/tables/{table}/vector/search",
+            "vector_search",
+            "The rows nearest to a vector",
+        )
+        .reads(AskedSearch::read)
+        .asks_engine()
+        .gives::<Nearest>("The rows, the nearest first, each with its `distance`."),
+        Operation::new(
+            "get /databases/{id}/tables/{table}/vector",
+            "vector_get",
+            "What is known of the vectors of a table",
+        )
+        .gives::<Option<VectorTable>>("That; null if there are none."),
+        Operation::new(
+            "delete /databases/{id}/tables/{table}/vector",
+            "vector_delete",
+            "Removes the vectors of a table",
+        )
+        .changes()
+        .gives::<VectorsDeleted>("They are gone."),
+    ]
+}
+
+/// Rows that were written.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "VectorsWritten")]
+struct Filled {
+    graph_id: String,
+    table_name: String,
+    /// Rows of the table.
+    row_count: u64,
+    /// Partitions of the index; 0 if there is none.
+    num_partitions: u64,
+    index_size_mb: f64,
+    duration_ms: f64,
+    dimension: usize,
+    num_sub_vectors: u64,
+    /// Rows that the index has.
+    indexed_rows: u64,
+    rows_added: u64,
+    rows_rejected: u64,
+    rejected: RejectedCounts,
+    /// The task that did it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    task_id: Option<String>,
+}
+
+/// Rows without a usable vector.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "RejectedVectors")]
+struct RejectedCounts {
+    null: u64,
+    not_finite: u64,
+    other_length: u64,
+    /// Only zeros.
+    zero: u64,
+}
+
+/// The vectors of a table.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct VectorTable {
+    graph_id: String,
+    table_name: String,
+    row_count: u64,
+    size_mb: f64,
+    size_bytes: u64,
+    path: String,
+    dimension: usize,
+    /// Partitions of the index; 0 if there is none.
+    num_partitions: u64,
+    num_sub_vectors: u64,
+    /// Rows that the index has.
+    indexed_rows: u64,
+    unindexed_rows: u64,
+    /// Rows that the index was trained on.
+    trained_rows: u64,
+    built_at: String,
+    columns: Vec<VectorColumn>,
+    /// Of a reindexing: whether the index was trained anew.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retrained: Option<bool>,
+    /// Of work: how long it took.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub duration_ms: Option<f64>,
+    /// Of work: the task that did it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    task_id: Option<String>,
+}
+
+/// A column beside the vectors, or the vectors.
+#[derive(Serialize, JsonSchema)]
+struct VectorColumn {
+    name: String,
+    #[serde(rename = "type")]
+    data_type: String,
+}
+
+/// Rows near a vector.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "NearestRows")]
+#[allow(dead_code)] // rows are written as bytes
+pub(super) struct Nearest {
+    results: Vec<Map<String, Value>>,
+    total: usize,
+    execution_time_ms: f64,
+}
+
+/// Vectors that were removed.
+#[derive(Serialize, JsonSchema)]
+struct VectorsDeleted {
+    /// `success`.
+    status: &'static str,
+    graph_id: String,
+    table_name: String,
+    /// False if there were none.
+    deleted: bool,
+}
 
 /// The vectors of a database that exists.
 pub(super) fn vectors(state: &AppState, id: &DatabaseId) -> Result<Vectors, ApiError> {
@@ -126,27 +275,34 @@ async fn fill(
     .await
 }
 
-fn filled_body(work: &Work, report: &BuildReport, started: Instant) -> Value {
+fn filled_body(work: &Work, report: &BuildReport, started: Instant) -> Filled {
     let table = &report.table;
-    json!({
-        "graph_id": work.id.as_str(),
-        "table_name": work.table.as_str(),
-        "row_count": table.rows,
-        "num_partitions": table.partitions,
-        "index_size_mb": megabytes(table.size_bytes),
-        "duration_ms": elapsed_ms(started),
-        "dimension": table.dimension,
-        "num_sub_vectors": table.sub_vectors,
-        "indexed_rows": table.indexed_rows,
-        "rows_added": report.added,
-        "rows_rejected": report.rejected.rows(),
-        "rejected": {
-            "null": report.rejected.null,
-            "not_finite": report.rejected.not_finite,
-            "other_length": report.rejected.other_length,
-            "zero": report.rejected.zero,
+    let RejectedVectors {
+        null,
+        not_finite,
+        other_length,
+        zero,
+    } = report.rejected;
+    Filled {
+        graph_id: work.id.to_string(),
+        table_name: work.table.to_string(),
+        row_count: table.rows,
+        num_partitions: table.partitions,
+        index_size_mb: megabytes(table.size_bytes),
+        duration_ms: elapsed_ms(started),
+        dimension: table.dimension,
+        num_sub_vectors: table.sub_vectors,
+        indexed_rows: table.indexed_rows,
+        rows_added: report.added,
+        rows_rejected: report.rejected.rows(),
+        rejected: RejectedCounts {
+            null,
+            not_finite,
+            other_length,
+            zero,
         },
-    })
+        task_id: None,
+    }
 }
 
 /// Where rows come from.
@@ -155,30 +311,46 @@ enum Source {
     Graph(String),
 }
 
+struct AskedRows {
+    graph: bool,
+    query: Option<String>,
+    cypher: Option<String>,
+    skip_invalid: bool,
+}
+
+impl AskedRows {
+    fn read(fields: &mut Fields) -> Self {
+        let asked = Self {
+            graph: fields.text("source", SOURCES).is_some_and(|source| source == "graph"),
+            query: fields.text("query", QUERY),
+            cypher: fields.text("cypher", QUERY),
+            skip_invalid: fields.flag("skip_invalid", false),
+        };
+        // Part of the contract; the node divides its memory itself.
+        if let Some(limit) = fields.text("memory_limit", ANY)
+            && !is_memory_size(&limit)
+        {
+            let message = "Value should be a number and B, KB, MB, GB or TB";
+            fields.wrong("value_error", "memory_limit", message, &Value::from(limit));
+        }
+        asked
+    }
+}
+
 fn parse_source(body: &[u8]) -> Result<(Source, bool), ApiError> {
     let mut fields = Fields::parse(body)?;
-    let graph = fields.text("source", SOURCES).is_some_and(|source| source == "graph");
-    let cypher = fields.text("cypher", QUERY);
-    let query = fields.text("query", QUERY);
-    let skip_invalid = fields.flag("skip_invalid", false);
-    // Part of the contract; the node divides its memory itself.
-    if let Some(limit) = fields.text("memory_limit", ANY)
-        && !is_memory_size(&limit)
-    {
-        let message = "Value should be a number and B, KB, MB, GB or TB";
-        fields.wrong("value_error", "memory_limit", message, &Value::from(limit));
-    }
-    if cypher.is_none() && query.is_none() {
+    let asked = AskedRows::read(&mut fields);
+    if asked.cypher.is_none() && asked.query.is_none() {
         fields.missing("query");
     }
     fields.finish()?;
-    let source = match (query, cypher) {
-        (Some(query), None) if graph => Source::Graph(query),
+    let source = match (asked.query, asked.cypher) {
+        (Some(query), None) if asked.graph => Source::Graph(query),
         (Some(query), None) => Source::Staging(query),
         (None, Some(cypher)) => Source::Graph(cypher),
         _ => return Err(ApiError::bad_request("query and cypher exclude each other")),
     };
-    Ok((source, skip_invalid))
+    Ok((source, asked.skip_invalid))
 }
 
 fn is_memory_size(text: &str) -> bool {
@@ -191,8 +363,7 @@ fn is_memory_size(text: &str) -> bool {
 impl Source {
     /// Runs the query, with what callers of queries may do and no more.
     async fn open(self, state: &AppState, id: &DatabaseId) -> Result<RowStream, ApiError> {
-        let unlimited = Duration::from_secs(24 * 3600);
-        let timeout = state.settings().copy.timeout().unwrap_or(unlimited);
+        let timeout = state.settings().copy.timeout().unwrap_or(UNLIMITED);
         let rows = match self {
             Self::Staging(sql) => {
                 let query = SqlRequest {
@@ -240,13 +411,39 @@ pub(super) async fn reindex(
         move |work| async move {
             let vectors = vectors(&work.state, &work.id)?;
             let done = vectors.reindex(&work.table, retrain, &work.stop).await?;
-            let mut answer = table_body(&work.id, &work.table, &done.table);
-            answer["retrained"] = json!(done.trained);
-            answer["duration_ms"] = json!(elapsed_ms(started));
-            Ok(answer)
+            Ok(VectorTable {
+                retrained: Some(done.trained),
+                duration_ms: Some(elapsed_ms(started)),
+                ..table_body(&work.id, &work.table, &done.table)
+            })
         },
     )
     .await
+}
+
+struct AskedSearch(SearchRequest);
+
+impl AskedSearch {
+    fn read(fields: &mut Fields) -> Self {
+        if !fields.has("embedding") {
+            fields.missing("embedding");
+        }
+        let small = |number: Option<u64>, default: u64| number.unwrap_or(default).min(4096) as usize;
+        Self(SearchRequest {
+            embedding: fields.numbers("embedding").unwrap_or_default(),
+            limit: small(fields.whole("limit", 1..=100), 20),
+            select: fields.texts("select"),
+            filter: fields.text("filter", ANY),
+            nprobes: small(fields.whole("nprobes", 1..=4096), PARTITIONS_LOOKED_INTO),
+            refine: small(fields.whole("refine", 1..=100), REFINE) as u32,
+            exact: fields.flag("exact", false),
+            timeout: UNLIMITED,
+        })
+    }
+
+    fn request(self, timeout: Duration) -> SearchRequest {
+        SearchRequest { timeout, ..self.0 }
+    }
 }
 
 /// The rows nearest to a vector.
@@ -258,27 +455,13 @@ pub(super) async fn search(
     let started = Instant::now();
     let (id, table) = (DatabaseId::parse(&id)?, TableName::parse(&table)?);
     let mut fields = Fields::parse(&body::read(request.into_body(), BODY_LIMIT).await?)?;
-    if !fields.has("embedding") {
-        fields.missing("embedding");
-    }
-    let embedding = fields.numbers("embedding").unwrap_or_default();
-    let limit = fields.whole("limit", 1..=100).unwrap_or(20);
-    let nprobes = fields.whole("nprobes", 1..=4096).unwrap_or(PARTITIONS_LOOKED_INTO);
-    let refine = fields.whole("refine", 1..=100).unwrap_or(REFINE);
-    let wanted = SearchRequest {
-        embedding,
-        limit: usize::try_from(limit).unwrap_or(20),
-        select: fields.texts("select"),
-        filter: fields.text("filter", ANY),
-        nprobes: usize::try_from(nprobes).unwrap_or(1),
-        refine: u32::try_from(refine).unwrap_or(1),
-        exact: fields.flag("exact", false),
-        timeout: state.settings().query_timeout(),
-    };
+    let asked = AskedSearch::read(&mut fields);
     fields.finish()?;
     let vectors = vectors(&state, &id)?;
     let _place = state.admission.enter(id.as_str()).await?;
-    let found = vectors.search(&table, wanted).await?;
+    let found = vectors
+        .search(&table, asked.request(state.settings().query_timeout()))
+        .await?;
     let tail = format!(
         "],\"total\":{},\"execution_time_ms\":{}}}",
         found.rows,
@@ -308,141 +491,43 @@ pub(super) async fn delete(
     let vectors = vectors(&state, &id)?;
     check_idle(&state, &id, &table)?;
     let deleted = vectors.remove(&table).await?;
-    body::value(&json!({
-        "status": "success", "graph_id": id.as_str(), "table_name": table.as_str(), "deleted": deleted,
-    }))
-}
-
-/// Refuses what would wait for a task on the same table, perhaps for minutes; its caller may cancel the task.
-pub(super) fn check_idle(state: &AppState, id: &DatabaseId, table: &TableName) -> Result<(), ApiError> {
-    let about = [("graph_id", id.as_str()), ("table_name", table.as_str())];
-    match state.tasks.find_unfinished(TaskType::Vector, &about) {
-        Some(running) => Err(already(id, table.as_str(), &running)),
-        None => Ok(()),
-    }
+    body::value(&VectorsDeleted {
+        status: "success",
+        graph_id: id.to_string(),
+        table_name: table.to_string(),
+        deleted,
+    })
 }
 
 /// A table as answers have it.
-pub(super) fn table_body(id: &DatabaseId, table: &TableName, info: &IndexInfo) -> Value {
-    let columns = info
-        .columns
-        .iter()
-        .map(|(name, kind)| json!({"name": name, "type": kind}));
-    json!({
-        "graph_id": id.as_str(),
-        "table_name": table.as_str(),
-        "row_count": info.rows,
-        "size_mb": megabytes(info.size_bytes),
-        "size_bytes": info.size_bytes,
-        "path": info.directory,
-        "dimension": info.dimension,
-        "num_partitions": info.partitions,
-        "num_sub_vectors": info.sub_vectors,
-        "indexed_rows": info.indexed_rows,
-        "unindexed_rows": info.rows.saturating_sub(info.indexed_rows),
-        "trained_rows": info.trained_rows,
-        "built_at": info.built_at,
-        "columns": columns.collect::<Vec<_>>(),
-    })
+pub(super) fn table_body(id: &DatabaseId, table: &TableName, info: &IndexInfo) -> VectorTable {
+    let columns = info.columns.iter().map(|(name, data_type)| VectorColumn {
+        name: name.clone(),
+        data_type: data_type.clone(),
+    });
+    VectorTable {
+        graph_id: id.to_string(),
+        table_name: table.to_string(),
+        row_count: info.rows,
+        size_mb: megabytes(info.size_bytes),
+        size_bytes: info.size_bytes,
+        path: info.directory.display().to_string(),
+        dimension: info.dimension,
+        num_partitions: info.partitions,
+        num_sub_vectors: info.sub_vectors,
+        indexed_rows: info.indexed_rows,
+        unindexed_rows: info.rows.saturating_sub(info.indexed_rows),
+        trained_rows: info.trained_rows,
+        built_at: info.built_at.clone(),
+        columns: columns.collect(),
+        retrained: None,
+        duration_ms: None,
+        task_id: None,
+    }
 }
 
 pub(super) fn megabytes(bytes: u64) -> f64 {
     (bytes as f64 / 1_048_576.0 * 100.0).round() / 100.0
-}
-
-/// A request that changes the vectors of a table in a task.
-pub(super) struct Job {
-    pub state: AppState,
-    pub id: DatabaseId,
-    pub table: TableName,
-    permit: WritePermit,
-}
-
-/// What such a task works with.
-pub(super) struct Work {
-    pub state: AppState,
-    pub id: DatabaseId,
-    pub table: TableName,
-    pub context: TaskContext,
-    /// Cancelled when a caller wants it, and when the lease ends.
-    pub stop: CancellationToken,
-}
-
-impl Job {
-    pub(super) async fn new(state: AppState, headers: &HeaderMap, id: &str, table: &str) -> Result<Self, ApiError> {
-        let permit = state.write_permit(headers).await?;
-        Ok(Self {
-            id: DatabaseId::parse(id)?,
-            table: TableName::parse(table)?,
-            state,
-            permit,
-        })
-    }
-
-    /// Starts the task, unless one for the same table is at work, and waits for it if the caller does.
-    pub(super) async fn run<W>(
-        self,
-        action: &'static str,
-        turn: Option<Arc<Semaphore>>,
-        asynchronous: bool,
-        work: impl FnOnce(Work) -> W + Send + 'static,
-    ) -> Result<Response, ApiError>
-    where
-        W: Future<Output = Result<Value, ApiError>> + Send + 'static,
-    {
-        let Self {
-            state,
-            id,
-            table,
-            permit,
-        } = self;
-        let (finish, finished) = Finish::<Value>::pair();
-        let starting = state.starting.lock().await;
-        check_idle(&state, &id, &table)?;
-        let about = [
-            ("graph_id", id.as_str()),
-            ("table_name", table.as_str()),
-            ("operation", action),
-        ];
-        let metadata = Map::from_iter(about.map(|(name, value)| (name.to_owned(), json!(value))));
-        let name = format!("vector_{action}_{id}_{table}");
-        let message = format!("Vectors of table {table}: {action} started");
-        let running = {
-            let state = state.clone();
-            move |context: TaskContext| async move {
-                let stop = context.cancelled().child_token();
-                let work = work(Work {
-                    state,
-                    id,
-                    table,
-                    context,
-                    stop: stop.clone(),
-                });
-                let mut work = std::pin::pin!(work);
-                let outcome = tokio::select! {
-                    biased;
-                    outcome = &mut work => outcome,
-                    () = permit.ends.cancelled() => {
-                        stop.cancel();
-                        // Waited for, so that the task is not recorded as ended while something of it is still written.
-                        work.await.map_err(|_| Refusal::Fenced.into())
-                    }
-                };
-                finish.run(outcome, Value::clone)
-            }
-        };
-        let task = state
-            .tasks
-            .start(TaskType::Vector, &name, metadata, turn, running)
-            .await?;
-        drop(starting);
-        if asynchronous {
-            return started_body(&task.id, &message);
-        }
-        let mut answer = wait_for(&state, &task, finished).await?;
-        answer["task_id"] = json!(task.id);
-        body::value(&answer)
-    }
 }
 
 #[cfg(test)]

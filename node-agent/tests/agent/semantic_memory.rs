@@ -33,7 +33,7 @@ fn record(number: u64, kind: &str) -> Value {
 
 async fn patch(agent: &Agent, number: u64, body: Value) -> crate::fixture::Answer {
     let request = agent.request(Method::PATCH, &format!("{ROWS}/{}", id(number)));
-    crate::fixture::Answer::of(request.json(&body).send().await.unwrap()).await
+    crate::fixture::Answer::to(request.json(&body)).await
 }
 
 fn ids(answer: &Value) -> Vec<&str> {

@@ -9,7 +9,7 @@ async fn stream(agent: &Agent, cypher: &str) -> Answer {
     let request = agent
         .request(Method::POST, "/databases/kg1/query?streaming=true")
         .json(&json!({"cypher": cypher}));
-    Answer::of(request.send().await.unwrap()).await
+    Answer::to(request).await
 }
 
 #[tokio::test]
@@ -52,10 +52,7 @@ async fn chunks_have_the_shape_of_the_contract() {
         .request(Method::POST, "/databases/kg1/query")
         .header("Accept", "application/x-ndjson")
         .json(&json!({"cypher": "RETURN 1 AS one"}));
-    assert_eq!(
-        Answer::of(request.send().await.unwrap()).await.lines()[0]["data"],
-        json!([{"one": 1}])
-    );
+    assert_eq!(Answer::to(request).await.lines()[0]["data"], json!([{"one": 1}]));
 }
 
 #[tokio::test]
@@ -81,11 +78,11 @@ async fn errors_of_a_statement_are_in_the_stream_and_others_are_statuses() {
     let absent = agent
         .request(Method::POST, "/databases/absent/query?streaming=true")
         .json(&json!({"cypher": "RETURN 1"}));
-    Answer::of(absent.send().await.unwrap()).await.fails(404);
+    Answer::to(absent).await.fails(404);
     let bad = agent
         .request(Method::POST, "/databases/kg1/query?streaming=true")
         .json(&json!({"cypher": "RETURN $p", "parameters": {"p": "x".repeat(20_000)}}));
-    Answer::of(bad.send().await.unwrap()).await.fails(400);
+    Answer::to(bad).await.fails(400);
 }
 
 #[tokio::test]
@@ -122,7 +119,7 @@ async fn health_answers_while_queries_run() {
     let long = agent
         .request(Method::POST, "/databases/kg1/query")
         .json(&json!({"cypher": slow}));
-    let long = tokio::spawn(async move { Answer::of(long.send().await.unwrap()).await });
+    let long = tokio::spawn(async move { Answer::to(long).await });
     agent.runs("kg1", 1).await;
     // All of these end before the one query that was there first.
     for _ in 0..10 {

@@ -85,7 +85,8 @@ pub(super) async fn load(
     progress: Progress,
 ) -> Result<Loaded, Failure> {
     let name = table.name.as_str();
-    let mut body = json!({"file_ids": table.file_ids});
+    // All of the file, also what clients of the contract leave behind unless they ask for it.
+    let mut body = json!({"file_ids": table.file_ids, "materialize_embeddings": true});
     if arguments.create_tables {
         body["create_table"] = json!(true);
         if let Some(relationship) = arguments.relationships.iter().find(|one| one.table == name) {

@@ -3,7 +3,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{Builder, Scope};
 use std::time::{Duration, Instant};
 
@@ -43,6 +43,7 @@ pub(crate) struct QueryJob {
     pub(crate) max_bytes: u64,
     pub(crate) chunk_rows: u64,
     pub(crate) encoding: Encoding,
+    pub(crate) changes: Arc<AtomicBool>,
     pub(crate) reply: flume::Sender<RowEvent>,
     pub(crate) control: Arc<JobControl>,
 }
@@ -83,6 +84,7 @@ fn query<'scope, 'db: 'scope>(
         Ok(executed) => executed,
         Err(Refused::Failed(error)) => return fail(&job, error),
         Err(Refused::NeedsWriter(parameters)) => {
+            job.changes.store(true, Ordering::Release);
             if !job.may_write {
                 let message = "the statement changes the database, which is open for reading only here".to_owned();
                 return fail(&job, EngineError::ReadOnly { message });
