@@ -35,10 +35,15 @@ lint: engines check-generated ## Formatting, clippy without warnings, generated 
 build: engines
 	cargo build --locked -p graphplane-cli -p graphplane-node-agent
 
-bench: engines ## Run the benches with release builds and print the figures
+# The benches that call the engines in process are part of the crate that links them. BENCH picks some by name.
+PLANE_BENCHES := ready point-query idle store
+ENGINE_BENCHES := materialize queries streams staging many vectors
+BENCH ?= $(PLANE_BENCHES) $(ENGINE_BENCHES)
+
+bench: engines ## Run the benches with release builds and print the figures (BENCH=name picks)
 	cargo build --release --locked -p graphplane-cli -p graphplane-node-agent
-	cargo run --release --locked -p graphplane-benches -- $(BENCH)
-	cargo bench --locked -p graphplane-node-agent --bench materialize
+	$(if $(filter $(PLANE_BENCHES),$(BENCH)),cargo run --release --locked -p graphplane-benches -- $(filter $(PLANE_BENCHES),$(BENCH)))
+	$(if $(filter $(ENGINE_BENCHES),$(BENCH)),cargo bench --locked -p graphplane-node-agent --bench engines -- $(filter $(ENGINE_BENCHES),$(BENCH)))
 
 generate: engines ## Write the generated files: CRDs, tiers, OpenAPI
 	cargo run -q --locked -p graphplane-crds --bin crdgen

@@ -10,6 +10,7 @@ mod error;
 mod guard;
 pub(crate) mod open;
 mod params;
+mod reading;
 pub(crate) mod schema;
 pub(crate) mod session;
 pub(crate) mod snapshot;

@@ -4,6 +4,7 @@ use crate::fixture::{Agent, Answer, PEOPLE, eventually};
 use futures::StreamExt;
 use reqwest::Method;
 use serde_json::json;
+use std::cell::Cell;
 
 async fn stream(agent: &Agent, cypher: &str) -> Answer {
     let request = agent
@@ -101,6 +102,43 @@ async fn a_reader_that_goes_away_frees_its_place() {
     let count = || agent.cypher("kg1", "MATCH (p:Person) RETURN count(p) AS n");
     let counted = eventually("a place is free", count, |answer| answer.status != 503).await;
     assert_eq!(counted.ok()["data"], json!([{"n": 0}]));
+}
+
+#[tokio::test]
+async fn a_reader_that_is_slow_is_waited_for() {
+    const ROWS: u64 = 200_000;
+    let agent = Agent::start().await;
+    agent.database("kg1", PEOPLE).await;
+    let sent = || async {
+        let metrics = agent.get("/metrics").await.text;
+        let rows = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix("graphplane_agent_rows_sent_total{engine=\"ladybug\"} "));
+        rows.map_or(0, |rows| rows.parse::<u64>().unwrap())
+    };
+    let request = agent
+        .request(Method::POST, "/databases/kg1/query?streaming=true")
+        .json(&json!({"cypher": format!("UNWIND range(1, {ROWS}) AS i RETURN repeat('x', 1000) AS text")}));
+    let mut body = request.send().await.unwrap().bytes_stream();
+    // What the kernel takes is sent at once; then nothing more is read of the result.
+    let seen = Cell::new((0, 0));
+    let looks = || async {
+        let (rows, (before, times)) = (sent().await, seen.get());
+        let times = if rows == before { times + 1 } else { 0 };
+        seen.set((rows, times));
+        seen.get()
+    };
+    let (rows, _) = eventually("the stream waits", looks, |(rows, times)| *rows > 0 && *times == 20).await;
+    assert!(
+        rows < ROWS / 2,
+        "{rows} rows were read of the result, and nobody has taken them"
+    );
+    let mut end = Vec::new();
+    while let Some(piece) = body.next().await {
+        end.extend_from_slice(&piece.unwrap());
+        end.drain(..end.len().saturating_sub(200));
+    }
+    assert!(String::from_utf8_lossy(&end).contains(&format!("\"total_rows_sent\":{ROWS}")));
 }
 
 #[tokio::test]
