@@ -235,10 +235,7 @@ pub(super) async fn import(
             let imported = vectors
                 .import(&work.table, archive.path(), room(&work.state), &work.stop)
                 .await?;
-            Ok(VectorTable {
-                duration_ms: Some(elapsed_ms(started)),
-                ..table_body(&work.id, &work.table, &imported.table)
-            })
+            Ok(table_body(&work.id, &work.table, &imported.table).took(started))
         },
     )
     .await

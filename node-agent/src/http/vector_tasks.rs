@@ -70,7 +70,7 @@ impl Job {
     ) -> Result<Response, ApiError>
     where
         W: Future<Output = Result<T, ApiError>> + Send + 'static,
-        T: Serialize + Send,
+        T: Serialize + Send + 'static,
     {
         let Self {
             state,

@@ -159,13 +159,21 @@ pub(super) struct VectorTable {
     columns: Vec<VectorColumn>,
     /// Of a reindexing: whether the index was trained anew.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub retrained: Option<bool>,
+    retrained: Option<bool>,
     /// Of work: how long it took.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub duration_ms: Option<f64>,
+    duration_ms: Option<f64>,
     /// Of work: the task that did it.
     #[serde(skip_serializing_if = "Option::is_none")]
     task_id: Option<String>,
+}
+
+impl VectorTable {
+    /// The same with the time that it took to make it so.
+    pub(super) fn took(mut self, started: Instant) -> Self {
+        self.duration_ms = Some(elapsed_ms(started));
+        self
+    }
 }
 
 /// A column beside the vectors, or the vectors.
@@ -413,8 +421,7 @@ pub(super) async fn reindex(
             let done = vectors.reindex(&work.table, retrain, &work.stop).await?;
             Ok(VectorTable {
                 retrained: Some(done.trained),
-                duration_ms: Some(elapsed_ms(started)),
-                ..table_body(&work.id, &work.table, &done.table)
+                ..table_body(&work.id, &work.table, &done.table).took(started)
             })
         },
     )
