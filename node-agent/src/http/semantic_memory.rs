@@ -4,7 +4,7 @@ use super::{
     BODY_LIMIT, body,
     databases::{elapsed_ms, finished},
     error::ApiError,
-    openapi::{Operation, Written, schema_of},
+    openapi::Operation,
     query::joined,
     validation::{ANY, Fields, Text, schema},
     vectors::{Nearest, vectors},
@@ -79,11 +79,7 @@ pub(super) fn operations() -> Vec<Operation> {
             "One memory",
         )
         .asks_engine()
-        .answers(
-            200,
-            "The memory.",
-            &[("application/json", Written::Json(schema_of::<Memory>))],
-        ),
+        .gives::<Memory>("The memory."),
         Operation::new(
             "patch /databases/{id}/semantic-memory/rows/{memory}",
             "semantic_memory_change",
