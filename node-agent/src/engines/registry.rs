@@ -16,6 +16,7 @@ use super::error::EngineError;
 use super::files::Files;
 use super::ladybug::open::OpenOptions;
 use super::ladybug::{Database, OpenDatabase};
+use super::lance::{Lance, Layout};
 use super::lock::FileLock;
 use super::memory::{Boost, Boosted};
 use super::names::DatabaseId;
@@ -37,6 +38,7 @@ pub(crate) struct Inner {
     limits: RwLock<EngineLimits>,
     pub(crate) slots: RwLock<HashMap<DatabaseId, Arc<Slot>>>,
     pub(crate) budget: Arc<Budget>,
+    pub(crate) lance: Lance,
     stopping: AtomicBool,
     /// Whether databases may still arrive that callers ask for already.
     pub(crate) awaiting: AtomicBool,
@@ -98,8 +100,9 @@ impl Engines {
     pub async fn start(config: EnginesConfig) -> Result<Self, EngineError> {
         config.limits.check()?;
         let files = Files::new(&config.data_dir);
+        let vectors = Layout::new(&config.data_dir);
         let read_only = config.read_only;
-        let (files, lock, ids) = tokio::task::spawn_blocking(move || {
+        let (files, vectors, lock, ids) = tokio::task::spawn_blocking(move || {
             let mut lock = None;
             if !read_only {
                 files.make_directories()?;
@@ -108,7 +111,10 @@ impl Engines {
                 files.remove_leftovers()?;
             }
             let ids = files.list()?;
-            Ok::<_, EngineError>((files, lock, ids))
+            if !read_only {
+                vectors.remove_leftovers(&ids)?;
+            }
+            Ok::<_, EngineError>((files, vectors, lock, ids))
         })
         .await
         .unwrap_or_else(|error| {
@@ -120,6 +126,7 @@ impl Engines {
             files,
             read_only,
             budget: Budget::new(config.limits.node_memory),
+            lance: Lance::new(vectors)?,
             limits: RwLock::new(config.limits),
             slots: RwLock::new(ids.into_iter().map(|id| (id.clone(), Slot::new(id))).collect()),
             stopping: AtomicBool::new(false),

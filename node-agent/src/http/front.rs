@@ -267,6 +267,22 @@ fn operation(method: &Method, path: &str) -> Route {
         ("databases", [_, Some("tables"), _, Some("fork-from"), Some(_)]) => write("fork"),
         ("databases", [_, Some("tables"), _, Some("files"), _]) if method == Method::PUT => write("file_upload"),
         ("databases", [_, Some("tables"), _, Some("files"), _]) => write("file_delete"),
+        ("databases", [_, Some("tables"), _, Some("vector"), None]) if get => read("vector_get"),
+        ("databases", [_, Some("tables"), _, Some("vector"), None]) => write("vector_delete"),
+        ("databases", [_, Some("tables"), _, Some("vector"), Some("search")]) => read("vector_search"),
+        ("databases", [_, Some("tables"), _, Some("vector"), Some("build")]) => write("vector_build"),
+        ("databases", [_, Some("tables"), _, Some("vector"), Some("append")]) => write("vector_append"),
+        ("databases", [_, Some("tables"), _, Some("vector"), Some("reindex")]) => write("vector_reindex"),
+        ("databases", [_, Some("tables"), _, Some("vector"), Some("export")]) => write("vector_export"),
+        ("databases", [_, Some("tables"), _, Some("vector"), Some("import")]) => write("vector_import"),
+        ("databases", [_, Some("semantic-memory"), Some("search"), ..]) => read("semantic_memory_search"),
+        ("databases", [_, Some("semantic-memory"), Some("list"), ..]) => read("semantic_memory_list"),
+        ("databases", [_, Some("semantic-memory"), Some("rows"), None, _]) => write("semantic_memory_add"),
+        ("databases", [_, Some("semantic-memory"), Some("rows"), ..]) if get => read("semantic_memory_get"),
+        ("databases", [_, Some("semantic-memory"), Some("rows"), ..]) if method == Method::PATCH => {
+            write("semantic_memory_change")
+        }
+        ("databases", [_, Some("semantic-memory"), Some("rows"), ..]) => write("semantic_memory_delete"),
         _ => read("other"),
     }
 }
@@ -310,6 +326,26 @@ mod tests {
             (Method::POST, "/databases/kg1/copy", "copy"),
             (Method::POST, "/databases/kg1/ingest", "ingest"),
             (Method::POST, "/databases/kg1/tables/T/insert", "table_insert"),
+            (Method::GET, "/databases/kg1/tables/T/vector", "vector_get"),
+            (Method::DELETE, "/databases/kg1/tables/T/vector", "vector_delete"),
+            (Method::POST, "/databases/kg1/tables/T/vector/build", "vector_build"),
+            (Method::POST, "/databases/kg1/tables/T/vector/search", "vector_search"),
+            (Method::POST, "/databases/kg1/tables/T/vector/other", "other"),
+            (
+                Method::POST,
+                "/databases/kg1/semantic-memory/rows",
+                "semantic_memory_add",
+            ),
+            (
+                Method::GET,
+                "/databases/kg1/semantic-memory/rows/mem_1",
+                "semantic_memory_get",
+            ),
+            (
+                Method::PATCH,
+                "/databases/kg1/semantic-memory/rows/mem_1",
+                "semantic_memory_change",
+            ),
             (Method::GET, "/wp-admin.php", "other"),
             (Method::GET, "/databases/a/b/c/d/e/f/g", "other"),
         ] {

@@ -1,13 +1,15 @@
 //! The object store of the node's operator, to which backups go.
 
+use futures::StreamExt;
 use object_store::{
-    GetResult, ObjectStore, ObjectStoreExt, aws::AmazonS3Builder, aws::AmazonS3ConfigKey, local::LocalFileSystem,
-    path::Path as ObjectPath, prefix::PrefixStore,
+    GetResult, ObjectStore, ObjectStoreExt, aws::AmazonS3Builder, aws::AmazonS3ConfigKey, buffered::BufWriter,
+    local::LocalFileSystem, path::Path as ObjectPath, prefix::PrefixStore,
 };
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
+use tokio::io::{AsyncWriteExt, BufReader};
 
 /// An object store that cannot be used, or a key that must not be.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +44,22 @@ pub enum StoreError {
         /// On which key.
         key: String,
     },
+    /// There is no such object.
+    #[error("object store, there is no {key}")]
+    Absent {
+        /// The key.
+        key: String,
+    },
+    /// There is no room for an object.
+    #[error("object store, {key} has {size} bytes, and there is room for {limit}")]
+    Room {
+        /// On which key.
+        key: String,
+        /// Its size.
+        size: u64,
+        /// What there is room for.
+        limit: u64,
+    },
     /// The store refused or could not be reached.
     #[error("object store, {action} {key}: {source}")]
     Store {
@@ -56,6 +74,8 @@ pub enum StoreError {
 
 /// Largest object that is read as a whole, in bytes.
 const SMALL: u64 = 1 << 20;
+/// Bytes of a part of a file that is sent as it is.
+const PART: usize = 8 << 20;
 
 /// A place for backups.
 #[derive(Clone, Debug)]
@@ -172,6 +192,71 @@ impl BackupStore {
         })
     }
 
+    /// Sends a file as it is, in parts, and returns its size.
+    ///
+    /// # Errors
+    /// When the file cannot be read or the store cannot be written; what was sent is given up then.
+    pub async fn upload(&self, file: &Path, key: &ObjectPath) -> Result<u64, StoreError> {
+        let failed = |source| StoreError::Store {
+            action: "upload",
+            key: key.to_string(),
+            source,
+        };
+        let mut file = tokio::fs::File::open(file)
+            .await
+            .map_err(|error| failed(local(error)))?;
+        let mut upload = BufWriter::with_capacity(Arc::clone(&self.store), key.clone(), PART);
+        let sent = async {
+            let size = tokio::io::copy_buf(&mut BufReader::with_capacity(PART, &mut file), &mut upload).await?;
+            upload.shutdown().await?;
+            Ok(size)
+        };
+        match sent.await {
+            Ok(size) => Ok(size),
+            Err(error) => {
+                if let Err(error) = upload.abort().await {
+                    tracing::warn!(operation = "upload", %key, %error, "incomplete upload not removed");
+                }
+                Err(failed(local(error)))
+            }
+        }
+    }
+
+    /// Writes an object to a file, if it has at most `limit` bytes.
+    ///
+    /// # Errors
+    /// When there is no such object, it is larger, or the file cannot be written.
+    pub async fn download(&self, key: &ObjectPath, file: &Path, limit: u64) -> Result<u64, StoreError> {
+        let failed = |source| StoreError::Store {
+            action: "download",
+            key: key.to_string(),
+            source,
+        };
+        let object = self.store.get(key).await.map_err(|error| match error {
+            object_store::Error::NotFound { .. } => StoreError::Absent { key: key.to_string() },
+            other => failed(other),
+        })?;
+        if object.meta.size > limit {
+            return Err(StoreError::Room {
+                key: key.to_string(),
+                size: object.meta.size,
+                limit,
+            });
+        }
+        let mut content = object.into_stream();
+        let mut file = tokio::fs::File::create(file)
+            .await
+            .map_err(|error| failed(local(error)))?;
+        let mut size = 0;
+        while let Some(part) = content.next().await {
+            let part = part.map_err(failed)?;
+            size += part.len() as u64;
+            file.write_all(&part).await.map_err(|error| failed(local(error)))?;
+        }
+        file.flush().await.map_err(|error| failed(local(error)))?;
+        Ok(size)
+    }
+
     /// Writes a small object in one request.
     ///
     /// # Errors
@@ -183,6 +268,14 @@ impl BackupStore {
             key: key.to_string(),
             source,
         })
+    }
+}
+
+/// A failure on the side of the node's own file.
+fn local(error: std::io::Error) -> object_store::Error {
+    object_store::Error::Generic {
+        store: "volume",
+        source: Box::new(error),
     }
 }
 
@@ -217,6 +310,25 @@ mod tests {
         assert!(file.exists());
         std::fs::write(&file, vec![b' '; SMALL as usize + 1]).unwrap();
         assert!(matches!(store.read(&key).await, Err(StoreError::TooLarge { .. })));
+    }
+
+    #[tokio::test]
+    async fn files_go_there_and_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = BackupStore::open(&format!("file://{}/objects", dir.path().display())).unwrap();
+        let (file, back) = (dir.path().join("file"), dir.path().join("back"));
+        let content: Vec<u8> = (0..PART * 2 + 5).map(|n| n as u8).collect();
+        std::fs::write(&file, &content).unwrap();
+        let key = BackupStore::key("vectors/kg1/Element.tar.gz").unwrap();
+        let size = content.len() as u64;
+        assert_eq!(store.upload(&file, &key).await.unwrap(), size);
+        assert_eq!(store.download(&key, &back, size).await.unwrap(), size);
+        assert!(std::fs::read(&back).unwrap() == content);
+        let refused = store.download(&key, &back, size - 1).await.unwrap_err();
+        assert!(matches!(refused, StoreError::Room { .. }), "{refused}");
+        let absent = BackupStore::key("vectors/kg1/Nothing.tar.gz").unwrap();
+        assert!(store.download(&absent, &back, size).await.is_err());
+        assert!(store.upload(&dir.path().join("absent"), &absent).await.is_err());
     }
 
     #[test]

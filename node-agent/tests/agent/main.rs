@@ -27,5 +27,7 @@ mod replicas_cut;
 mod restores;
 mod restores_cut;
 mod security;
+mod semantic_memory;
 mod streaming;
 mod tasks;
+mod vectors;
