@@ -99,6 +99,11 @@ pub struct Args {
     #[arg(long, env = "GRAPHPLANE_BACKUP_KEY_FILE", value_name = "FILE")]
     pub backup_key_file: Option<PathBuf>,
 
+    /// Directory of the model that turns texts into vectors: `model.onnx`, `tokenizer.json` and the configuration of
+    /// sentence-transformers. The configuration's value wins.
+    #[arg(long, env = "GRAPHPLANE_EMBEDDING_MODEL", value_name = "DIR")]
+    pub embedding_model: Option<PathBuf>,
+
     /// Largest number of databases (subgraphs are not counted).
     #[arg(long, env = "LBUG_MAX_DATABASES_PER_NODE", default_value_t = 10)]
     pub max_databases: u32,

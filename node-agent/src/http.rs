@@ -8,6 +8,7 @@ mod backup;
 mod body;
 mod databases;
 mod download;
+mod embeddings;
 mod error;
 mod fork;
 mod form;
@@ -58,6 +59,7 @@ pub fn router(state: AppState) -> Router {
         .route("/metrics", get(system::metrics))
         .route("/admin/drain", post(system::drain))
         .route("/admin/connections", get(system::connections))
+        .route("/embeddings", post(embeddings::post))
         .route("/databases", get(databases::list).post(databases::create))
         .route("/databases/{id}", get(databases::get).delete(databases::delete))
         .route("/databases/{id}/query", post(query::query))

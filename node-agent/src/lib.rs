@@ -6,6 +6,7 @@
 //! - [`registration`] decides whether this agent may write;
 //! - [`quota`] counts the loads of a day;
 //! - [`admission`] decides whether there is room for one more request;
+//! - [`embed`] turns texts into vectors, if there is a model;
 //! - [`backup`] and [`objects`] move data from and to object storage;
 //! - [`metrics`] counts, and documents every series.
 
@@ -14,6 +15,7 @@ pub mod args;
 pub mod backup;
 pub mod config;
 pub mod disk;
+pub mod embed;
 pub mod engines;
 pub mod http;
 pub mod metrics;

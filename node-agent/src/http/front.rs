@@ -212,6 +212,7 @@ fn operation(method: &Method, path: &str) -> Route {
         ("metrics", _) => read("metrics"),
         ("admin", [Some("connections"), ..]) => read("connections"),
         ("admin", _) => write("drain"),
+        ("embeddings", _) => read("embeddings"),
         ("tasks", [Some("queue"), ..]) => read("task_queue"),
         ("tasks", [Some("stats"), ..]) => read("task_stats"),
         ("tasks", [_, Some("monitor"), ..]) => read("task_monitor"),
@@ -278,6 +279,7 @@ mod tests {
             (Method::POST, "/databases/kg1/copy", "copy"),
             (Method::POST, "/databases/kg1/ingest", "ingest"),
             (Method::POST, "/databases/kg1/tables/T/insert", "table_insert"),
+            (Method::POST, "/embeddings", "embeddings"),
             (Method::GET, "/wp-admin.php", "other"),
             (Method::GET, "/databases/a/b/c/d/e/f/g", "other"),
         ] {

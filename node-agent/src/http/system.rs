@@ -1,6 +1,6 @@
 //! `/health`, `/status`, `/info`, `/metrics`, and `/admin`. The first four need no key and never wait for an engine.
 
-use super::{body, error::ApiError, headers};
+use super::{body, embeddings, error::ApiError, headers};
 use crate::{
     admission::sample,
     disk::disk,
@@ -94,6 +94,7 @@ pub(super) async fn info(Extract(state): Extract<AppState>) -> Result<Response, 
         "state": standing.name(),
         "epoch": state.standing.volume_epoch(),
         "engines": state.facts.engines,
+        "embeddings": embeddings::info(&state),
         "configuration": {
             "base_path": state.facts.data_dir,
             "read_only": state.is_replica(),

@@ -7,6 +7,7 @@ mod contract;
 mod downloads;
 mod drain;
 mod durability;
+mod embeddings;
 mod fixture;
 mod forks;
 mod formats;
