@@ -8,7 +8,9 @@ KUBE_PORT ?= 6443
 API_PORT ?= 8000
 BIN := $(CARGO_TARGET_DIR)/debug
 
-.PHONY: help up test lint fmt bench build setup engines generate check-generated deny clean
+FUZZ_SECONDS ?= 15
+
+.PHONY: help up test fuzz lint fmt bench build setup engines generate check-generated deny clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 18
@@ -22,6 +24,9 @@ up: build ## Build and start the whole control plane on this machine, until Ctrl
 test: engines ## Run every test
 	GRAPHPLANE_BIN=$(BIN) cargo test --workspace --locked --no-fail-fast
 
+fuzz: setup ## Run every fuzz target for FUZZ_SECONDS
+	@scripts/fuzz.sh $(FUZZ_SECONDS)
+
 lint: engines check-generated ## Formatting, clippy without warnings, generated files, shell scripts
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
@@ -30,19 +35,26 @@ lint: engines check-generated ## Formatting, clippy without warnings, generated 
 build: engines
 	cargo build --locked -p graphplane-cli -p graphplane-node-agent
 
-bench: engines ## Run the benches with release builds and print the figures
+# The benches that call the engines in process are part of the crate that links them. BENCH picks some by name.
+PLANE_BENCHES := ready point-query idle store
+ENGINE_BENCHES := materialize queries streams staging many vectors
+BENCH ?= $(PLANE_BENCHES) $(ENGINE_BENCHES)
+
+bench: engines ## Run the benches with release builds and print the figures (BENCH=name picks)
 	cargo build --release --locked -p graphplane-cli -p graphplane-node-agent
-	cargo run --release --locked -p graphplane-benches -- $(BENCH)
-	cargo bench --locked -p graphplane-node-agent --bench materialize
+	$(if $(filter $(PLANE_BENCHES),$(BENCH)),cargo run --release --locked -p graphplane-benches -- $(filter $(PLANE_BENCHES),$(BENCH)))
+	$(if $(filter $(ENGINE_BENCHES),$(BENCH)),cargo bench --locked -p graphplane-node-agent --bench engines -- $(filter $(ENGINE_BENCHES),$(BENCH)))
 
 generate: engines ## Write the generated files: CRDs, tiers, OpenAPI
 	cargo run -q --locked -p graphplane-crds --bin crdgen
-	cargo run -q --locked -p graphplane-api --example openapi > api/openapi.json
+	for crate in api node-agent; do \
+	  cargo run -q --locked -p graphplane-$$crate --example openapi > $$crate/openapi.json || exit 1; done
 
 check-generated: engines
 	cargo run -q --locked -p graphplane-crds --bin crdgen -- --check
-	cargo run -q --locked -p graphplane-api --example openapi | diff -u api/openapi.json - >/dev/null || \
-	  { echo "api/openapi.json is not what the code says; run: make generate" >&2; exit 1; }
+	for crate in api node-agent; do \
+	  cargo run -q --locked -p graphplane-$$crate --example openapi | diff -u $$crate/openapi.json - >/dev/null || \
+	    { echo "$$crate/openapi.json is not what the code says; run: make generate" >&2; exit 1; }; done
 
 fmt: ## Format the code
 	cargo fmt --all

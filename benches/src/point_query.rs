@@ -146,7 +146,7 @@ pub(crate) async fn run(bin: &Path) -> Result<()> {
         ROWS - 1
     );
     agent.query(GRAPH, &fill).await?;
-    for clients in [1, 16, 64] {
+    for clients in [1, 4, 16, 64] {
         load(&agent, clients).await?;
     }
     health_during_a_long_query(&agent).await

@@ -116,6 +116,11 @@ pub struct Args {
     #[arg(long, env = "LBUG_MEMORY_PER_DB_MB", default_value_t = 512)]
     pub memory_per_database_mib: u64,
 
+    /// Memory that the process may use in all, in MiB; 0 for what the machine or its control group has. Statements that
+    /// would take it beyond are refused.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub process_memory_mib: u64,
+
     /// Time limit of one query, in seconds.
     #[arg(long, env = "LBUG_QUERY_TIMEOUT", default_value_t = 30)]
     pub query_timeout_seconds: u64,

@@ -12,6 +12,7 @@ mod crypt;
 mod download;
 mod manifest;
 mod restore;
+mod unpack;
 mod upload;
 
 pub use archive::{Archive, archive};

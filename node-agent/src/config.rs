@@ -1,5 +1,6 @@
 //! Configuration of the agent: the file that the provider writes, and the settings that travel in registration answers.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::{
     io,
@@ -146,7 +147,7 @@ impl Default for MemorySettings {
 }
 
 /// Limits of loading files; -1 is unlimited.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct CopySettings {
     /// Largest file, in GiB.

@@ -14,6 +14,8 @@ mod budget;
 mod config;
 mod duckdb;
 mod error;
+mod exchange;
+pub mod fence;
 mod files;
 mod fork;
 mod inspect;
@@ -21,7 +23,10 @@ mod ladybug;
 mod lifecycle;
 mod lock;
 mod materialize;
+mod memory;
 mod names;
+mod promote;
+mod rebuild;
 mod registry;
 mod restore;
 mod rows;
@@ -35,9 +40,11 @@ pub use fork::{ForkRequest, Forked};
 pub use inspect::{DatabaseInfo, EngineUsage};
 pub use lifecycle::{Created, DeleteScope, Deleted};
 pub use materialize::{
-    InvalidColumn, MaterializeReport, MaterializeRequest, MaterializeStatus, Progress, ProgressUpdate, Rejected,
+    Batch, InvalidColumn, MaterializeReport, MaterializeRequest, MaterializeStatus, Progress, ProgressUpdate, Rejected,
 };
+pub use memory::{Boosted, MemoryTarget, Released};
 pub use names::{DatabaseId, FileId, TableName};
+pub use rebuild::Rebuilt;
 pub use registry::Engines;
 pub use restore::{Candidate, Replace};
 pub use rows::{Columns, Encoding, RowChunk, RowStream, RowSummary};

@@ -10,6 +10,8 @@ mod databases;
 mod download;
 mod embeddings;
 mod error;
+mod execute;
+mod figures;
 mod fork;
 mod form;
 mod front;
@@ -17,13 +19,19 @@ mod headers;
 mod keys;
 mod loads;
 mod materialize;
+mod memory;
+mod multipart;
+pub mod openapi;
 mod query;
 mod rate;
+mod rebuild;
 mod restore;
+mod rows;
 mod schema;
 pub mod server;
 mod sql;
 mod stream;
+mod swap;
 mod system;
 mod tables;
 mod tasks;
@@ -42,7 +50,7 @@ use crate::state::AppState;
 use axum::{
     Router,
     http::StatusCode,
-    routing::{delete, get, post, put},
+    routing::{MethodRouter, delete, get, post, put},
 };
 
 /// Largest body of a request that has no limit of its own, in bytes.
@@ -50,9 +58,39 @@ const BODY_LIMIT: usize = 10 << 20;
 /// Largest body of a schema, in bytes.
 const SCHEMA_LIMIT: usize = 1 << 20;
 
-/// Every route of the agent.
+/// The agent as axum has it.
 pub fn router(state: AppState) -> Router {
-    Router::new()
+    routes()
+        .router
+        .fallback(|| async { ApiError::new(StatusCode::NOT_FOUND, "Not Found") })
+        .method_not_allowed_fallback(|| async { ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed") })
+        .with_state(state)
+}
+
+/// The path of every route: what the OpenAPI document is compared with.
+pub fn paths() -> Vec<&'static str> {
+    routes().paths
+}
+
+/// Routes with their paths, which axum keeps to itself.
+#[derive(Default)]
+struct Routes {
+    router: Router<AppState>,
+    paths: Vec<&'static str>,
+}
+
+impl Routes {
+    fn route(mut self, path: &'static str, methods: MethodRouter<AppState>) -> Self {
+        self.router = self.router.route(path, methods);
+        self.paths.push(path);
+        self
+    }
+}
+
+/// Every route of the agent. Its operation is described beside its handler, in the module's `operations`.
+fn routes() -> Routes {
+    Routes::default()
+        .route("/openapi.json", get(openapi::get))
         .route("/health", get(system::health))
         .route("/status", get(system::status))
         .route("/info", get(system::info))
@@ -73,11 +111,18 @@ pub fn router(state: AppState) -> Router {
         .route("/databases/{id}/backup", post(backup::post).get(download::download))
         .route("/databases/{id}/backup-download", post(download::download))
         .route("/databases/{id}/restore", post(restore::post))
+        .route("/databases/{id}/memory/boost", post(memory::boost))
+        .route("/databases/{id}/memory/restore", post(memory::restore))
+        .route("/databases/{id}/memory/release", post(memory::release))
+        .route("/databases/{id}/memory/status", get(memory::status))
+        .route("/databases/{id}/rebuild", post(rebuild::post))
+        .route("/databases/{id}/swap", post(swap::post))
         .route("/databases/{id}/storage", get(databases::storage))
         .route("/databases/{id}/copy", post(loads::copy))
         .route("/databases/{id}/ingest", post(loads::ingest))
         .route("/databases/{id}/tables", get(tables::list).post(tables::create))
         .route("/databases/{id}/tables/query", post(sql::query))
+        .route("/databases/{id}/tables/execute", post(execute::post))
         .route("/databases/{id}/tables/{table}", delete(tables::delete))
         .route(
             "/databases/{id}/tables/{table}/files/{file_id}",
@@ -92,7 +137,4 @@ pub fn router(state: AppState) -> Router {
         .route("/tasks/{id}", delete(tasks::cancel))
         .route("/tasks/{id}/status", get(tasks::status))
         .route("/tasks/{id}/monitor", get(tasks::monitor))
-        .fallback(|| async { ApiError::new(StatusCode::NOT_FOUND, "Not Found") })
-        .method_not_allowed_fallback(|| async { ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed") })
-        .with_state(state)
 }

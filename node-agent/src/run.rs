@@ -6,7 +6,7 @@ use crate::{
     backup::{KeyError, Keyring},
     config::{ConfigError, NodeConfig},
     embed::{EmbedError, Embedder, OnnxEmbedder},
-    engines::{EngineError, Engines, EnginesConfig, LADYBUG_VERSION, duckdb_version, ladybug_storage_version},
+    engines::{EngineError, Engines, EnginesConfig, LADYBUG_VERSION, duckdb_version, fence, ladybug_storage_version},
     http::{
         Auth, Front, Key, RateLimit, Tls, TlsError, read_keys,
         server::{self, Connections},
@@ -64,6 +64,9 @@ pub enum StartError {
     /// The import directory is wrong.
     #[error("--import-dir: {0}")]
     Import(#[from] SourceError),
+    /// The system gives no further thread.
+    #[error("no thread can be started: {0}")]
+    Thread(io::Error),
     /// No client for the control plane.
     #[error(transparent)]
     Client(#[from] CallError),
@@ -152,6 +155,8 @@ pub async fn run(args: Args, keys: &[String]) -> Result<(), StartError> {
     );
 
     let background = CancellationToken::new();
+    let limit = (args.process_memory_mib > 0).then_some(args.process_memory_mib << 20);
+    fence::raise(limit, args.min_available_mib << 20, background.clone()).map_err(StartError::Thread)?;
     tokio::spawn(state.standing.clone().watch(background.clone()));
     if let Some(config) = args.config.clone() {
         let follower = Follower {
@@ -254,7 +259,16 @@ async fn open(args: &Args, keys: Vec<Key>, started: Instant, stop: &Cancellation
         path: args.data_dir.clone(),
         source,
     })?;
+    let settings = args.settings();
+    // First, since it takes the volume for this process: what follows clears up after the one before.
+    let engines = Engines::start(EnginesConfig {
+        data_dir: data_dir.clone(),
+        read_only: args.role == Role::Replica,
+        limits: engine_limits(&settings),
+    })
+    .await?;
     let files = VolumeFiles::new(&data_dir);
+    files.remove_unfinished()?;
     let config = args.config.as_deref().map(NodeConfig::read).transpose()?;
     let (standing, auth, node) = match &config {
         None => (Machine::standalone(), Auth::standalone(keys), "standalone".to_owned()),
@@ -274,7 +288,6 @@ async fn open(args: &Args, keys: Vec<Key>, started: Instant, stop: &Cancellation
             source: error,
         });
     }
-    let settings = args.settings();
     let url = config
         .as_ref()
         .and_then(|config| config.object_store.clone())
@@ -293,12 +306,6 @@ async fn open(args: &Args, keys: Vec<Key>, started: Instant, stop: &Cancellation
     let sources = Sources::new(args.import_dir.as_deref())?;
     let tasks = TaskStore::open(&data_dir.join("tasks"))?;
     let loads = DailyLoads::open(&data_dir)?;
-    let engines = Engines::start(EnginesConfig {
-        data_dir: data_dir.clone(),
-        read_only: args.role == Role::Replica,
-        limits: engine_limits(&settings),
-    })
-    .await?;
     let facts = NodeFacts {
         node,
         data_dir,

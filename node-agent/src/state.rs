@@ -326,14 +326,15 @@ impl AppState {
             .collect()
     }
 
-    /// Databases that count against the node's limit: subgraphs, named `<graph>_<name>`, share their parent's place.
+    /// Databases that count against the node's limit: subgraphs, named `<graph>_<name>`, share their parent's place, and
+    /// `<graph>-wip` that of the graph which it is to replace.
     pub fn counted_databases(&self) -> usize {
         counted(&self.engines.list())
     }
 
-    /// Whether a database shares the place of its parent on this node.
-    pub fn is_subgraph(&self, id: &DatabaseId) -> bool {
-        is_subgraph(id, &self.engines.list())
+    /// Whether a database shares the place of its parent, or of the one that it is to replace.
+    pub fn shares_place(&self, id: &DatabaseId) -> bool {
+        shares_place(id, &self.engines.list())
     }
 
     /// Takes a place on the node for a database that is about to be made.
@@ -376,13 +377,15 @@ impl Drop for TakenPlace {
 }
 
 fn counted(all: &[DatabaseId]) -> usize {
-    all.iter().filter(|id| !is_subgraph(id, all)).count()
+    all.iter().filter(|id| !shares_place(id, all)).count()
 }
 
-fn is_subgraph(id: &DatabaseId, all: &[DatabaseId]) -> bool {
-    id.as_str()
-        .rsplit_once('_')
-        .is_some_and(|(parent, _)| all.iter().any(|other| other.as_str() == parent))
+fn shares_place(id: &DatabaseId, all: &[DatabaseId]) -> bool {
+    let there = |owner: &str| all.iter().any(|other| other.as_str() == owner);
+    match id.predecessor() {
+        Some(replaced) => there(replaced.as_str()),
+        None => id.as_str().rsplit_once('_').is_some_and(|(parent, _)| there(parent)),
+    }
 }
 
 /// The limits of the engines under a tier's settings, made to fit together: a graph with its staging must fit into the
@@ -502,17 +505,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn subgraphs_share_the_place_of_their_parent() {
-        let ids: Vec<DatabaseId> = ["kg1", "kg1_dev", "kg2_dev", "my_own", "my_own_dev"]
-            .iter()
-            .map(|id| id.parse().unwrap())
-            .collect();
+    fn subgraphs_and_successors_have_no_place_of_their_own() {
+        let ids: Vec<DatabaseId> = [
+            "kg1",
+            "kg1-wip",
+            "kg1_dev",
+            "kg1_dev-wip",
+            "kg2_dev",
+            "my_own",
+            "my_own_dev",
+            "kg3-wip",
+        ]
+        .iter()
+        .map(|id| id.parse().unwrap())
+        .collect();
         let own: Vec<&str> = ids
             .iter()
-            .filter(|id| !is_subgraph(id, &ids))
+            .filter(|id| !shares_place(id, &ids))
             .map(DatabaseId::as_str)
             .collect();
-        assert_eq!((own, counted(&ids)), (vec!["kg1", "kg2_dev", "my_own"], 3));
+        assert_eq!((own, counted(&ids)), (vec!["kg1", "kg2_dev", "my_own", "kg3-wip"], 4));
     }
 
     #[test]

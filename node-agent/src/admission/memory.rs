@@ -18,6 +18,8 @@ pub struct MemorySample {
     pub resident: u64,
     /// Virtual memory of this process, in bytes.
     pub virtual_size: u64,
+    /// Private memory that the process may write to, used or not, in bytes.
+    pub data: u64,
     /// What may be used in all: the machine's memory or the control group's limit, in bytes.
     pub total: u64,
     /// What is left of it without taking pages that are in use, in bytes.
@@ -86,6 +88,7 @@ pub fn sample() -> MemorySample {
     MemorySample {
         resident: own("VmRSS:"),
         virtual_size: own("VmSize:"),
+        data: own("VmData:"),
         total,
         available,
     }

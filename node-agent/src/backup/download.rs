@@ -5,6 +5,7 @@
 use super::{
     crypt::{FileCipher, Opener},
     manifest::BackupFile,
+    unpack::unpack,
 };
 use crate::objects::{BackupStore, StoreError};
 use bytes::Bytes;
@@ -13,7 +14,7 @@ use object_store::{ObjectStoreExt, path::Path as ObjectPath};
 use sha2::{Digest, Sha256};
 use std::{
     fs::{File, OpenOptions},
-    io::{self, Read, Write},
+    io::{self, Read},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::{
@@ -27,9 +28,6 @@ use tokio::sync::mpsc;
 const PART: u64 = 8 << 20;
 /// Requests at the same time, and parts that wait.
 const PARTS: usize = 2;
-const BLOCK: usize = 1 << 20;
-/// Largest window of a compressed file, as a power of two: what a decoder must have in memory.
-const WINDOW: u32 = 23;
 
 /// A file that could not be fetched. Nothing of it may be used.
 #[derive(Debug, thiserror::Error)]
@@ -151,44 +149,23 @@ struct Unpacked {
 fn write(
     parts: Parts,
     cipher: Option<&FileCipher>,
-    output: File,
+    mut output: File,
     limit: u64,
     written: &AtomicU64,
 ) -> io::Result<Unpacked> {
     let (parts, plain_sha256) = match cipher {
-        None => unfold(parts, output, limit, written)?,
+        None => unpack(parts, &mut output, limit, written)?,
         Some(cipher) => {
-            let (opener, plain_sha256) = unfold(Opener::new(parts, cipher)?, output, limit, written)?;
+            let (opener, plain_sha256) = unpack(Opener::new(parts, cipher)?, &mut output, limit, written)?;
             (opener.into_inner(), plain_sha256)
         }
     };
+    output.sync_all()?;
     Ok(Unpacked {
         sha256: hex::encode(parts.digest.finalize()),
         plain_sha256,
         plain_size: written.load(Ordering::Relaxed),
     })
-}
-
-/// Decompresses everything into `output`, at most `limit` bytes, and makes it durable.
-fn unfold<R: Read>(source: R, mut output: File, limit: u64, written: &AtomicU64) -> io::Result<(R, String)> {
-    let mut decoder = zstd::Decoder::new(source)?;
-    decoder.window_log_max(WINDOW)?;
-    let mut digest = Sha256::new();
-    let mut buffer = vec![0; BLOCK];
-    loop {
-        let length = decoder.read(&mut buffer)?;
-        if length == 0 {
-            output.sync_all()?;
-            return Ok((decoder.finish().into_inner(), hex::encode(digest.finalize())));
-        }
-        if written.load(Ordering::Relaxed) + length as u64 > limit {
-            let message = format!("its content is longer than the {limit} bytes of the manifest");
-            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
-        }
-        digest.update(&buffer[..length]);
-        output.write_all(&buffer[..length])?;
-        written.fetch_add(length as u64, Ordering::Relaxed);
-    }
 }
 
 /// Reads the parts as they arrive, and hashes them.

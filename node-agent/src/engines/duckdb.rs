@@ -1,5 +1,6 @@
 //! DuckDB: the staging tables of a graph in a file of their own, closed off from everything else on the node.
 
+mod change;
 mod control;
 mod error;
 mod json;

@@ -145,14 +145,18 @@ impl Files {
 
     /// Files of the graph, the data file first: without it, the others belong to nothing.
     pub(crate) fn of_graph(&self, id: &DatabaseId) -> Result<Vec<PathBuf>, EngineError> {
-        let mut files = self.of(&self.databases, id)?;
-        let graph = self.graph(id);
-        files.sort_by_key(|path| *path != graph);
-        Ok(files)
+        self.of_first(&self.databases, id, &self.graph(id))
     }
 
+    /// Files of the staging tables, the data file first likewise.
     pub(crate) fn of_staging(&self, id: &DatabaseId) -> Result<Vec<PathBuf>, EngineError> {
-        self.of(&self.staging, id)
+        self.of_first(&self.staging, id, &self.staging(id))
+    }
+
+    fn of_first(&self, directory: &Path, id: &DatabaseId, first: &Path) -> Result<Vec<PathBuf>, EngineError> {
+        let mut files = self.of(directory, id)?;
+        files.sort_by_key(|path| path != first);
+        Ok(files)
     }
 
     fn of(&self, directory: &Path, id: &DatabaseId) -> Result<Vec<PathBuf>, EngineError> {
@@ -178,6 +182,19 @@ impl Files {
             .map(|file| file.len())
             .sum()
     }
+}
+
+/// Checks that a graph that was closed has everything in its data file.
+pub(crate) fn check_whole(graph: &Path) -> Result<(), EngineError> {
+    let mut log = graph.as_os_str().to_owned();
+    log.push(".wal");
+    if fs::metadata(&log).is_ok_and(|log| log.len() > 0) {
+        return Err(EngineError::internal(format!(
+            "{} was not written to its file when it was closed",
+            graph.display()
+        )));
+    }
+    Ok(())
 }
 
 /// Removes a file or a directory; one that is absent is fine.

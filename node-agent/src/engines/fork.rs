@@ -2,18 +2,18 @@
 //! its final name, so a fork that is cut off leaves nothing behind.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
 use super::error::EngineError;
+use super::exchange::{Arrival, closing};
 use super::files::Files;
 use super::ladybug::schema::run_script;
-use super::ladybug::{Database, GraphCounts, OpenDatabase, TableInfo, TableKind};
+use super::ladybug::{Database, GraphCounts, TableInfo, TableKind};
 use super::names::{DatabaseId, TableName, cypher_identifier};
-use super::registry::{CLOSE_PATIENCE, Engines, close_graph, not_found};
+use super::registry::{CLOSE_PATIENCE, Engines, close_graph};
+use super::swap::NewStaging;
 
 /// What to fork.
 #[derive(Clone, Debug)]
@@ -60,11 +60,7 @@ impl Engines {
                     Ok(Forked { path, counts })
                 }
                 .await;
-                if made.is_ok() {
-                    slot.deleted.store(false, Ordering::Release);
-                } else {
-                    self.inner.slots.write().remove(&request.id);
-                }
+                self.settle(&slot, made.is_ok());
                 made
             }
             Err(EngineError::AlreadyExists { .. }) => {
@@ -124,34 +120,20 @@ impl Engines {
         creating: &Path,
         schema: &[TableInfo],
     ) -> Result<PathBuf, EngineError> {
-        let slot = self.inner.slots.read().get(id).cloned().ok_or_else(|| not_found(id))?;
+        let slot = self.existing(id)?;
         let _gate = slot.gate.lock().await;
-        if !slot.exists() {
-            return Err(not_found(id));
-        }
-        slot.deleted.store(true, Ordering::Release);
-        let replaced = async {
-            close_graph(&slot, CLOSE_PATIENCE).await?;
-            let open = self.inner.open_graph(id, self.inner.files.graph(id)).await?;
-            closing(open, |old| nothing_of_its_own(old, schema)).await?;
-            self.publish(id, creating).await
-        }
-        .await;
-        slot.deleted.store(false, Ordering::Release);
-        replaced
+        self.inner.still_there(&slot)?;
+        close_graph(&slot, CLOSE_PATIENCE).await?;
+        let path = self.inner.files.graph(id);
+        let open = self.inner.open_graph(id, path.clone()).await?;
+        closing(open, |old| nothing_of_its_own(old, schema)).await?;
+        let arrival = Arrival {
+            graph: creating.to_owned(),
+            staging: NewStaging::Kept,
+        };
+        self.exchange(&slot, arrival).await?;
+        Ok(path)
     }
-}
-
-/// Does something with a database that nobody else knows, and waits until the engine has closed its file.
-async fn closing<T, W>(open: Arc<OpenDatabase>, work: impl FnOnce(Database) -> W) -> Result<T, EngineError>
-where
-    W: Future<Output = Result<T, EngineError>>,
-{
-    let closed = open.closed();
-    let outcome = work(Database::new(open)).await;
-    // Disconnects when the engine has closed the file.
-    let _ = closed.recv_async().await;
-    outcome
 }
 
 /// Drops all other tables, in one transaction.

@@ -4,11 +4,13 @@
 mod columns;
 mod control;
 mod database;
+mod decimals;
 mod encoder;
 mod error;
 mod guard;
 pub(crate) mod open;
 mod params;
+mod reading;
 pub(crate) mod schema;
 pub(crate) mod session;
 pub(crate) mod snapshot;

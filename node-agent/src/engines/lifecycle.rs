@@ -7,7 +7,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::error::EngineError;
-use super::files::{Files, remove};
+use super::exchange::closing;
+use super::files::{Files, check_whole, remove};
 use super::ladybug::Database;
 use super::ladybug::snapshot::sync_parent;
 use super::names::DatabaseId;
@@ -74,13 +75,11 @@ impl Engines {
         let _gate = slot.gate.lock().await;
         let creating = self.inner.files.creating(id);
         let made = self.make(id, &creating, schema).await;
-        if made.is_ok() {
-            slot.deleted.store(false, Ordering::Release);
-        } else {
-            self.inner.slots.write().remove(id);
-            if let Err(error) = Files::remove_beginning_with(&creating) {
-                tracing::warn!(%error, "files of a failed create are removed at the next start");
-            }
+        self.settle(&slot, made.is_ok());
+        if made.is_err()
+            && let Err(error) = Files::remove_beginning_with(&creating)
+        {
+            tracing::warn!(%error, "files of a failed create are removed at the next start");
         }
         made
     }
@@ -108,11 +107,7 @@ impl Engines {
 
     async fn make(&self, id: &DatabaseId, creating: &Path, schema: &BaseSchema) -> Result<Created, EngineError> {
         let open = self.inner.open_graph(id, creating.to_owned()).await?;
-        let closed = open.closed();
-        let statements = fill(Database::new(open), schema).await;
-        // Disconnects when the engine has closed the file, whether the schema could be made or not.
-        let _ = closed.recv_async().await;
-        let statements = statements?;
+        let statements = closing(open, |database| fill(database, schema)).await?;
         let path = self.publish(id, creating).await?;
         Ok(Created { statements, path })
     }
@@ -121,10 +116,7 @@ impl Engines {
     pub(crate) async fn publish(&self, id: &DatabaseId, creating: &Path) -> Result<PathBuf, EngineError> {
         let (files, id, creating) = (self.inner.files.clone(), id.clone(), creating.to_owned());
         tokio::task::spawn_blocking(move || {
-            let log = super::ladybug::open::beside(&creating, "wal");
-            if std::fs::metadata(&log).is_ok_and(|log| log.len() > 0) {
-                return Err(EngineError::internal("the new database was not written to its file"));
-            }
+            check_whole(&creating)?;
             let path = files.graph(&id);
             // A side file of an earlier database of this name would be taken for this one's.
             files.remove_side_files(&id)?;
@@ -176,7 +168,12 @@ impl Engines {
         deleted
     }
 
-    async fn remove_files(&self, id: &DatabaseId, scope: DeleteScope, existed: bool) -> Result<Deleted, EngineError> {
+    pub(crate) async fn remove_files(
+        &self,
+        id: &DatabaseId,
+        scope: DeleteScope,
+        existed: bool,
+    ) -> Result<Deleted, EngineError> {
         let (files, id) = (self.inner.files.clone(), id.clone());
         tokio::task::spawn_blocking(move || {
             let mut paths = Vec::new();

@@ -19,6 +19,7 @@ use super::duckdb::Staging;
 use super::error::EngineError;
 use super::ladybug::{Database, TableKind};
 use super::names::{FileId, TableName};
+pub(crate) use plan::create_table;
 use run::Run;
 
 /// What to materialise.
@@ -35,6 +36,10 @@ pub struct MaterializeRequest {
     pub from_table: Option<TableName>,
     /// The node table where they end.
     pub to_table: Option<TableName>,
+    /// Take one part of the rows only.
+    pub batch: Option<Batch>,
+    /// Take lists called `embedding` along; without it they are NULL in the graph.
+    pub embeddings: bool,
     /// Look at everything, and change nothing.
     pub dry_run: bool,
     /// Time for the whole run.
@@ -51,10 +56,21 @@ impl MaterializeRequest {
             create_table: false,
             from_table: None,
             to_table: None,
+            batch: None,
+            embeddings: true,
             dry_run: false,
             timeout: Duration::from_secs(3600),
         }
     }
+}
+
+/// One of several parts of a table, by the hash of its keys: rows with the same key are in the same part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// Which part, from 0.
+    pub number: u32,
+    /// How many there are.
+    pub of: u32,
 }
 
 /// How a run ended.

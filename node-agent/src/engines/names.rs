@@ -9,6 +9,10 @@ use super::error::EngineError;
 /// Tables whose name starts with this belong to a materialise run and are removed when a database is opened.
 pub(crate) const TRANSIENT_TABLE_PREFIX: &str = "stg__gp_";
 
+/// File ids that start with this are [passing](FileId::passing). As long as DuckDB's statistics of a text column are exact,
+/// so that looking for such rows where there are none reads none.
+pub(crate) const PASSING: &str = "gp:load:";
+
 const MAX_DATABASE_ID: usize = 64;
 const MAX_TABLE_NAME: usize = 128;
 const MAX_FILE_ID: usize = 256;
@@ -84,7 +88,20 @@ impl FileId {
     /// [`EngineError::Invalid`] on field `file_id` if it is empty, too long or has a control character.
     pub fn parse(text: &str) -> Result<Self, EngineError> {
         check("file_id", text, MAX_FILE_ID, |c| !c.is_control())?;
+        if text.starts_with(PASSING) {
+            return Err(EngineError::invalid(
+                "file_id",
+                format!("{text:?} starts with {PASSING:?}, which is reserved; choose another id"),
+            ));
+        }
         Ok(Self(Arc::from(text)))
+    }
+
+    /// A new id for a file whose rows are in staging only on their way into the graph. Rows of such files are removed when
+    /// the staging tables are opened: whoever brought them is gone then.
+    #[must_use]
+    pub fn passing() -> Self {
+        Self(Arc::from(format!("{PASSING}{}", uuid::Uuid::new_v4().simple())))
     }
 
     /// The id as text.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio_util::sync::CancellationToken;
 
 use super::budget::{Budget, Reservation};
@@ -16,6 +16,7 @@ use super::files::Files;
 use super::ladybug::open::OpenOptions;
 use super::ladybug::{Database, OpenDatabase};
 use super::lock::FileLock;
+use super::memory::{Boost, Boosted};
 use super::names::DatabaseId;
 use super::swap::Swap;
 
@@ -44,7 +45,7 @@ pub(crate) struct Inner {
 
 /// One database of the node, open or not.
 pub(crate) struct Slot {
-    id: DatabaseId,
+    pub(crate) id: DatabaseId,
     /// Held while the graph or its staging is opened, closed or deleted.
     pub(crate) gate: tokio::sync::Mutex<()>,
     pub(crate) graph: RwLock<Option<Arc<OpenDatabase>>>,
@@ -53,6 +54,10 @@ pub(crate) struct Slot {
     pub(crate) deleted: AtomicBool,
     /// Milliseconds since the engines started; 0 for never.
     pub(crate) last_used: AtomicU64,
+    /// True while statements of callers may not change the graph, since it is about to be replaced.
+    pub(crate) writes_held: Arc<AtomicBool>,
+    /// More memory than usual, for a while.
+    pub(crate) boost: Mutex<Option<Boost>>,
 }
 
 impl Slot {
@@ -64,6 +69,8 @@ impl Slot {
             staging: RwLock::new(None),
             deleted: AtomicBool::new(false),
             last_used: AtomicU64::new(0),
+            writes_held: Arc::default(),
+            boost: Mutex::default(),
         })
     }
 
@@ -189,12 +196,13 @@ impl Engines {
             return Ok(Staging { open });
         }
         let limits = self.limits();
-        let memory = self.inner.reserve(limits.staging_memory, id).await?;
+        let boost = slot.boosted().staging;
+        let (memory, memory_bytes) = self.inner.reserve_boosted(boost, limits.staging_memory, id).await?;
         let options = StagingOptions {
             file: self.inner.files.staging(id),
             incoming: self.inner.files.incoming(id),
             spill: self.inner.files.spill(id),
-            memory_bytes: limits.staging_memory,
+            memory_bytes,
             threads: usize::try_from(limits.engine_threads).unwrap_or(2),
         };
         let id = id.clone();
@@ -246,7 +254,7 @@ impl Inner {
         Ok(slot)
     }
 
-    fn still_there(&self, slot: &Slot) -> Result<(), EngineError> {
+    pub(crate) fn still_there(&self, slot: &Slot) -> Result<(), EngineError> {
         if slot.exists() {
             Ok(())
         } else {
@@ -266,8 +274,12 @@ impl Inner {
         path: std::path::PathBuf,
     ) -> Result<Arc<OpenDatabase>, EngineError> {
         let limits = self.limits();
-        let memory = self.reserve(limits.database_memory, id).await?;
-        let options = self.open_options(id, path, &limits);
+        let boost = self.boosted(id).graph;
+        let (memory, pool_bytes) = self.reserve_boosted(boost, limits.database_memory, id).await?;
+        let options = OpenOptions {
+            pool_bytes,
+            ..self.open_options(id, path, &limits)
+        };
         OpenDatabase::open(options, memory).await.map(Arc::new)
     }
 
@@ -285,7 +297,33 @@ impl Inner {
             statement_cache: limits.statement_cache,
             queue_length: limits.queue_length,
             slice_bytes: limits.slice_bytes,
+            writes_held: self
+                .slots
+                .read()
+                .get(id)
+                .map(|slot| Arc::clone(&slot.writes_held))
+                .unwrap_or_default(),
         }
+    }
+
+    fn boosted(&self, id: &DatabaseId) -> Boosted {
+        let slots = self.slots.read();
+        slots.get(id).map_or_else(Boosted::default, |slot| slot.boosted())
+    }
+
+    /// Takes the memory of a boost, or the usual if that cannot be had; and how much it is.
+    async fn reserve_boosted(
+        &self,
+        boost: Option<u64>,
+        usual: u64,
+        id: &DatabaseId,
+    ) -> Result<(Reservation, u64), EngineError> {
+        if let Some(bytes) = boost
+            && let Ok(memory) = self.reserve(bytes, id).await
+        {
+            return Ok((memory, bytes));
+        }
+        Ok((self.reserve(usual, id).await?, usual))
     }
 
     /// Takes memory for a database, closing others that are not in use, the longest unused first.
@@ -329,6 +367,7 @@ impl Inner {
         let limit = u64::try_from(self.limits.read().idle_close.as_millis()).unwrap_or(u64::MAX);
         let slots: Vec<Arc<Slot>> = self.slots.read().values().cloned().collect();
         for slot in slots {
+            self.end_boost(&slot).await;
             if self.now().saturating_sub(slot.last_used.load(Ordering::Relaxed)) < limit {
                 continue;
             }
@@ -357,6 +396,21 @@ pub(crate) async fn close_graph(slot: &Slot, patience: Duration) -> Result<bool,
             Err(in_use(&slot.id))
         };
     };
+    end(slot, open, patience).await?;
+    Ok(true)
+}
+
+/// Closes the graph of a slot, whose gate is held, after statements that run had `grace` to end by themselves. Those that
+/// come meanwhile wait at the gate.
+pub(crate) async fn retire_graph(slot: &Slot, grace: Duration) -> Result<(), EngineError> {
+    let Some(open) = take_if(&slot.graph, |_| true) else {
+        return Ok(());
+    };
+    alone(&open, grace).await;
+    end(slot, open, CLOSE_PATIENCE).await
+}
+
+async fn end(slot: &Slot, open: Arc<OpenDatabase>, patience: Duration) -> Result<(), EngineError> {
     if Arc::strong_count(&open) > 1 {
         open.set_closing(true);
     }
@@ -369,7 +423,7 @@ pub(crate) async fn close_graph(slot: &Slot, patience: Duration) -> Result<bool,
     drop(open);
     // Disconnects when the thread has ended.
     let _ = closed.recv_async().await;
-    Ok(true)
+    Ok(())
 }
 
 pub(crate) async fn close_staging(slot: &Slot, patience: Duration) -> Result<bool, EngineError> {

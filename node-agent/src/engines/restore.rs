@@ -1,25 +1,23 @@
 //! Putting files that came from elsewhere (a backup) in the place of a database.
 //!
 //! The files are written beside the databases, opened once for reading, and only then exchanged for the old ones, which
-//! are kept until the new ones have answered. The exchange itself is [`Swap`]'s.
+//! are kept until the new ones have answered.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use super::duckdb::{OpenStaging, StagingOptions, table_names};
 use super::error::EngineError;
+use super::exchange::{Arrival, blocking};
 use super::files::Files;
 use super::ladybug::open::{OpenOptions, beside};
 use super::ladybug::{Database, GraphCounts, OpenDatabase};
 use super::names::DatabaseId;
-use super::registry::{CLOSE_PATIENCE, Engines, Slot, close_graph, close_staging, not_found};
-use super::swap::Swap;
+use super::registry::{CLOSE_PATIENCE, Engines, close_graph, close_staging};
+use super::swap::NewStaging;
 
 /// Memory for looking at a candidate: the database that it is to replace may be open beside it.
 const EXAMINE_MEMORY: u64 = 64 << 20;
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Files that may become a database: written beside the databases, and removed unless they do.
 #[derive(Debug)]
@@ -40,6 +38,13 @@ impl Candidate {
     #[must_use]
     pub fn staging(&self) -> Option<&Path> {
         self.staging.as_deref()
+    }
+
+    fn arrival(&self) -> Arrival {
+        Arrival {
+            graph: self.graph.clone(),
+            staging: self.staging.clone().map_or(NewStaging::Gone, NewStaging::File),
+        }
     }
 }
 
@@ -142,87 +147,20 @@ impl Engines {
     }
 
     async fn replace(&self, candidate: &Candidate) -> Result<(), EngineError> {
-        let id = &candidate.id;
-        let slot = self.inner.slots.read().get(id).cloned().ok_or_else(|| not_found(id))?;
+        let slot = self.existing(&candidate.id)?;
         let _gate = slot.gate.lock().await;
-        if !slot.exists() {
-            return Err(not_found(id));
-        }
+        self.inner.still_there(&slot)?;
         close_graph(&slot, CLOSE_PATIENCE).await?;
         close_staging(&slot, CLOSE_PATIENCE).await?;
-        self.exchange(&slot, candidate).await
+        self.exchange(&slot, candidate.arrival()).await
     }
 
     async fn add(&self, candidate: &Candidate) -> Result<(), EngineError> {
         // Nobody can find the slot before the database is there: it is marked as deleted until then.
         let slot = self.claim(&candidate.id)?;
         let _gate = slot.gate.lock().await;
-        let added = self.exchange(&slot, candidate).await;
-        if added.is_ok() {
-            slot.deleted.store(false, Ordering::Release);
-        } else {
-            self.inner.slots.write().remove(&candidate.id);
-        }
+        let added = self.exchange(&slot, candidate.arrival()).await;
+        self.settle(&slot, added.is_ok());
         added
     }
-
-    /// The exchange itself; the gate of the slot is held, and nothing of it is open.
-    async fn exchange(&self, slot: &Slot, candidate: &Candidate) -> Result<(), EngineError> {
-        let (files, id) = (self.inner.files.clone(), candidate.id.clone());
-        let (graph, staging) = (candidate.graph.clone(), candidate.staging.clone());
-        let swap = Arc::new(blocking(move || Swap::plan(&files, &id, &graph, staging.as_deref())).await?);
-        let step = Arc::clone(&swap);
-        let answered = match blocking(move || step.exchange()).await {
-            Ok(()) => self.answering(&candidate.id).await,
-            Err(error) => Err(error),
-        };
-        let failure = match answered {
-            Ok(open) => {
-                let step = Arc::clone(&swap);
-                match blocking(move || step.commit()).await {
-                    Ok(()) => {
-                        *slot.graph.write() = Some(open);
-                        return Ok(());
-                    }
-                    Err(error) => {
-                        let closed = open.closed();
-                        drop(open);
-                        let _ = closed.recv_async().await;
-                        error
-                    }
-                }
-            }
-            Err(error) => error,
-        };
-        if let Err(error) = blocking(move || swap.undo()).await {
-            // Half of one and half of the other must not be opened: the next start tries again.
-            slot.deleted.store(true, Ordering::Release);
-            return Err(EngineError::internal(format!(
-                "{failure}; and the old database could not be put back ({error}): restart the agent, which does that first"
-            )));
-        }
-        Err(failure)
-    }
-
-    /// Opens a database that was just put in place, and asks it something.
-    async fn answering(&self, id: &DatabaseId) -> Result<Arc<OpenDatabase>, EngineError> {
-        let open = self.inner.open_graph(id, self.inner.files.graph(id)).await?;
-        match Database::new(Arc::clone(&open)).ping(ANSWER_TIMEOUT).await {
-            Ok(()) => Ok(open),
-            Err(error) => {
-                let closed = open.closed();
-                drop(open);
-                let _ = closed.recv_async().await;
-                Err(error)
-            }
-        }
-    }
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, EngineError> + Send + 'static,
-) -> Result<T, EngineError> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|error| Err(EngineError::internal(format!("the restoring thread ended: {error}"))))
 }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::error::EngineError;
-use super::files::{Files, names_in, remove};
+use super::files::{Files, check_whole, names_in, remove};
 use super::names::DatabaseId;
 use crate::registration::files::write_atomically;
 
@@ -20,11 +20,24 @@ use crate::registration::files::write_atomically;
 const PREVIOUS: &str = ".previous-";
 const JOURNAL: &str = ".swap-";
 
+/// What becomes of the staging tables of a graph that is replaced.
+#[derive(Clone, Debug)]
+pub(crate) enum NewStaging {
+    /// They stay as they are.
+    Kept,
+    /// They go with the old graph.
+    Gone,
+    /// This file takes their place.
+    File(PathBuf),
+}
+
 /// What a swap is about to do, as it lies on the disk.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Journal {
     graph: Part,
-    staging: Part,
+    /// Absent if the staging tables stay.
+    #[serde(default)]
+    staging: Option<Part>,
 }
 
 /// The names of the files of one directory.
@@ -70,8 +83,9 @@ impl Swap {
         files: &Files,
         id: &DatabaseId,
         graph: &Path,
-        staging: Option<&Path>,
+        staging: &NewStaging,
     ) -> Result<Self, EngineError> {
+        check_whole(graph)?;
         let part = |directory: &Path, new: Option<&Path>| -> Result<Part, EngineError> {
             let mut old = Vec::new();
             let start = format!("{id}.");
@@ -94,7 +108,11 @@ impl Swap {
         let [databases, staged] = files.directories();
         let journal = Journal {
             graph: part(databases, Some(graph))?,
-            staging: part(staged, staging)?,
+            staging: match staging {
+                NewStaging::Kept => None,
+                NewStaging::Gone => Some(part(staged, None)?),
+                NewStaging::File(file) => Some(part(staged, Some(file))?),
+            },
         };
         Ok(Self {
             files: files.clone(),
@@ -123,7 +141,7 @@ impl Swap {
         Ok(())
     }
 
-    /// Puts the old files back, however far the exchange came.
+    /// Puts the old files back, and gives the new ones their own names again, however far the exchange came.
     pub(crate) fn undo(&self) -> Result<(), EngineError> {
         self.back()?.iter().try_for_each(Step::run)?;
         self.sync()?;
@@ -145,7 +163,7 @@ impl Swap {
             let text = fs::read(&path).map_err(|error| EngineError::io("read", &path, error))?;
             let journal = serde_json::from_slice(&text).map_err(|error| EngineError::io("understand", &path, error))?;
             let files = files.clone();
-            tracing::warn!(database = %id, "a restore was cut off; the database is put back as it was before");
+            tracing::warn!(database = %id, "an exchange of files was cut off; the database is put back as it was before");
             Self { files, id, journal }.undo()?;
         }
         Ok(())
@@ -171,7 +189,19 @@ impl Swap {
 
     fn back(&self) -> Result<Vec<Step>, EngineError> {
         let mut steps = Vec::new();
-        for (directory, part, _) in self.parts() {
+        for (directory, part, data) in self.parts() {
+            // An old file without its second name has not made way, or is back already: the data file is not the new one.
+            let made_way = part
+                .old
+                .iter()
+                .all(|name| directory.join(name) != data || directory.join(format!("{PREVIOUS}{name}")).exists());
+            if let Some(new) = part.new.as_ref().map(|name| directory.join(name))
+                && made_way
+                && data.exists()
+                && !new.exists()
+            {
+                steps.push(Step::Rename(data, new));
+            }
             for name in &part.old {
                 let kept = directory.join(format!("{PREVIOUS}{name}"));
                 if kept.exists() {
@@ -192,12 +222,14 @@ impl Swap {
     }
 
     /// Directory, names, and the data file's path.
-    fn parts(&self) -> [(&Path, &Part, PathBuf); 2] {
+    fn parts(&self) -> impl Iterator<Item = (&Path, &Part, PathBuf)> {
         let [databases, staging] = self.files.directories();
-        [
-            (staging, &self.journal.staging, self.files.staging(&self.id)),
-            (databases, &self.journal.graph, self.files.graph(&self.id)),
-        ]
+        let graph = (databases, &self.journal.graph, self.files.graph(&self.id));
+        let staged = self.journal.staging.as_ref();
+        staged
+            .map(|part| (staging, part, self.files.staging(&self.id)))
+            .into_iter()
+            .chain([graph])
     }
 
     fn path(&self) -> PathBuf {
@@ -253,8 +285,27 @@ mod tests {
         let staged = staging.join(".restoring-kg1.duckdb");
         fs::write(&graph, "new graph").unwrap();
         fs::write(&staged, "new staging").unwrap();
-        let staged = with_staging.then_some(staged.as_path());
-        let swap = Swap::plan(&files, &DatabaseId::parse("kg1").unwrap(), &graph, staged).unwrap();
+        let staged = match with_staging {
+            true => NewStaging::File(staged),
+            false => NewStaging::Gone,
+        };
+        let swap = Swap::plan(&files, &DatabaseId::parse("kg1").unwrap(), &graph, &staged).unwrap();
+        (root, files, swap)
+    }
+
+    /// The same, where the new graph is a database of its own, and staging stays.
+    fn with_successor() -> (TempDir, Files, Swap) {
+        let mut old = OLD.to_vec();
+        old.push(("databases/kg1-wip.lbug", "new graph"));
+        let (root, files, _) = volume(&old, true);
+        let successor = root.path().join("databases/kg1-wip.lbug");
+        let swap = Swap::plan(
+            &files,
+            &DatabaseId::parse("kg1").unwrap(),
+            &successor,
+            &NewStaging::Kept,
+        )
+        .unwrap();
         (root, files, swap)
     }
 
@@ -356,6 +407,51 @@ mod tests {
             ("staging/kg1.duckdb", "new staging"),
         ];
         assert_eq!(after_start(&root, &files), content(&new));
+    }
+
+    #[test]
+    fn a_database_that_takes_anothers_place_is_itself_again_when_that_is_undone() {
+        let mut before = content(&OLD);
+        before.insert("databases/kg1-wip.lbug".into(), "new graph".into());
+        let steps = with_successor().2.forth().len();
+        for done in 0..=steps {
+            let (root, files, swap) = with_successor();
+            swap.record().unwrap();
+            swap.forth()[..done].iter().for_each(|step| step.run().unwrap());
+            for undone in 0..=swap.back().unwrap().len() {
+                let (root, files, swap) = with_successor();
+                swap.record().unwrap();
+                swap.forth()[..done].iter().for_each(|step| step.run().unwrap());
+                swap.back().unwrap()[..undone]
+                    .iter()
+                    .for_each(|step| step.run().unwrap());
+                assert_eq!(
+                    after_start(&root, &files),
+                    before,
+                    "{done} of {steps} steps, {undone} undone"
+                );
+            }
+            assert_eq!(after_start(&root, &files), before, "after {done} of {steps} steps");
+        }
+        let (root, files, swap) = with_successor();
+        swap.exchange().unwrap();
+        swap.commit().unwrap();
+        let after = [
+            ("databases/kg1.lbug", "new graph"),
+            ("staging/kg1.duckdb", "old staging"),
+            ("databases/kg11.lbug", "another database"),
+        ];
+        assert_eq!(after_start(&root, &files), content(&after));
+    }
+
+    #[test]
+    fn a_graph_that_is_not_whole_does_not_take_a_place() {
+        let (root, files, _) = volume(&OLD, true);
+        let graph = root.path().join("databases/.restoring-kg1.lbug");
+        fs::write(root.path().join("databases/.restoring-kg1.lbug.wal"), "rows").unwrap();
+        let id = DatabaseId::parse("kg1").unwrap();
+        Swap::plan(&files, &id, &graph, &NewStaging::Kept).unwrap_err();
+        assert_eq!(after_start(&root, &files), content(&OLD));
     }
 
     #[test]

@@ -48,7 +48,19 @@ impl Type {
         }
     }
 
-    fn has_decimals(&self) -> bool {
+    /// True if it is JSON, or has JSON in it.
+    pub(crate) fn has_json(&self) -> bool {
+        match self {
+            Self::Base(name) => name == "JSON",
+            Self::Decimal(..) => false,
+            Self::List(element) | Self::Array(element, _) => element.has_json(),
+            Self::Map(key, value) => key.has_json() || value.has_json(),
+            Self::Struct(fields) => fields.iter().any(|(_, ty)| ty.has_json()),
+        }
+    }
+
+    /// True if there is a decimal anywhere in the type.
+    pub(crate) fn has_decimals(&self) -> bool {
         match self {
             Self::Base(name) => matches!(name.as_str(), "DECIMAL" | "NUMERIC"),
             Self::Decimal(..) => true,

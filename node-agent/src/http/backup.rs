@@ -4,6 +4,8 @@ use super::{
     BODY_LIMIT, body,
     databases::missing,
     error::ApiError,
+    openapi::Operation,
+    tasks::monitor_url,
     validation::{ANY, Fields, Text},
 };
 use crate::{
@@ -16,15 +18,89 @@ use crate::{
 };
 use axum::{
     extract::{Path, Request, State},
-    http::StatusCode,
     response::Response,
 };
 use object_store::path::Path as ObjectPath;
+use schemars::JsonSchema;
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 
 /// How long a copy may wait for writers.
 pub(super) const COPY_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// The operations of this module.
+pub(super) fn operations() -> Vec<Operation> {
+    let operation = Operation::new(
+        "post /databases/{id}/backup",
+        "backup",
+        "Starts a backup to the object store",
+    )
+    .notes("A backup to the same key that is under way already is that task.")
+    .changes()
+    .may_read(Asked::read)
+    .gives::<BackupStarted>("The task to follow.");
+    vec![operation]
+}
+
+/// A backup that was started.
+#[derive(Serialize, JsonSchema)]
+struct BackupStarted {
+    task_id: String,
+    /// `initiated`.
+    status: &'static str,
+    message: String,
+    database: String,
+    backup_format: &'static str,
+    monitor_url: String,
+    /// Always null.
+    estimated_completion_time: Option<String>,
+    /// Where it goes, below the object store.
+    key: String,
+}
+
+/// A request as its body has it.
+struct Asked {
+    compression: bool,
+    encryption: bool,
+    destination: Option<Map<String, Value>>,
+    s3_destination: Option<Map<String, Value>>,
+}
+
+impl Asked {
+    fn read(fields: &mut Fields) -> Self {
+        let formats = Text {
+            one_of: Some(&["full_dump"]),
+            ..ANY
+        };
+        fields.text("backup_format", formats);
+        fields.flag("include_metadata", true);
+        fields.shape("destination", || {
+            let key = json!({"type": "string", "description": "A key below the object store."});
+            let fields = json!({"key": key});
+            json!({"type": ["object", "null"], "properties": fields, "required": ["key"], "additionalProperties": false})
+        });
+        // The contract's later fields: every backup is one of these, begins with a checkpoint, and is as small as it gets.
+        let kinds = Text {
+            one_of: Some(&["standard", "replica", "shared_repository"]),
+            ..ANY
+        };
+        fields.text("backup_type", kinds);
+        fields.flag("checkpoint", true);
+        fields.flag("vacuum", false);
+        fields.shape("s3_destination", || {
+            let text = json!({"type": "string"});
+            let fields = json!({"bucket": text, "key": text});
+            json!({"type": ["object", "null"], "properties": fields, "required": ["key"], "additionalProperties": false})
+        });
+        Self {
+            compression: fields.flag("compression", true),
+            encryption: fields.flag("encryption", false),
+            destination: fields.object("destination"),
+            s3_destination: fields.object("s3_destination"),
+        }
+    }
+}
 
 /// Starts the task; a backup to the same key that is under way already is that task.
 pub(super) async fn post(
@@ -37,18 +113,23 @@ pub(super) async fn post(
     let permit = state.write_permit(&parts.headers).await?;
     let id = DatabaseId::parse(&id)?;
     let mut fields = Fields::parse_or_empty(&body::read(body, BODY_LIMIT).await?)?;
-    let format = fields.text(
-        "backup_format",
-        Text {
-            one_of: Some(&["full_dump"]),
-            ..ANY
-        },
-    );
-    fields.flag("include_metadata", true);
-    let compression = fields.flag("compression", true);
-    let encryption = fields.flag("encryption", false);
-    let destination = fields.object("destination");
+    let asked = Asked::read(&mut fields);
     fields.finish()?;
+    let Asked {
+        compression,
+        encryption,
+        destination,
+        s3_destination,
+    } = asked;
+    let destination = match (destination, s3_destination) {
+        (Some(_), Some(_)) => {
+            return Err(ApiError::bad_request(
+                "s3_destination: excludes destination, which says the same",
+            ));
+        }
+        (Some(one), None) | (None, Some(one)) => Some(one),
+        (None, None) => None,
+    };
     let encryption = match (encryption, &state.keyring) {
         (false, _) => None,
         (true, Some(keyring)) => Some(keyring.current().clone()),
@@ -70,8 +151,12 @@ pub(super) async fn post(
     let epoch = state.standing.volume_epoch();
     let key = match destination {
         None => fresh_key(&id, epoch, ""),
-        Some(mut fields) => match (fields.remove("key"), fields.is_empty()) {
-            (Some(Value::String(key)), true) => key,
+        Some(mut fields) => match (fields.remove("key"), fields.remove("bucket"), fields.is_empty()) {
+            (Some(Value::String(key)), None | Some(Value::Null), true) => key,
+            (Some(Value::String(key)), Some(Value::String(bucket)), true) => {
+                check_bucket(&store, &bucket, "s3_destination")?;
+                key
+            }
             _ => {
                 return Err(ApiError::bad_request(
                     "destination: expected {\"key\": \"backups/<graph>/<epoch>/<name>\"}",
@@ -115,18 +200,26 @@ pub(super) async fn post(
         }
     };
     drop(starting);
-    let mut response = body::value(&json!({
-        "task_id": task_id,
-        "status": "initiated",
-        "message": format!("Backup of {id} to {key} started"),
-        "database": id.as_str(),
-        "backup_format": format.unwrap_or_else(|| "full_dump".to_owned()),
-        "monitor_url": format!("/tasks/{task_id}/monitor"),
-        "estimated_completion_time": Value::Null,
-        "key": key,
-    }))?;
-    *response.status_mut() = StatusCode::OK;
-    Ok(response)
+    body::value(&BackupStarted {
+        monitor_url: monitor_url(&task_id),
+        task_id,
+        status: "initiated",
+        message: format!("Backup of {id} to {key} started"),
+        database: id.to_string(),
+        backup_format: "full_dump",
+        estimated_completion_time: None,
+        key,
+    })
+}
+
+/// Backups go to the node's object store and come from there, and from no other.
+pub(super) fn check_bucket(store: &BackupStore, wanted: &str, field: &str) -> Result<(), ApiError> {
+    match store.bucket() {
+        Some(own) if own != wanted => Err(ApiError::bad_request(format!(
+            "{field}: this node's object store is the bucket {own:?}"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// Where this node keeps backups.

@@ -4,6 +4,7 @@ use super::{
     BODY_LIMIT, body,
     error::ApiError,
     headers,
+    openapi::{Operation, query},
     validation::{ANY, Fields, IDENTIFIER, Text},
 };
 use crate::{
@@ -15,8 +16,13 @@ use axum::{
     http::StatusCode,
     response::Response,
 };
-use serde_json::{Value, json};
-use std::time::{Duration, Instant, SystemTime};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::json;
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant, SystemTime},
+};
 
 /// Kinds of schema. `memory` and `empty` are for subgraphs and came later than the contract.
 const SCHEMA_TYPES: Text = Text {
@@ -24,26 +30,105 @@ const SCHEMA_TYPES: Text = Text {
     ..ANY
 };
 
-fn info_body(info: &DatabaseInfo, read_only: bool) -> Value {
-    json!({
-        "graph_id": info.id.as_str(),
-        "database_path": info.path,
-        "created_at": rfc3339(info.created_at),
-        "size_bytes": info.size_bytes,
-        "staging_bytes": info.staging_bytes,
-        "read_only": read_only,
-        "is_healthy": true,
-        "last_accessed": rfc3339(info.last_used),
-        "open": info.open,
-        "recovered": info.recovered,
-    })
+/// The operations of this module.
+pub(super) fn operations() -> Vec<Operation> {
+    let flag = |default: bool| json!({"type": "boolean", "default": default});
+    vec![
+        Operation::new("get /databases", "database_list", "Every database of the node")
+            .notes("From the file system: looking does not open them.")
+            .gives::<Databases>("The databases."),
+        Operation::new("post /databases", "database_create", "Makes a database")
+            .notes("The schema applies wholly, or no database is made.")
+            .changes()
+            .reads(Wanted::read)
+            .fails(&[404, 507])
+            .gives::<DatabaseCreated>("It is made."),
+        Operation::new("get /databases/{id}", "database_get", "One database").gives::<Described>("The database."),
+        Operation::new(
+            "delete /databases/{id}",
+            "database_delete",
+            "Deletes a database with its staging",
+        )
+        .changes()
+        .with([
+            query("preserve_duckdb", flag(false), "Keep the staging."),
+            query("staging_only", flag(false), "Delete only the staging."),
+        ])
+        .gives::<DatabaseDeleted>("It is gone."),
+        Operation::new(
+            "get /databases/{id}/metrics",
+            "database_metrics",
+            "Sizes and counts of a database",
+        )
+        .with([query("include_counts", flag(true), "Count nodes and relationships.")])
+        .asks_engine()
+        .gives::<DatabaseMetrics>("The figures."),
+        Operation::new(
+            "get /databases/{id}/storage",
+            "storage",
+            "Bytes of a graph and of what belongs to it",
+        )
+        .gives::<Storage>("The bytes."),
+    ]
 }
 
-fn rfc3339(time: Option<SystemTime>) -> Value {
-    match time.and_then(|time| jiff::Timestamp::try_from(time).ok()) {
-        Some(time) => json!(format!("{time:.3}")),
-        None => Value::Null,
+/// A database.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Database")]
+struct Described {
+    graph_id: String,
+    database_path: String,
+    /// RFC 3339; null where the file system does not know.
+    created_at: Option<String>,
+    size_bytes: u64,
+    staging_bytes: u64,
+    read_only: bool,
+    is_healthy: bool,
+    last_accessed: Option<String>,
+    /// Whether an engine has it open.
+    open: bool,
+    /// Whether part of its log could once not be replayed.
+    recovered: bool,
+}
+
+impl Described {
+    fn of(info: &DatabaseInfo, read_only: bool) -> Self {
+        Self {
+            graph_id: info.id.to_string(),
+            database_path: info.path.display().to_string(),
+            created_at: rfc3339(info.created_at),
+            size_bytes: info.size_bytes,
+            staging_bytes: info.staging_bytes,
+            read_only,
+            is_healthy: true,
+            last_accessed: rfc3339(info.last_used),
+            open: info.open,
+            recovered: info.recovered,
+        }
     }
+}
+
+fn rfc3339(time: Option<SystemTime>) -> Option<String> {
+    let time = jiff::Timestamp::try_from(time?).ok()?;
+    Some(format!("{time:.3}"))
+}
+
+/// The databases of a node.
+#[derive(Serialize, JsonSchema)]
+struct Databases {
+    databases: Vec<Described>,
+    total_databases: usize,
+    total_size_bytes: u64,
+    node_capacity: NodeCapacity,
+}
+
+/// How many databases the node may have; subgraphs are not counted.
+#[derive(Serialize, JsonSchema)]
+struct NodeCapacity {
+    max_databases: usize,
+    current_databases: usize,
+    capacity_remaining: usize,
+    utilization_percent: f64,
 }
 
 /// Every database of the node, from the file system: a list does not open them.
@@ -52,17 +137,61 @@ pub(super) async fn list(State(state): State<AppState>) -> Result<Response, ApiE
     let infos = state.databases();
     let total: u64 = infos.iter().map(|info| info.size_bytes).sum();
     let (current, max) = (state.counted_databases(), state.settings().databases_per_node as usize);
-    body::value(&json!({
-        "databases": infos.iter().map(|info| info_body(info, read_only)).collect::<Vec<_>>(),
-        "total_databases": infos.len(),
-        "total_size_bytes": total,
-        "node_capacity": {
-            "max_databases": max,
-            "current_databases": current,
-            "capacity_remaining": max.saturating_sub(current),
-            "utilization_percent": if max == 0 { 100.0 } else { (current as f64 / max as f64 * 1e4).round() / 100.0 },
+    let utilization = if max == 0 {
+        100.0
+    } else {
+        (current as f64 / max as f64 * 1e4).round() / 100.0
+    };
+    body::value(&Databases {
+        databases: infos.iter().map(|info| Described::of(info, read_only)).collect(),
+        total_databases: infos.len(),
+        total_size_bytes: total,
+        node_capacity: NodeCapacity {
+            max_databases: max,
+            current_databases: current,
+            capacity_remaining: max.saturating_sub(current),
+            utilization_percent: utilization,
         },
-    }))
+    })
+}
+
+/// A database that is wanted.
+struct Wanted {
+    graph_id: String,
+    schema_type: String,
+    repository: Option<String>,
+    ddl: Option<String>,
+    is_subgraph: bool,
+}
+
+impl Wanted {
+    fn read(fields: &mut Fields) -> Self {
+        let graph_id = fields.required_text("graph_id", IDENTIFIER);
+        let schema_type = fields.text("schema_type", SCHEMA_TYPES);
+        let repository = fields.text("repository_name", ANY);
+        let ddl = fields.text("custom_schema_ddl", ANY);
+        let is_subgraph = fields.flag("is_subgraph", false);
+        // Part of the contract, and decided by the control plane long before the request comes here.
+        fields.text("tenant_tier", ANY);
+        Self {
+            graph_id,
+            schema_type: schema_type.unwrap_or_else(|| "entity".to_owned()),
+            repository,
+            ddl,
+            is_subgraph,
+        }
+    }
+}
+
+/// A database that was made.
+#[derive(Serialize, JsonSchema)]
+struct DatabaseCreated {
+    /// `success`.
+    status: &'static str,
+    graph_id: String,
+    database_path: String,
+    schema_applied: bool,
+    execution_time_ms: f64,
 }
 
 /// Makes a database with its schema, or nothing at all.
@@ -71,15 +200,13 @@ pub(super) async fn create(State(state): State<AppState>, request: Request) -> R
     let (parts, body) = request.into_parts();
     state.write_permit(&parts.headers).await?;
     let mut fields = Fields::parse(&body::read(body, BODY_LIMIT).await?)?;
-    let graph_id = fields.required_text("graph_id", IDENTIFIER);
-    let schema_type = fields
-        .text("schema_type", SCHEMA_TYPES)
-        .unwrap_or_else(|| "entity".to_owned());
-    let repository = fields.text("repository_name", ANY);
-    let ddl = fields.text("custom_schema_ddl", ANY);
-    let is_subgraph = fields.flag("is_subgraph", false);
-    // Part of the contract, and decided by the control plane long before the request comes here.
-    fields.text("tenant_tier", ANY);
+    let Wanted {
+        graph_id,
+        schema_type,
+        repository,
+        ddl,
+        is_subgraph,
+    } = Wanted::read(&mut fields);
     fields.finish()?;
 
     let id = DatabaseId::parse(&graph_id)?;
@@ -94,7 +221,7 @@ pub(super) async fn create(State(state): State<AppState>, request: Request) -> R
             format!("Database {id} already exists"),
         ));
     }
-    let place = if is_subgraph {
+    let place = if is_subgraph || state.shares_place(&id) {
         None
     } else {
         Some(state.take_place(&id)?)
@@ -123,13 +250,13 @@ pub(super) async fn create(State(state): State<AppState>, request: Request) -> R
     let created = finished(work).await??;
     let execution_time_ms = elapsed_ms(started);
     tracing::info!(operation = "create_database", graph = %id, schema_type, duration_ms = execution_time_ms, "database created");
-    body::value(&json!({
-        "status": "success",
-        "graph_id": graph_id,
-        "database_path": created.path,
-        "schema_applied": created.statements > 0,
-        "execution_time_ms": execution_time_ms,
-    }))
+    body::value(&DatabaseCreated {
+        status: "success",
+        graph_id,
+        database_path: created.path.display().to_string(),
+        schema_applied: created.statements > 0,
+        execution_time_ms,
+    })
 }
 
 /// Waits for work that goes on even if the caller goes away.
@@ -145,7 +272,19 @@ async fn finished<T>(work: tokio::task::JoinHandle<T>) -> Result<T, ApiError> {
 /// One database, from the file system.
 pub(super) async fn get(State(state): State<AppState>, Path(id): Path<String>) -> Result<Response, ApiError> {
     let id = DatabaseId::parse(&id)?;
-    body::value(&info_body(&info(&state, &id)?, state.is_replica()))
+    body::value(&Described::of(&info(&state, &id)?, state.is_replica()))
+}
+
+/// A database that was deleted.
+#[derive(Serialize, JsonSchema)]
+struct DatabaseDeleted {
+    /// `success`.
+    status: &'static str,
+    message: String,
+    existed: bool,
+    /// Files.
+    removed: Vec<String>,
+    failed: Vec<String>,
 }
 
 /// Deletes a database with its staging; `?preserve_duckdb=true` keeps the staging, `?staging_only=true` deletes only that.
@@ -174,7 +313,8 @@ pub(super) async fn delete(
     let target = id.clone();
     let work = tokio::spawn(async move { engines.delete(&target, scope).await });
     let deleted = finished(work).await?.map_err(|error| not_found(&id, error))?;
-    if !deleted.existed {
+    // The contract's older request answers 404; those with a parameter came later, and may be repeated.
+    if !deleted.existed && scope == DeleteScope::Everything {
         return Err(missing(&id));
     }
     state.forget(&id);
@@ -188,13 +328,41 @@ pub(super) async fn delete(
             }),
         ));
     }
-    body::value(&json!({
-        "status": "success",
-        "message": format!("Database {id} deleted successfully"),
-        "existed": deleted.existed,
-        "removed": deleted.removed,
-        "failed": deleted.failed,
-    }))
+    body::value(&DatabaseDeleted {
+        status: "success",
+        message: format!(
+            "Database {id} {}",
+            if deleted.existed {
+                "deleted successfully"
+            } else {
+                "did not exist"
+            }
+        ),
+        existed: deleted.existed,
+        removed: deleted.removed,
+        failed: deleted.failed,
+    })
+}
+
+/// Sizes and counts.
+#[derive(Serialize, JsonSchema)]
+struct DatabaseMetrics {
+    graph_id: String,
+    database_name: String,
+    size_bytes: u64,
+    size_mb: f64,
+    staging_bytes: u64,
+    /// Null without counts.
+    node_count: Option<u64>,
+    relationship_count: Option<u64>,
+    /// Rows by table; null without counts.
+    tables: Option<BTreeMap<String, u64>>,
+    last_modified: Option<String>,
+    query_count: u64,
+    active_queries: usize,
+    backend_type: &'static str,
+    instance_id: String,
+    node_type: &'static str,
 }
 
 /// Sizes and counts of one database; `?include_counts=false` spares the counting.
@@ -213,22 +381,41 @@ pub(super) async fn metrics(
     } else {
         None
     };
-    body::value(&json!({
-        "graph_id": id.as_str(),
-        "database_name": id.as_str(),
-        "size_bytes": info.size_bytes,
-        "size_mb": (info.size_bytes as f64 / 1_048_576.0 * 100.0).round() / 100.0,
-        "staging_bytes": info.staging_bytes,
-        "node_count": counts.as_ref().map(|counts| counts.nodes),
-        "relationship_count": counts.as_ref().map(|counts| counts.relationships),
-        "tables": counts.map(|counts| counts.tables.into_iter().map(|(name, rows)| (name, json!(rows))).collect::<serde_json::Map<_, _>>()),
-        "last_modified": rfc3339(info.modified_at),
-        "query_count": info.queries,
-        "active_queries": info.active_queries,
-        "backend_type": "ladybug",
-        "instance_id": state.facts.node,
-        "node_type": if state.is_replica() { "shared_replica" } else { "writer" },
-    }))
+    body::value(&DatabaseMetrics {
+        graph_id: id.to_string(),
+        database_name: id.to_string(),
+        size_bytes: info.size_bytes,
+        size_mb: (info.size_bytes as f64 / 1_048_576.0 * 100.0).round() / 100.0,
+        staging_bytes: info.staging_bytes,
+        node_count: counts.as_ref().map(|counts| counts.nodes),
+        relationship_count: counts.as_ref().map(|counts| counts.relationships),
+        tables: counts.map(|counts| counts.tables.into_iter().collect()),
+        last_modified: rfc3339(info.modified_at),
+        query_count: info.queries,
+        active_queries: info.active_queries,
+        backend_type: "ladybug",
+        instance_id: state.facts.node.clone(),
+        node_type: if state.is_replica() { "shared_replica" } else { "writer" },
+    })
+}
+
+/// Bytes of a graph.
+#[derive(Serialize, JsonSchema)]
+struct Storage {
+    graph_id: String,
+    total_bytes: u64,
+    items: Vec<StorageItem>,
+}
+
+/// Bytes of a part of a graph.
+#[derive(Serialize, JsonSchema)]
+struct StorageItem {
+    /// `graph`, `subgraph`, `staging` or `transient`.
+    #[serde(rename = "type")]
+    kind: &'static str,
+    /// The database.
+    id: String,
+    bytes: u64,
 }
 
 /// Bytes of a graph and of what belongs to it: its staging, its subgraphs, and databases on their way in or out.
@@ -244,11 +431,19 @@ pub(super) async fn storage(State(state): State<AppState>, Path(id): Path<String
         for (kind, bytes) in [(kind, info.size_bytes), ("staging", info.staging_bytes)] {
             if kind != "staging" || bytes > 0 {
                 total += bytes;
-                items.push(json!({"type": kind, "id": info.id.as_str(), "bytes": bytes}));
+                items.push(StorageItem {
+                    kind,
+                    id: info.id.to_string(),
+                    bytes,
+                });
             }
         }
     }
-    body::value(&json!({"graph_id": id.as_str(), "total_bytes": total, "items": items}))
+    body::value(&Storage {
+        graph_id: id.to_string(),
+        total_bytes: total,
+        items,
+    })
 }
 
 /// What the database `other` is to the graph `id`; `None` if it is another's.

@@ -1,6 +1,11 @@
 //! `GET /databases/{id}/backup` and the contract's `POST /databases/{id}/backup-download`: the database as one zip.
 
-use super::{backup::COPY_TIMEOUT, databases::missing, error::ApiError};
+use super::{
+    backup::COPY_TIMEOUT,
+    databases::missing,
+    error::ApiError,
+    openapi::{Operation, Written},
+};
 use crate::{
     backup::{Archive, BackupError, Copies, archive},
     engines::DatabaseId,
@@ -13,6 +18,27 @@ use axum::{
     response::Response,
 };
 use std::{sync::Arc, time::Duration};
+
+/// The operations of this module.
+pub(super) fn operations() -> Vec<Operation> {
+    let download = |line, id| {
+        Operation::new(line, id, "The database now, as one zip")
+            .changes()
+            .asks_engine()
+            .answers(200, "The zip.", &[("application/zip", Written::Bytes)])
+            .headers(&[
+                ("Content-Disposition", "The name of the file."),
+                ("X-Database", "The database."),
+                ("X-Backup-Format", "`full_dump`."),
+                ("X-Backup-Node-Count", "Nodes that are in it."),
+                ("X-Backup-Relationship-Count", "Relationships that are in it."),
+            ])
+    };
+    vec![
+        download("get /databases/{id}/backup", "backup_download"),
+        download("post /databases/{id}/backup-download", "backup_download_of_contract"),
+    ]
+}
 
 /// Takes a consistent copy, and sends it. The copy is gone when the client is.
 pub(super) async fn download(

@@ -1,6 +1,6 @@
 //! `POST /embeddings`: vectors of texts, by the model that the node was started with.
 
-use super::{BODY_LIMIT, body, error::ApiError, validation::Fields};
+use super::{BODY_LIMIT, body, error::ApiError, openapi::Operation, validation::Fields};
 use crate::{
     embed::{EmbedError, Embedder},
     state::{AppState, PATIENCE},
@@ -10,6 +10,7 @@ use axum::{
     http::StatusCode,
     response::Response,
 };
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::{ops::RangeInclusive, sync::Arc, time::Duration};
@@ -18,17 +19,56 @@ const TEXTS: RangeInclusive<usize> = 1..=256;
 /// Most characters of a text. Models read less than that; it keeps the tokenizer from reading on and on.
 const TEXT_LENGTH: usize = 32_768;
 
-#[derive(Serialize)]
-struct Answer<'a> {
-    model: &'a str,
+/// The operations of this module.
+pub(super) fn operations() -> Vec<Operation> {
+    vec![
+        Operation::new(
+            "post /embeddings",
+            "embeddings",
+            "Vectors of texts, by the node's model",
+        )
+        .reads(read_texts)
+        .gives::<Embeddings>("A vector for each text, in their order.")
+        .fails(&[501]),
+    ]
+}
+
+/// Vectors of texts.
+#[derive(Serialize, JsonSchema)]
+struct Embeddings {
+    /// The model, by its name and a hash of its files: vectors of two models cannot be compared.
+    model: String,
     dimension: usize,
     embeddings: Vec<Vec<f32>>,
+}
+
+/// The model that turns texts into vectors.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct EmbeddingModel {
+    configured: bool,
+    model: Option<String>,
+    dimension: Option<usize>,
 }
 
 /// Answers with one vector per text, in their order.
 pub(super) async fn post(State(state): State<AppState>, request: Request) -> Result<Response, ApiError> {
     let embedder = configured(&state)?;
     let mut fields = Fields::parse(&body::read(request.into_body(), BODY_LIMIT).await?)?;
+    let texts = read_texts(&mut fields);
+    fields.finish()?;
+    let embeddings = embed(&state, texts).await?;
+    body::value(&Embeddings {
+        model: embedder.model().to_owned(),
+        dimension: embedder.dimension(),
+        embeddings,
+    })
+}
+
+fn read_texts(fields: &mut Fields) -> Vec<String> {
+    fields.shape("texts", || {
+        let text = json!({"type": "string", "maxLength": TEXT_LENGTH});
+        json!({"type": "array", "minItems": TEXTS.start(), "maxItems": TEXTS.end(), "items": text})
+    });
     let texts = fields.texts("texts");
     match &texts {
         None => fields.missing("texts"),
@@ -41,13 +81,7 @@ pub(super) async fn post(State(state): State<AppState>, request: Request) -> Res
         }
         Some(_) => {}
     }
-    fields.finish()?;
-    let embeddings = embed(&state, texts.unwrap_or_default()).await?;
-    body::value(&Answer {
-        model: embedder.model(),
-        dimension: embedder.dimension(),
-        embeddings,
-    })
+    texts.unwrap_or_default()
 }
 
 /// Vectors of texts. Requests take turns: each keeps a core busy and holds the memory of a batch.
@@ -77,13 +111,13 @@ pub(super) async fn embed(state: &AppState, texts: Vec<String>) -> Result<Vec<Ve
 }
 
 /// What `/info` says of the model.
-pub(super) fn info(state: &AppState) -> Value {
+pub(super) fn info(state: &AppState) -> EmbeddingModel {
     let embedder = state.embedder.as_deref();
-    json!({
-        "configured": embedder.is_some(),
-        "model": embedder.map(Embedder::model),
-        "dimension": embedder.map(Embedder::dimension),
-    })
+    EmbeddingModel {
+        configured: embedder.is_some(),
+        model: embedder.map(|embedder| embedder.model().to_owned()),
+        dimension: embedder.map(Embedder::dimension),
+    }
 }
 
 fn configured(state: &AppState) -> Result<Arc<dyn Embedder>, ApiError> {

@@ -14,8 +14,9 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 /// An answer that is not a success.
 #[derive(Clone, Debug)]
@@ -108,6 +109,47 @@ impl IntoResponse for ApiError {
             response.extensions_mut().insert(rejected);
         }
         response
+    }
+}
+
+/// The body, as the OpenAPI document has it.
+impl JsonSchema for ApiError {
+    fn schema_name() -> Cow<'static, str> {
+        "Error".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let text = || json!({"type": "string"});
+        let field = json!({
+            "type": "object",
+            "required": ["type", "loc", "msg", "input"],
+            "properties": {
+                "type": text(), "msg": text(), "ctx": {"type": "object"},
+                "loc": {"type": "array", "items": text()},
+                "input": {"description": "What was sent, shortened; null for what may be secret."},
+            },
+        });
+        json_schema!({
+            "type": "object",
+            "required": ["detail"],
+            "properties": {"detail": {"anyOf": [
+                text(),
+                {
+                    "type": "object",
+                    "required": ["error"],
+                    "properties": {
+                        "error": text(),
+                        "reason": {"type": "string", "description": "What the node protects itself from."},
+                        "decision": text(),
+                        "retry_after": {"type": "integer", "description": "Seconds."},
+                        "task_id": {"type": "string", "description": "The task that is at work already."},
+                        "monitor_url": text(),
+                    },
+                    "additionalProperties": true,
+                },
+                {"type": "array", "items": field},
+            ]}},
+        })
     }
 }
 

@@ -9,6 +9,7 @@ use super::{
     databases::{elapsed_ms, missing},
     error::ApiError,
     headers,
+    openapi::{Operation, header},
     tasks::{Finish, started_body, wait_for},
     validation::Fields,
 };
@@ -25,7 +26,9 @@ use axum::{
     response::Response,
 };
 use graphplane_crds::ids::SubgraphName;
-use serde_json::{Map, Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::{Map, json};
 use std::time::{Duration, Instant};
 
 /// How long the copy may wait for writers of the parent.
@@ -33,6 +36,56 @@ const TIMEOUT: Duration = Duration::from_secs(600);
 /// What a copy leaves free on the volume, for the logs of databases that are being written.
 const SPARE_BYTES: u64 = 64 << 20;
 const IDEMPOTENCY_KEY: &str = "idempotency_key";
+
+/// The operations of this module.
+pub(super) fn operations() -> Vec<Operation> {
+    let fork = |line, id, summary| {
+        let key = json!({"type": "string", "minLength": 1, "maxLength": 256});
+        Operation::new(line, id, summary)
+            .notes("`tables` keeps some of the tables only; a relationship table needs those of its ends.")
+            .changes()
+            .may_read(asked)
+            .with([header(
+                "Idempotency-Key",
+                key,
+                "A repeated request gets the answer of the first one.",
+            )])
+            .asks_engine()
+            .gives::<ForkAnswer>("It is made.")
+            .gives_task_if_preferred()
+    };
+    vec![
+        fork(
+            "post /databases/{id}/fork-from/{parent}",
+            "fork",
+            "Makes a subgraph as a copy of its parent",
+        ),
+        fork(
+            "post /databases/{id}/tables/{table}/fork-from/{parent}",
+            "fork_of_contract",
+            "The same by the contract's path, which names the subgraph twice",
+        ),
+    ]
+}
+
+/// A copy of a parent.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Forked")]
+struct ForkAnswer {
+    /// `success`.
+    status: &'static str,
+    parent_graph_id: String,
+    subgraph_id: String,
+    tables_copied: Vec<String>,
+    total_rows: u64,
+    execution_time_ms: f64,
+    database_path: String,
+    node_count: u64,
+    relationship_count: u64,
+    /// The task that made it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    task_id: Option<String>,
+}
 
 /// The contract's path, which names the subgraph twice.
 pub(super) async fn post_to_table(
@@ -100,16 +153,21 @@ pub(super) async fn post(
         return started_body(&task.id, &message);
     }
     let forked = wait_for(&state, &task, finished).await?;
-    let mut answer = result(&fork, &forked, started);
-    answer["task_id"] = json!(task.id);
-    body::value(&answer)
+    body::value(&ForkAnswer {
+        task_id: Some(task.id),
+        ..result(&fork, &forked, started)
+    })
+}
+
+fn asked(fields: &mut Fields) -> Vec<String> {
+    // Accepted for clients of the contract: a copy has no rows that could be refused.
+    fields.flag("ignore_errors", true);
+    fields.texts("tables").unwrap_or_default()
 }
 
 fn tables(body: &[u8]) -> Result<Vec<TableName>, ApiError> {
     let mut fields = Fields::parse_or_empty(body)?;
-    // Accepted for clients of the contract: a copy has no rows that could be refused.
-    fields.flag("ignore_errors", true);
-    let tables = fields.texts("tables").unwrap_or_default();
+    let tables = asked(&mut fields);
     fields.finish()?;
     Ok(tables
         .iter()
@@ -184,7 +242,7 @@ async fn start(
         move |context: TaskContext| async move {
             let started = Instant::now();
             finish.run(run(&state, &fork, &permit, &context).await, |forked| {
-                result(&fork, forked, started)
+                json!(result(&fork, forked, started))
             })
         }
     };
@@ -235,17 +293,18 @@ async fn outcome_of(state: &AppState, task: String) -> Result<Response, ApiError
     }
 }
 
-fn result(fork: &ForkRequest, forked: &Forked, started: Instant) -> Value {
-    let tables: Vec<&str> = forked.counts.tables.iter().map(|(table, _)| table.as_str()).collect();
-    json!({
-        "status": "success",
-        "parent_graph_id": fork.parent.as_str(),
-        "subgraph_id": fork.id.as_str(),
-        "tables_copied": tables,
-        "total_rows": forked.counts.nodes + forked.counts.relationships,
-        "execution_time_ms": elapsed_ms(started),
-        "database_path": forked.path,
-        "node_count": forked.counts.nodes,
-        "relationship_count": forked.counts.relationships,
-    })
+fn result(fork: &ForkRequest, forked: &Forked, started: Instant) -> ForkAnswer {
+    let tables = forked.counts.tables.iter().map(|(table, _)| table.clone());
+    ForkAnswer {
+        status: "success",
+        parent_graph_id: fork.parent.to_string(),
+        subgraph_id: fork.id.to_string(),
+        tables_copied: tables.collect(),
+        total_rows: forked.counts.nodes + forked.counts.relationships,
+        execution_time_ms: elapsed_ms(started),
+        database_path: forked.path.display().to_string(),
+        node_count: forked.counts.nodes,
+        relationship_count: forked.counts.relationships,
+        task_id: None,
+    }
 }

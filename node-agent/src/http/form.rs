@@ -1,10 +1,16 @@
 //! Bodies of forms, as the contract's clients send them: `application/x-www-form-urlencoded`, or `multipart/form-data`
 //! with texts only. JSON is taken wherever a form is.
 
-use super::{error::ApiError, validation::Fields};
+use super::{error::ApiError, multipart, validation::Fields};
 use axum::http::{HeaderMap, StatusCode, header};
 use serde_json::{Map, Value};
 
+/// The three of them.
+pub(super) const MEDIA_TYPES: [&str; 3] = [
+    "application/x-www-form-urlencoded",
+    "multipart/form-data",
+    "application/json",
+];
 /// Most fields of a form.
 const FIELDS: usize = 100;
 
@@ -25,8 +31,8 @@ pub(super) fn fields(headers: &HeaderMap, body: &[u8]) -> Result<Fields, ApiErro
             .map(|(name, value)| (name.into_owned(), value.into_owned()))
             .collect(),
         "multipart/form-data" => {
-            let boundary = boundary(parameters).ok_or_else(|| malformed("it names no boundary"))?;
-            multipart(body, boundary)?
+            let boundary = multipart::boundary(parameters).ok_or_else(|| malformed("it names no boundary"))?;
+            multipart::texts(body, boundary, FIELDS).map_err(malformed)?
         }
         other => {
             let message = format!(
@@ -47,69 +53,6 @@ pub(super) fn fields(headers: &HeaderMap, body: &[u8]) -> Result<Fields, ApiErro
 
 fn malformed(why: &str) -> ApiError {
     ApiError::bad_request(format!("The form cannot be read: {why}"))
-}
-
-fn boundary(parameters: &str) -> Option<&str> {
-    let (_, value) = parameters
-        .split(';')
-        .filter_map(|parameter| parameter.trim().split_once('='))
-        .find(|(name, _)| name.eq_ignore_ascii_case("boundary"))?;
-    let boundary = value.trim_matches('"');
-    (1..=70).contains(&boundary.len()).then_some(boundary)
-}
-
-/// The texts of a multipart body (RFC 7578), which is short and read already.
-fn multipart(body: &[u8], boundary: &str) -> Result<Vec<(String, String)>, ApiError> {
-    let delimiter = format!("\r\n--{boundary}");
-    // The first delimiter has no line before it; with one, all are alike.
-    let body = [b"\r\n", body].concat();
-    let mut rest = after(&body, delimiter.as_bytes()).ok_or_else(|| malformed("its boundary is not in it"))?;
-    let mut texts = Vec::new();
-    loop {
-        if rest.starts_with(b"--") {
-            return Ok(texts);
-        }
-        let end = find(rest, delimiter.as_bytes()).ok_or_else(|| malformed("it ends in the middle of a part"))?;
-        let part = rest[..end]
-            .strip_prefix(b"\r\n")
-            .ok_or_else(|| malformed("a part does not begin on a line of its own"))?;
-        if texts.len() > FIELDS {
-            return Err(malformed("it has too many fields"));
-        }
-        texts.push(text_part(part)?);
-        rest = &rest[end + delimiter.len()..];
-    }
-}
-
-fn text_part(part: &[u8]) -> Result<(String, String), ApiError> {
-    let blank = find(part, b"\r\n\r\n").ok_or_else(|| malformed("a part has no end of its headers"))?;
-    let headers = std::str::from_utf8(&part[..blank]).map_err(|_| malformed("a header is not text"))?;
-    let disposition = headers
-        .lines()
-        .filter_map(|line| line.split_once(':'))
-        .find(|(name, _)| name.eq_ignore_ascii_case("content-disposition"));
-    let (_, disposition) = disposition.ok_or_else(|| malformed("a part has no name"))?;
-    let parameter = |wanted: &str| {
-        disposition
-            .split(';')
-            .filter_map(|parameter| parameter.trim().split_once('='))
-            .find(|(name, _)| name.eq_ignore_ascii_case(wanted))
-            .map(|(_, value)| value.trim_matches('"').to_owned())
-    };
-    let name = parameter("name").ok_or_else(|| malformed("a part has no name"))?;
-    if parameter("filename").is_some() || parameter("filename*").is_some() {
-        return Err(malformed("files are not taken here; name a backup in the object store"));
-    }
-    let text = std::str::from_utf8(&part[blank + 4..]).map_err(|_| malformed("a field is not text"))?;
-    Ok((name, text.to_owned()))
-}
-
-fn find(text: &[u8], what: &[u8]) -> Option<usize> {
-    text.windows(what.len()).position(|window| window == what)
-}
-
-fn after<'t>(text: &'t [u8], what: &[u8]) -> Option<&'t [u8]> {
-    find(text, what).map(|at| &text[at + what.len()..])
 }
 
 #[cfg(test)]

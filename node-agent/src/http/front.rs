@@ -22,7 +22,7 @@ use std::{net::IpAddr, panic::AssertUnwindSafe, time::Instant};
 use tower::Service;
 
 /// Paths that need no key.
-const OPEN: [&str; 4] = ["/health", "/status", "/info", "/metrics"];
+const OPEN: [&str; 5] = ["/health", "/status", "/info", "/metrics", "/openapi.json"];
 const REQUEST_ID: &str = "x-request-id";
 
 /// The agent as one service.
@@ -60,6 +60,9 @@ impl Front {
         };
         let mut response = match key {
             Err(denied) => ApiError::from(denied).into_response(),
+            Ok(_) if !is_text(request.uri().path()) => {
+                ApiError::bad_request("The path is not UTF-8 when its %-escapes are decoded").into_response()
+            }
             Ok(_) => {
                 let mut router = self.router.clone();
                 let answer = AssertUnwindSafe(async move { router.call(request.map(Body::new)).await });
@@ -152,6 +155,11 @@ fn audit(operation: &Route, key: KeyId, graph: Option<&str>, status: StatusCode,
     );
 }
 
+/// Whether a path is text once it is decoded: handlers take its parts as text.
+fn is_text(path: &str) -> bool {
+    !path.contains('%') || percent_encoding::percent_decode_str(path).decode_utf8().is_ok()
+}
+
 /// The graph that a path names.
 fn graph_of(path: &str) -> Option<&str> {
     path.strip_prefix("/databases/")?.split('/').next()
@@ -198,6 +206,12 @@ impl Route {
     }
 }
 
+/// The name of a route in metrics and logs.
+#[cfg(test)]
+pub(super) fn name_of(method: &Method, path: &str) -> &'static str {
+    operation(method, path).name
+}
+
 fn operation(method: &Method, path: &str) -> Route {
     let mut segments = path.trim_start_matches('/').split('/');
     let first = segments.next().unwrap_or_default();
@@ -210,6 +224,7 @@ fn operation(method: &Method, path: &str) -> Route {
         ("status", _) => read("status"),
         ("info", _) => read("info"),
         ("metrics", _) => read("metrics"),
+        ("openapi.json", _) => read("openapi"),
         ("admin", [Some("connections"), ..]) => read("connections"),
         ("admin", _) => write("drain"),
         ("embeddings", _) => read("embeddings"),
@@ -229,17 +244,27 @@ fn operation(method: &Method, path: &str) -> Route {
         ("databases", [_, Some("metrics"), None, ..]) => read("database_metrics"),
         ("databases", [_, Some("backup"), None, ..]) if get => write("backup_download"),
         ("databases", [_, Some("storage"), None, ..]) => read("storage"),
+        ("databases", [_, Some("fork-from"), Some(_), None, _]) => write("fork"),
         ("databases", [_, Some("copy"), None, ..]) => write("copy"),
         ("databases", [_, Some("ingest"), None, ..]) => write("ingest"),
         ("databases", [_, Some("backup"), None, ..]) => write("backup"),
         ("databases", [_, Some("backup-download"), None, ..]) => write("backup_download"),
         ("databases", [_, Some("restore"), None, ..]) => write("restore"),
+        ("databases", [_, Some("memory"), Some("status"), None, _]) => read("memory_status"),
+        ("databases", [_, Some("memory"), Some(_), None, _]) => write("memory_change"),
+        ("databases", [_, Some("rebuild"), None, ..]) => write("rebuild"),
+        ("databases", [_, Some("swap"), None, ..]) => write("swap"),
         ("databases", [_, Some("tables"), None, ..]) if get => read("table_list"),
         ("databases", [_, Some("tables"), None, ..]) => write("table_create"),
         ("databases", [_, Some("tables"), Some("query"), None, _]) => read("sql"),
+        ("databases", [_, Some("tables"), Some("execute"), None, _]) if method == Method::POST => {
+            write("table_execute")
+        }
         ("databases", [_, Some("tables"), _, None, _]) => write("table_delete"),
         ("databases", [_, Some("tables"), _, Some("insert"), None]) => write("table_insert"),
         ("databases", [_, Some("tables"), _, Some("materialize"), None]) => write("materialize"),
+        ("databases", [_, Some("tables"), _, Some("rejected"), None]) => read("rejected_rows"),
+        ("databases", [_, Some("tables"), _, Some("fork-from"), Some(_)]) => write("fork"),
         ("databases", [_, Some("tables"), _, Some("files"), _]) if method == Method::PUT => write("file_upload"),
         ("databases", [_, Some("tables"), _, Some("files"), _]) => write("file_delete"),
         _ => read("other"),
@@ -260,6 +285,7 @@ mod tests {
             (Method::POST, "/databases/kg1/query", "query"),
             (Method::POST, "/databases/kg1/tables/query", "sql"),
             (Method::POST, "/databases/kg1/tables", "table_create"),
+            (Method::POST, "/databases/kg1/tables/execute", "table_execute"),
             (Method::DELETE, "/databases/kg1/tables/T", "table_delete"),
             (Method::POST, "/databases/kg1/tables/T/materialize", "materialize"),
             (Method::PUT, "/databases/kg1/tables/T/files/f", "file_upload"),
@@ -268,6 +294,10 @@ mod tests {
             (Method::GET, "/databases/kg1/backup", "backup_download"),
             (Method::POST, "/databases/kg1/backup-download", "backup_download"),
             (Method::POST, "/databases/kg1/restore", "restore"),
+            (Method::POST, "/databases/kg1/rebuild", "rebuild"),
+            (Method::POST, "/databases/kg1/swap", "swap"),
+            (Method::GET, "/databases/kg1/memory/status", "memory_status"),
+            (Method::POST, "/databases/kg1/memory/boost", "memory_change"),
             (Method::GET, "/tasks", "task_list"),
             (Method::GET, "/tasks/stats", "task_stats"),
             (Method::GET, "/tasks/x/monitor", "task_monitor"),

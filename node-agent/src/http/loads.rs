@@ -7,10 +7,12 @@ use super::{
     BODY_LIMIT, body,
     databases::{elapsed_ms, missing},
     error::ApiError,
-    materialize::{materialize, report_body},
-    tables::{FileIds, Sources, Wanted, already, parse_credentials, stage_sources},
+    materialize::{Loaded, materialize},
+    openapi::Operation,
+    rebuild::check_not_rebuilt,
+    tables::{FileIds, Sources, UNLIMITED, Wanted, Wishes, already, credentials, parse_credentials, stage_sources},
     tasks::{Finish, started_body, wait_for},
-    validation::{ANY, Fields, IDENTIFIER, Text},
+    validation::{self, ANY, Fields, IDENTIFIER, Text},
 };
 use crate::{
     engines::{
@@ -25,14 +27,42 @@ use axum::{
     extract::{Path, Request, State},
     response::Response,
 };
+use schemars::JsonSchema;
+use serde::Serialize;
 use serde_json::{Map, Value, json};
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, time::Instant};
 
 /// Files of one request, by the table that they go into.
 type Tables = BTreeMap<TableName, Vec<String>>;
+
+/// The operations of this module.
+pub(super) fn operations() -> Vec<Operation> {
+    let ingest = json!({"anyOf": [
+        validation::schema(|fields| (is_sync(fields), FromFile::read(fields))),
+        validation::schema(|fields| (is_sync(fields), FromBucket::read(fields))),
+    ]});
+    vec![
+        Operation::new(
+            "post /databases/{id}/copy",
+            "copy",
+            "Files of the object store into a table of the graph",
+        )
+        .changes()
+        .reads(Wanted::read)
+        .fails(&[507])
+        .gives_task(),
+        Operation::new("post /databases/{id}/ingest", "ingest", "Files into the graph")
+            .notes(
+                "One file of the node's import directory, for which the answer waits; or with `\"mode\": \"async\"` \
+                 files of a bucket. A file's table is the folder below `nodes/` or `relationships/`, or its name.",
+            )
+            .changes()
+            .reads_as(ingest, &["application/json"], true)
+            .fails(&[499, 502, 507])
+            .gives::<Ingested>("What was loaded.")
+            .gives_task(),
+    ]
+}
 
 /// Loads files of the object store into a table of the graph; the answer does not wait.
 pub(super) async fn copy(
@@ -49,6 +79,7 @@ pub(super) async fn copy(
         about: ("table_name", wanted.table.to_string()),
         tables: Tables::from([(wanted.table, wanted.sources.patterns)]),
         credentials: wanted.sources.credentials,
+        wishes: wanted.sources.wishes,
     };
     let (task, _) = load.start(&state, &id, permit).await?;
     started_body(&task.id, &message)
@@ -70,56 +101,107 @@ pub(super) async fn ingest(
         return started_body(&task.id, "Ingestion started");
     }
     let reports = wait_for(&state, &task, finished).await?;
-    let mut answer = loaded_body(&id, &reports);
-    answer["status"] = json!("success");
-    answer["execution_time_ms"] = json!(elapsed_ms(started));
-    answer["task_id"] = json!(task.id);
-    body::value(&answer)
+    body::value(&Ingested {
+        status: Some("success"),
+        execution_time_ms: Some(elapsed_ms(started)),
+        task_id: Some(task.id),
+        ..Ingested::of(&id, &reports)
+    })
+}
+
+/// What both modes of an ingestion have; true if the answer has to wait for its end.
+fn is_sync(fields: &mut Fields) -> bool {
+    let modes = Text {
+        one_of: Some(&["sync", "async"]),
+        ..ANY
+    };
+    // Accepted for clients of the contract: loads of a graph take turns in the order of their requests.
+    fields.take("priority");
+    fields.flag("ignore_errors", true);
+    fields.text("mode", modes).is_none_or(|mode| mode == "sync")
+}
+
+const TABLE: Text = Text {
+    max: Some(128),
+    ..IDENTIFIER
+};
+
+/// One file of the node.
+struct FromFile {
+    path: String,
+    table: String,
+    credentials: Option<Map<String, Value>>,
+}
+
+impl FromFile {
+    fn read(fields: &mut Fields) -> Self {
+        Self {
+            path: fields.required_text("file_path", ANY),
+            table: fields.required_text("table_name", TABLE),
+            credentials: credentials(fields),
+        }
+    }
+}
+
+/// Files of a bucket.
+struct FromBucket {
+    run: String,
+    bucket: String,
+    table: Option<String>,
+    files: Vec<String>,
+    credentials: Option<Map<String, Value>>,
+}
+
+impl FromBucket {
+    fn read(fields: &mut Fields) -> Self {
+        fields.shape(
+            "files",
+            || json!({"type": "array", "items": {"type": "string"}, "minItems": 1}),
+        );
+        let files = fields.texts("files").unwrap_or_default();
+        if files.is_empty() {
+            fields.missing("files");
+        }
+        Self {
+            run: fields.required_text("pipeline_run_id", TABLE),
+            bucket: fields.required_text("bucket", ANY),
+            table: fields.text("table_name", TABLE),
+            files,
+            credentials: credentials(fields),
+        }
+    }
 }
 
 /// Reads the body of an ingestion; true if the answer has to wait for its end.
 fn parse_ingest(body: &[u8]) -> Result<(Load, bool), ApiError> {
     let mut fields = Fields::parse(body)?;
-    let modes = Text {
-        one_of: Some(&["sync", "async"]),
-        ..ANY
-    };
-    let waits = fields.text("mode", modes).is_none_or(|mode| mode == "sync");
-    // Accepted for clients of the contract: loads of a graph take turns in the order of their requests.
-    fields.take("priority");
-    fields.flag("ignore_errors", true);
-    let credentials = fields.object("s3_credentials");
-    let identifier = Text {
-        max: Some(128),
-        ..IDENTIFIER
-    };
-    if waits {
-        let path = fields.required_text("file_path", ANY);
-        let table = fields.required_text("table_name", identifier);
+    if is_sync(&mut fields) {
+        let file = FromFile::read(&mut fields);
         fields.finish()?;
-        let table = TableName::parse(&table)?;
-        let source = if path.contains("://") {
-            path
+        let table = TableName::parse(&file.table)?;
+        let source = if file.path.contains("://") {
+            file.path
         } else {
-            format!("file://{path}")
+            format!("file://{}", file.path)
         };
         let load = Load {
             about: ("table_name", table.to_string()),
             tables: Tables::from([(table, vec![source])]),
-            credentials: parse_credentials(credentials)?,
+            credentials: parse_credentials(file.credentials)?,
+            wishes: Wishes::default(),
         };
         return Ok((load, true));
     }
-    let run = fields.required_text("pipeline_run_id", identifier);
-    let bucket = fields.required_text("bucket", ANY);
-    let table = fields.text("table_name", identifier);
-    let files = fields.texts("files").filter(|files| !files.is_empty());
-    if files.is_none() {
-        fields.missing("files");
-    }
+    let FromBucket {
+        run,
+        bucket,
+        table,
+        files,
+        credentials,
+    } = FromBucket::read(&mut fields);
     fields.finish()?;
     let mut tables = Tables::new();
-    for key in files.unwrap_or_default() {
+    for key in files {
         let name = table.as_deref().unwrap_or_else(|| table_of(&key));
         let uri = format!("s3://{bucket}/{}", key.trim_start_matches('/'));
         tables.entry(TableName::parse(name)?).or_default().push(uri);
@@ -128,6 +210,7 @@ fn parse_ingest(body: &[u8]) -> Result<(Load, bool), ApiError> {
         about: ("pipeline_run_id", run),
         tables,
         credentials: parse_credentials(credentials)?,
+        wishes: Wishes::default(),
     };
     Ok((load, false))
 }
@@ -151,6 +234,7 @@ fn table_of(key: &str) -> &str {
 struct Load {
     tables: Tables,
     credentials: Option<Credentials>,
+    wishes: Wishes,
     /// By what the same request is known again while it is still at work.
     about: (&'static str, String),
 }
@@ -173,8 +257,10 @@ impl Load {
             let names: Vec<&str> = self.tables.keys().map(TableName::as_str).collect();
             return Err(already(id, &names.join(", "), &running));
         }
+        check_not_rebuilt(state, id)?;
         state.count_load(id).await?;
         let mut metadata = Map::from_iter(about.map(|(name, value)| (name.to_owned(), json!(value))));
+        metadata.insert("tables".to_owned(), self.tables.keys().map(TableName::as_str).collect());
         metadata.insert(
             "sources".to_owned(),
             json!(self.tables.values().flatten().collect::<Vec<_>>()),
@@ -187,7 +273,7 @@ impl Load {
             let (state, id) = (state.clone(), id.clone());
             move |context: TaskContext| async move {
                 finish.run(self.run(&state, &id, &permit, &context).await, |reports: &Vec<_>| {
-                    loaded_body(&id, reports)
+                    json!(Ingested::of(&id, reports))
                 })
             }
         };
@@ -233,7 +319,6 @@ impl Load {
         passing: &mut Vec<Passing>,
     ) -> Result<Vec<MaterializeReport>, ApiError> {
         let staging = state.engines.staging(id).await?;
-        let unlimited = Duration::from_secs(24 * 3600);
         let mut staged = Vec::new();
         for (table, patterns) in self.tables {
             let made_table = staging.table(&table).await?.is_none();
@@ -241,6 +326,7 @@ impl Load {
                 patterns,
                 file_ids: FileIds::Fresh,
                 credentials: self.credentials.clone(),
+                wishes: self.wishes.clone(),
             };
             let report = stage_sources(state, id, &table, &sources, StageMode::ReplaceFiles, permit, context).await?;
             let files: Vec<FileId> = report.files.into_iter().map(|(file, _)| file).collect();
@@ -256,15 +342,11 @@ impl Load {
         let mut reports = Vec::new();
         for (_, table, files) in staged {
             let request = MaterializeRequest {
-                table,
                 file_ids: Some(files),
-                create_table: false,
-                from_table: None,
-                to_table: None,
-                dry_run: false,
-                timeout: state.settings().copy.timeout().unwrap_or(unlimited),
+                timeout: state.settings().copy.timeout().unwrap_or(UNLIMITED),
+                ..MaterializeRequest::new(table)
             };
-            reports.push(materialize(state, id, request, permit, context).await?);
+            reports.push(materialize(state, id, id, request, permit, context).await?);
         }
         Ok(reports)
     }
@@ -286,14 +368,35 @@ async fn remove(staging: &Staging, passing: &Passing) -> Result<(), EngineError>
 }
 
 /// What a load has done; `records_loaded` is what clients of the contract look for.
-fn loaded_body(id: &DatabaseId, reports: &[MaterializeReport]) -> Value {
-    let rows: u64 = reports.iter().map(|report| report.rows_ingested).sum();
-    json!({
-        "graph_id": id.as_str(),
-        "records_loaded": rows,
-        "rows_ingested": rows,
-        "tables": reports.iter().map(|report| report_body(id, report, report.execution_ms)).collect::<Vec<_>>(),
-    })
+#[derive(Serialize, JsonSchema)]
+struct Ingested {
+    graph_id: String,
+    records_loaded: u64,
+    rows_ingested: u64,
+    tables: Vec<Loaded>,
+    /// `success`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    execution_time_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    task_id: Option<String>,
+}
+
+impl Ingested {
+    fn of(id: &DatabaseId, reports: &[MaterializeReport]) -> Self {
+        let rows = reports.iter().map(|report| report.rows_ingested).sum();
+        let tables = reports.iter().map(|report| Loaded::of(id, report, report.execution_ms));
+        Self {
+            graph_id: id.to_string(),
+            records_loaded: rows,
+            rows_ingested: rows,
+            tables: tables.collect(),
+            status: None,
+            execution_time_ms: None,
+            task_id: None,
+        }
+    }
 }
 
 #[cfg(test)]

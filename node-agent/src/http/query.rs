@@ -6,6 +6,8 @@ use super::{
     error::ApiError,
     front::Changed,
     headers::Format,
+    openapi::Operation,
+    rows::{QUERY_EVENTS, QueryAnswer, QueryLine},
     stream::{self, Running, Shape},
     validation::{self, ANY, Fields, IDENTIFIER, Text},
 };
@@ -13,7 +15,7 @@ use crate::{
     config::Settings,
     engines::{
         Access, Database, DatabaseId, EngineError, ErrorClass, ParameterTypes, Parameters, QueryRequest, RowStream,
-        StatementKind, SyntaxStage, classify,
+        SyntaxStage,
     },
     metrics::EngineLabel,
     registration::lease::Refusal,
@@ -25,19 +27,45 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use std::time::{Duration, Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 /// Most bytes of one JSON answer. A stream has no such limit.
 const JSON_BYTES: u64 = 64 << 20;
 
-#[derive(Deserialize)]
+/// The operations of this module.
+pub(super) fn operations() -> Vec<Operation> {
+    let operation = Operation::new("post /databases/{id}/query", "query", "Runs a Cypher statement")
+        .notes(
+            "The JSON answer has at most 10,000 rows and 64 MiB, and says when a limit cut it; streams have no limit of \
+             rows. What is wrong with a statement is a status, or for NDJSON and events the stream's last part.",
+        )
+        .changes()
+        .takes::<QueryBody>()
+        .asks_engine()
+        .gives::<QueryAnswer>("The rows.")
+        .streams::<QueryLine>(QUERY_EVENTS);
+    vec![operation]
+}
+
+/// A Cypher statement.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct QueryBody {
     cypher: String,
+    /// The path decides which; this is only checked.
     #[serde(default)]
+    #[schemars(regex(pattern = "^[a-zA-Z0-9_-]+$"), length(max = 64))]
     database: Option<String>,
+    /// By name, without `$`.
     #[serde(default)]
     parameters: Option<Map<String, Value>>,
     /// Types of parameters that JSON has no form for.
@@ -50,31 +78,23 @@ struct QueryBody {
 
 /// Runs a query and answers with JSON or one of the streams.
 pub(super) async fn query(State(state): State<AppState>, Path(id): Path<String>, request: Request) -> Response {
-    let mut changed = None;
-    let answer = answer(state, &id, request, &mut changed).await;
+    let changes = Arc::default();
+    let answer = answer(state, &id, request, &changes).await;
     let mut response = answer.into_response();
-    if let Some(changed) = changed {
-        response.extensions_mut().insert::<Changed>(changed);
+    if changes.load(Ordering::Acquire) {
+        response.extensions_mut().insert(Changed { graph: id });
     }
     response
 }
 
-/// The answer; `changed` is set if the statement changes something, whether it succeeds or not.
-async fn answer(
-    state: AppState,
-    id: &str,
-    request: Request,
-    changed: &mut Option<Changed>,
-) -> Result<Response, ApiError> {
+/// The answer; `changes` becomes true if the statement changes something, whether it succeeds or not.
+async fn answer(state: AppState, id: &str, request: Request, changes: &Arc<AtomicBool>) -> Result<Response, ApiError> {
     let started = Instant::now();
     let (parts, body) = request.into_parts();
     let id = DatabaseId::parse(id)?;
     let settings = state.settings();
     let bytes = body::read(body, settings.query_body_limit()).await?;
     let body = parse(&bytes, settings.engine.max_query_length)?;
-    if !matches!(classify(&body.cypher), Ok(StatementKind::Read) | Err(_)) {
-        *changed = Some(Changed { graph: id.to_string() });
-    }
     let format = Format::negotiate(&parts.headers, parts.uri.query());
     let json = format == Format::Json;
 
@@ -93,13 +113,14 @@ async fn answer(
         max_bytes: json.then_some(JSON_BYTES),
         chunk_rows: settings.engine.chunk_rows.clamp(1, 100_000),
         encoding: format.encoding(),
+        changes: Arc::clone(changes),
         ..QueryRequest::new(body.cypher.clone())
     };
 
     let place = state.admission.enter(id.as_str()).await?;
     let database = state.engines.database(&id).await?;
     let again = permit.is_err().then(|| query.clone());
-    let mut result = run(&database, query, &body.cypher, &permit).await;
+    let mut result = run(&database, query, &permit).await;
     if let (Err(stopped), Some(query)) = (&result, again)
         && stopped.class() == ErrorClass::ReadOnly
     {
@@ -110,7 +131,7 @@ async fn answer(
             ..query
         };
         result = match permit {
-            Ok(_) => run(&database, query, &body.cypher, &permit).await,
+            Ok(_) => run(&database, query, &permit).await,
             Err(refused) => return Err(refused),
         };
     }
@@ -181,19 +202,19 @@ impl Stopped {
 async fn run(
     database: &Database,
     query: QueryRequest,
-    text: &str,
     permit: &Result<WritePermit, ApiError>,
 ) -> Result<RowStream, Stopped> {
     let Ok(permit) = permit else {
         return database.query(query).await.map_err(Stopped::Failed);
     };
+    let changes = Arc::clone(&query.changes);
     let mut running = std::pin::pin!(database.query(query));
     tokio::select! {
         biased;
         rows = &mut running => return rows.map_err(Stopped::Failed),
         () = permit.ends.cancelled() => {}
     }
-    if matches!(classify(text), Ok(StatementKind::Read)) {
+    if !changes.load(Ordering::Acquire) {
         return running.await.map_err(Stopped::Failed);
     }
     // Dropping the future interrupts the statement.

@@ -2,11 +2,14 @@
 
 use super::{
     SCHEMA_LIMIT,
-    backup::{self, fresh_key, store},
+    backup::{self, check_bucket, fresh_key, store},
     body,
     error::ApiError,
     form,
-    validation::ANY,
+    openapi::Operation,
+    rebuild::check_not_rebuilt,
+    tasks::monitor_url,
+    validation::{self, ANY, Fields},
 };
 use crate::{
     backup::{Abilities, BackupKey, Content, Manifest, RestoreError, RestoreJob, Restored},
@@ -22,7 +25,59 @@ use axum::{
     response::Response,
 };
 use object_store::path::Path as ObjectPath;
+use schemars::JsonSchema;
+use serde::Serialize;
 use serde_json::{Map, json};
+
+/// The operations of this module.
+pub(super) fn operations() -> Vec<Operation> {
+    let operation = Operation::new(
+        "post /databases/{id}/restore",
+        "restore",
+        "Starts a restore from the object store",
+    )
+    .notes("The same restore that is under way already is that task.")
+    .changes()
+    .reads_as(validation::schema(Asked::read), &form::MEDIA_TYPES, true)
+    .fails(&[415, 502, 507])
+    .gives::<RestoreStarted>("The task to follow.");
+    vec![operation]
+}
+
+/// A restore that was started.
+#[derive(Serialize, JsonSchema)]
+struct RestoreStarted {
+    task_id: String,
+    /// `initiated`.
+    status: &'static str,
+    message: String,
+    database: String,
+    monitor_url: String,
+    /// Whether the database that is replaced is backed up first.
+    system_backup_created: bool,
+}
+
+/// A request as its body has it.
+struct Asked {
+    bucket: Option<String>,
+    key: String,
+    create_system_backup: bool,
+    force_overwrite: bool,
+}
+
+impl Asked {
+    fn read(fields: &mut Fields) -> Self {
+        // Part of the contract; the manifest knows both.
+        fields.flag("encrypted", true);
+        fields.flag("compressed", true);
+        Self {
+            bucket: fields.text("s3_bucket", ANY),
+            key: fields.required_text("s3_key", ANY),
+            create_system_backup: fields.flag("create_system_backup", true),
+            force_overwrite: fields.flag("force_overwrite", false),
+        }
+    }
+}
 
 /// A restore that was found possible.
 struct Plan {
@@ -48,22 +103,17 @@ pub(super) async fn post(
     let permit = state.write_permit(&parts.headers).await?;
     let id = DatabaseId::parse(&id)?;
     let mut fields = form::fields(&parts.headers, &body::read(body, SCHEMA_LIMIT).await?)?;
-    let bucket = fields.text("s3_bucket", ANY);
-    let key = fields.required_text("s3_key", ANY);
-    let create_system_backup = fields.flag("create_system_backup", true);
-    let force_overwrite = fields.flag("force_overwrite", false);
-    // Part of the contract; the manifest knows both.
-    fields.flag("encrypted", true);
-    fields.flag("compressed", true);
+    let Asked {
+        bucket,
+        key,
+        create_system_backup,
+        force_overwrite,
+    } = Asked::read(&mut fields);
     fields.finish()?;
 
     let store = store(&state)?;
-    if let (Some(wanted), Some(own)) = (&bucket, store.bucket())
-        && wanted != own
-    {
-        return Err(ApiError::bad_request(format!(
-            "s3_bucket: this node restores from its own object store, the bucket {own:?}"
-        )));
+    if let Some(wanted) = &bucket {
+        check_bucket(&store, wanted, "s3_bucket")?;
     }
     let key = BackupStore::key(key.strip_suffix("/manifest.json").unwrap_or(&key))?;
     state.admission.check_memory()?;
@@ -87,6 +137,7 @@ pub(super) async fn post(
             json!({"error": format!("Database {id} is being restored from another backup"), "task_id": running}),
         ));
     }
+    check_not_rebuilt(&state, &id)?;
     let exists = state.engines.contains(&id);
     if exists && !force_overwrite {
         return Err(ApiError::new(
@@ -106,7 +157,7 @@ pub(super) async fn post(
             let epoch = state.standing.volume_epoch();
             system_backup = Some(BackupStore::key(&fresh_key(&id, epoch, "before-restore-"))?);
         }
-    } else if !state.is_subgraph(&id) {
+    } else if !state.shares_place(&id) {
         place = Some(state.take_place(&id)?);
     }
     state.check_disk(needed)?;
@@ -150,14 +201,14 @@ pub(super) async fn post(
 }
 
 fn answer(task_id: &str, id: &DatabaseId, key: &ObjectPath, system_backup: bool) -> Result<Response, ApiError> {
-    body::value(&json!({
-        "task_id": task_id,
-        "status": "initiated",
-        "message": format!("Restore of {id} from {key} started"),
-        "database": id.as_str(),
-        "monitor_url": format!("/tasks/{task_id}/monitor"),
-        "system_backup_created": system_backup,
-    }))
+    body::value(&RestoreStarted {
+        task_id: task_id.to_owned(),
+        status: "initiated",
+        message: format!("Restore of {id} from {key} started"),
+        database: id.to_string(),
+        monitor_url: monitor_url(task_id),
+        system_backup_created: system_backup,
+    })
 }
 
 async fn read_manifest(

@@ -3,6 +3,7 @@
 use super::{
     SCHEMA_LIMIT, body,
     error::ApiError,
+    openapi::Operation,
     validation::{ANY, Fields, Text},
 };
 use crate::{
@@ -13,8 +14,88 @@ use axum::{
     extract::{Path, Request, State},
     response::Response,
 };
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::json;
 use std::time::Instant;
+
+/// The operations of this module.
+pub(super) fn operations() -> Vec<Operation> {
+    vec![
+        Operation::new(
+            "get /databases/{id}/schema",
+            "schema_get",
+            "Tables of a graph with their columns",
+        )
+        .asks_engine()
+        .gives::<GraphSchema>("The tables."),
+        Operation::new("post /databases/{id}/schema", "schema_apply", "Makes tables")
+            .notes("`CREATE NODE TABLE`, `CREATE REL TABLE` and comments, in one transaction.")
+            .changes()
+            .reads(script)
+            .asks_engine()
+            .gives::<SchemaApplied>("They are made."),
+    ]
+}
+
+/// The tables of a graph.
+#[derive(Serialize, JsonSchema)]
+struct GraphSchema {
+    database: String,
+    tables: Vec<GraphTable>,
+    node_tables: Vec<String>,
+    rel_tables: Vec<String>,
+}
+
+/// A table of a graph.
+#[derive(Serialize, JsonSchema)]
+struct GraphTable {
+    id: u64,
+    name: String,
+    /// `NODE` or `REL`.
+    #[serde(rename = "type")]
+    kind: &'static str,
+    comment: String,
+    properties: Vec<Property>,
+    /// What a relationship table connects.
+    connections: Vec<Connection>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Property {
+    name: String,
+    #[serde(rename = "type")]
+    kind: String,
+    primary_key: bool,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Connection {
+    from: String,
+    to: String,
+}
+
+/// A schema that was applied.
+#[derive(Serialize, JsonSchema)]
+struct SchemaApplied {
+    /// Always true.
+    success: bool,
+    message: String,
+    statements_executed: usize,
+    /// Tables that were made.
+    tables: Vec<String>,
+}
+
+fn script(fields: &mut Fields) -> (String, Option<String>) {
+    let kinds = Text {
+        one_of: Some(&["custom", "ddl"]),
+        ..ANY
+    };
+    let kind = fields.required_text("type", kinds);
+    let ddl = fields.text("ddl", ANY).filter(|ddl| !ddl.trim().is_empty());
+    fields.object("metadata");
+    (kind, ddl)
+}
 
 /// Every table with its columns.
 pub(super) async fn get(State(state): State<AppState>, Path(id): Path<String>) -> Result<Response, ApiError> {
@@ -22,40 +103,36 @@ pub(super) async fn get(State(state): State<AppState>, Path(id): Path<String>) -
     let _place = state.admission.enter(id.as_str()).await?;
     let database = state.engines.database(&id).await?;
     let tables = database.schema().await?;
-    let names = |kind: TableKind| -> Vec<&str> {
-        tables
-            .iter()
-            .filter(|table| table.kind == kind)
-            .map(|table| table.name.as_str())
-            .collect()
+    let names = |kind: TableKind| {
+        let tables = tables.iter().filter(|table| table.kind == kind);
+        tables.map(|table| table.name.clone()).collect()
     };
-    body::value(&json!({
-        "database": id.as_str(),
-        "tables": tables.iter().map(table_body).collect::<Vec<_>>(),
-        "node_tables": names(TableKind::Node),
-        "rel_tables": names(TableKind::Relationship),
-    }))
+    body::value(&GraphSchema {
+        database: id.to_string(),
+        node_tables: names(TableKind::Node),
+        rel_tables: names(TableKind::Relationship),
+        tables: tables.into_iter().map(table_body).collect(),
+    })
 }
 
-fn table_body(table: &TableInfo) -> Value {
-    let properties: Vec<Value> = table
-        .properties
-        .iter()
-        .map(|property| json!({"name": property.name, "type": property.type_name, "primary_key": property.primary_key}))
-        .collect();
-    let connections: Vec<Value> = table
-        .connections
-        .iter()
-        .map(|(from, to)| json!({"from": from, "to": to}))
-        .collect();
-    json!({
-        "id": table.id,
-        "name": table.name,
-        "type": match table.kind { TableKind::Node => "NODE", TableKind::Relationship => "REL" },
-        "comment": table.comment,
-        "properties": properties,
-        "connections": connections,
-    })
+fn table_body(table: TableInfo) -> GraphTable {
+    let properties = table.properties.into_iter().map(|property| Property {
+        name: property.name,
+        kind: property.type_name,
+        primary_key: property.primary_key,
+    });
+    let connections = table.connections.into_iter().map(|(from, to)| Connection { from, to });
+    GraphTable {
+        id: table.id,
+        name: table.name,
+        kind: match table.kind {
+            TableKind::Node => "NODE",
+            TableKind::Relationship => "REL",
+        },
+        comment: table.comment,
+        properties: properties.collect(),
+        connections: connections.collect(),
+    }
 }
 
 /// Applies DDL: all statements, or none and a 400 that names the one at fault.
@@ -69,15 +146,7 @@ pub(super) async fn post(
     let permit = state.write_permit(&parts.headers).await?;
     let id = DatabaseId::parse(&id)?;
     let mut fields = Fields::parse(&body::read(body, SCHEMA_LIMIT).await?)?;
-    let kind = fields.required_text(
-        "type",
-        Text {
-            one_of: Some(&["custom", "ddl"]),
-            ..ANY
-        },
-    );
-    let ddl = fields.text("ddl", ANY).filter(|ddl| !ddl.trim().is_empty());
-    fields.object("metadata");
+    let (kind, ddl) = script(&mut fields);
     fields.finish()?;
     let Some(ddl) = ddl else {
         return Err(ApiError::bad_request(format!(
@@ -113,10 +182,10 @@ pub(super) async fn post(
         operation = "schema", graph = %id, statements = outcome.statements,
         duration_ms = super::databases::elapsed_ms(started), "schema changed"
     );
-    body::value(&json!({
-        "success": true,
-        "message": format!("Executed {} DDL statements", outcome.statements),
-        "statements_executed": outcome.statements,
-        "tables": outcome.tables,
-    }))
+    body::value(&SchemaApplied {
+        success: true,
+        message: format!("Executed {} DDL statements", outcome.statements),
+        statements_executed: outcome.statements,
+        tables: outcome.tables,
+    })
 }

@@ -93,10 +93,11 @@ async fn serve_connection(
         let front = &front;
         async move { Ok::<_, Infallible>(front.answer(peer, request).await) }
     });
+    // Without `pipeline_flush`, under which hyper takes from a body whatever there is: a whole stream, for a client that
+    // reads slowly.
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(head_timeout)
-        .pipeline_flush(true)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let result = tokio::select! {

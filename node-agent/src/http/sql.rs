@@ -4,7 +4,9 @@ use super::{
     BODY_LIMIT, body,
     error::ApiError,
     headers::{self, Format},
+    openapi::{self, Operation},
     query::{is_statements_fault, joined},
+    rows::{QUERY_EVENTS, SqlAnswer, SqlLine},
     stream::{self, Running, Shape},
     validation::{ANY, Fields, IDENTIFIER},
 };
@@ -17,10 +19,34 @@ use axum::{
     extract::{Path, Request, State},
     response::Response,
 };
+use serde_json::{Value, json};
 use std::{ops::RangeInclusive, time::Instant};
 
 const CHUNK_ROWS: RangeInclusive<usize> = 10..=10_000;
 const JSON_BYTES: u64 = 64 << 20;
+
+/// The operations of this module.
+pub(super) fn operations() -> Vec<Operation> {
+    let chunk_size = json!({"type": "integer", "minimum": CHUNK_ROWS.start(), "maximum": CHUNK_ROWS.end()});
+    let operation = Operation::new(
+        "post /databases/{id}/tables/query",
+        "sql",
+        "Runs one SELECT over the staging tables",
+    )
+    .reads(statement)
+    .with([openapi::query("chunk_size", chunk_size, "Rows per chunk of a stream.")])
+    .asks_engine()
+    .fails(&[403, 409])
+    .gives::<SqlAnswer>("The rows.")
+    .streams::<SqlLine>(QUERY_EVENTS);
+    vec![operation]
+}
+
+fn statement(fields: &mut Fields) -> (String, Vec<Value>) {
+    fields.text("graph_id", IDENTIFIER);
+    let sql = fields.required_text("sql", ANY);
+    (sql, fields.list("parameters").unwrap_or_default())
+}
 
 /// Runs SQL and answers with JSON or one of the streams.
 pub(super) async fn query(
@@ -33,9 +59,7 @@ pub(super) async fn query(
     let id = DatabaseId::parse(&id)?;
     let settings = state.settings();
     let mut fields = Fields::parse(&body::read(body, settings.query_body_limit().min(BODY_LIMIT)).await?)?;
-    fields.text("graph_id", IDENTIFIER);
-    let sql = fields.required_text("sql", ANY);
-    let parameters = fields.list("parameters").unwrap_or_default();
+    let (sql, parameters) = statement(&mut fields);
     fields.finish()?;
     let chunk_rows = match headers::parameter(parts.uri.query(), "chunk_size") {
         None => settings.engine.chunk_rows,

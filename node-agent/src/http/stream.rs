@@ -4,7 +4,10 @@
 //! been sent by then. An Arrow stream has no place for it, and readers take one that merely stops for whole: so its body
 //! is broken off, which every HTTP client reports.
 
-use super::headers::{ARROW_STREAM, Format};
+use super::{
+    headers::{ARROW_STREAM, Format},
+    rows::{QueryCompleted, QueryFailed, QueryProgress, QueryStarted, StreamFailure},
+};
 use crate::{
     admission::Place,
     engines::{EngineError, RowChunk, RowStream},
@@ -150,22 +153,17 @@ impl Writer {
         line.into()
     }
 
-    fn failure(&self, error: &EngineError) -> Value {
-        json!({
-            "error": error.to_string(),
-            "error_type": error.contract_type(),
-            "chunk_index": self.index,
-            "is_last_chunk": true,
-            "row_count": 0,
-            "total_rows_sent": self.sent,
-            "execution_time_ms": self.elapsed_ms(),
-        })
-    }
-
     fn failure_line(&self, error: &EngineError) -> Bytes {
-        let mut line = self.failure(error).to_string();
-        line.push('\n');
-        line.into()
+        let failure = StreamFailure {
+            error: error.to_string(),
+            error_type: error.contract_type(),
+            chunk_index: self.index,
+            is_last_chunk: true,
+            row_count: 0,
+            total_rows_sent: self.sent,
+            execution_time_ms: self.elapsed_ms(),
+        };
+        format!("{}\n", json!(failure)).into()
     }
 }
 
@@ -243,10 +241,7 @@ fn count(running: &Running, rows: u64) {
 /// The rows as server-sent events: `started`, `chunk` with `progress` after it, then `completed` or `error`.
 fn sse(running: Running) -> Response {
     let graph = running.shape.database().to_owned();
-    let first = event(
-        "started",
-        &json!({"graph_id": graph, "timestamp": crate::tasks::timestamp(), "message": "Query started"}),
-    );
+    let first = event("started", &json!(QueryStarted::now(&graph)));
     let events = stream::unfold(Step::Started(first, running), |step| async move {
         match step {
             Step::Started(first, running) => Some((
@@ -283,11 +278,7 @@ fn sse(running: Running) -> Response {
                 Ok(None) => None,
                 Err(error) => {
                     let elapsed = running.started.elapsed().as_secs_f64() * 1e3;
-                    let data = json!({
-                        "error": error.to_string(),
-                        "error_type": error.contract_type(),
-                        "execution_time_ms": elapsed,
-                    });
+                    let data = json!(QueryFailed::after(&error, elapsed));
                     Some((vec![event("error", &data)], Step::Done))
                 }
             },
@@ -304,7 +295,7 @@ enum Step {
 }
 
 fn rows_events(running: &Running, chunk: &RowChunk, index: u64, sent: u64, last: bool) -> Vec<Event> {
-    let total = if last { json!(sent) } else { Value::Null };
+    let total = last.then_some(sent);
     let mut data = String::with_capacity(chunk.bytes.len() + 256);
     data.push_str(&format!(
         "{{\"chunk_index\":{index},\"columns\":{},\"rows\":[",
@@ -313,28 +304,27 @@ fn rows_events(running: &Running, chunk: &RowChunk, index: u64, sent: u64, last:
     data.push_str(&String::from_utf8_lossy(&chunk.bytes));
     let rows = chunk.rows;
     data.push_str(&format!(
-        "],\"row_count\":{rows},\"total_rows_sent\":{sent},\"total_rows\":{total},\"is_last_chunk\":{last}}}"
+        "],\"row_count\":{rows},\"total_rows_sent\":{sent},\"total_rows\":{},\"is_last_chunk\":{last}}}",
+        json!(total)
     ));
-    let progress = json!({
-        "progress_percent": if last { json!(100) } else { Value::Null },
-        "rows_processed": sent,
-        "total_rows": total,
-        "execution_time_ms": running.started.elapsed().as_secs_f64() * 1e3,
+    let progress = json!(QueryProgress {
+        progress_percent: last.then_some(100),
+        rows_processed: sent,
+        total_rows: total,
+        execution_time_ms: running.started.elapsed().as_secs_f64() * 1e3,
     });
     vec![Event::default().event("chunk").data(data), event("progress", &progress)]
 }
 
 fn completed(running: &Running, sent: u64) -> Event {
     let truncated = running.rows.summary().is_some_and(|summary| summary.truncated);
-    let mut data = json!({
-        "message": "Query completed",
-        "total_rows": sent,
-        "execution_time_ms": running.started.elapsed().as_secs_f64() * 1e3,
-    });
-    if truncated {
-        data["truncated"] = json!(true);
-    }
-    event("completed", &data)
+    let data = QueryCompleted {
+        message: "Query completed",
+        total_rows: sent,
+        execution_time_ms: running.started.elapsed().as_secs_f64() * 1e3,
+        truncated: truncated.then_some(true),
+    };
+    event("completed", &json!(data))
 }
 
 /// One event with JSON data.
@@ -365,11 +355,7 @@ pub(super) fn sse_response(events: impl Stream<Item = Vec<Event>> + Send + 'stat
 
 /// A statement that failed before its first row, as events.
 fn sse_failure(error: &EngineError, graph: &str, started: Instant) -> Response {
-    let data = json!({
-        "error": error.to_string(),
-        "error_type": error.contract_type(),
-        "execution_time_ms": started.elapsed().as_secs_f64() * 1e3,
-    });
+    let data = json!(QueryFailed::after(error, started.elapsed().as_secs_f64() * 1e3));
     sse_response(stream::iter([vec![event("error", &data)]]), Some(graph))
 }
 

@@ -1,44 +1,130 @@
 //! `/health`, `/status`, `/info`, `/metrics`, and `/admin`. The first four need no key and never wait for an engine.
 
-use super::{body, embeddings, error::ApiError, headers};
+use super::{
+    body,
+    embeddings::{self, EmbeddingModel},
+    error::ApiError,
+    figures::{Figures, figures, mb, percent},
+    headers,
+    openapi::{Operation, Written, query, schema_of},
+};
 use crate::{
     admission::sample,
+    config::CopySettings,
     disk::disk,
     metrics::{DatabaseLabels, Kind, StateLabel, StatusLabel},
-    registration::lease::State,
+    registration::{client::EngineVersions, lease::State},
     state::AppState,
-    tasks::{TaskStatus, timestamp},
+    tasks::TaskStatus,
 };
 use axum::{
     extract::{Request, State as Extract},
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use serde_json::{Map, Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::json;
 use std::time::Duration;
 
 const CONTENT_TYPE_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 const CONTENT_TYPE_OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-fn health_body(state: &AppState) -> Value {
+/// The operations of this module.
+pub(super) fn operations() -> Vec<Operation> {
+    let json = |schema| [("application/json", Written::Json(schema))];
+    vec![
+        Operation::new("get /health", "health", "Whether the process lives")
+            .notes("Never waits for an engine.")
+            .open()
+            .gives::<Health>("It does.")
+            .answers(503, "The volume is gone.", &json(schema_of::<Unhealthy>)),
+        Operation::new("get /status", "status", "Whether the node should get traffic")
+            .open()
+            .gives::<Health>("It should.")
+            .answers(503, "It drains.", &json(schema_of::<Health>)),
+        Operation::new("get /info", "info", "What the node is, its limits and databases")
+            .open()
+            .gives::<Info>("The node."),
+        Operation::new("get /metrics", "metrics", "Metrics").open().answers(
+            200,
+            "Text for Prometheus, or the contract's JSON, by `Accept`.",
+            &[
+                ("text/plain", Written::Bytes),
+                ("application/openmetrics-text", Written::Bytes),
+                ("application/json", Written::Json(schema_of::<Figures>)),
+            ],
+        ),
+        Operation::new("post /admin/drain", "drain", "Takes no new writes")
+            .notes("Waits, if asked to, for what runs, and then checkpoints every database.")
+            .with([query(
+                "wait_seconds",
+                json!({"type": "integer", "minimum": 0, "maximum": 3600, "default": 0}),
+                "How long to wait.",
+            )])
+            .fails(&[400])
+            .gives::<Drained>("How far it is."),
+        Operation::new("get /admin/connections", "connections", "What is under way").gives::<Connections>("Counts."),
+    ]
+}
+
+/// How the process is.
+#[derive(Serialize, JsonSchema)]
+struct Health {
+    /// `healthy`, or `draining` for who asks `/status`.
+    status: &'static str,
+    uptime_seconds: f64,
+    database_count: usize,
+    memory_rss_mb: f64,
+    memory_vms_mb: f64,
+    memory_percent: f64,
+    /// `writer` or `shared_replica`.
+    node_type: &'static str,
+    /// Databases without subgraphs.
+    databases: usize,
+    max_databases: u32,
+    memory_usage_mb: f64,
+    /// `standalone`, `registering`, `active`, `fenced` or `draining`.
+    state: &'static str,
+    accepts_writes: bool,
+    draining: bool,
+}
+
+/// A process without its volume.
+#[derive(Serialize, JsonSchema)]
+struct Unhealthy {
+    status: &'static str,
+    error: &'static str,
+}
+
+fn health_body(state: &AppState) -> Health {
     let memory = sample();
     let standing = state.standing.state();
-    let settings = state.settings();
-    json!({
-        "status": "healthy",
-        "uptime_seconds": state.facts.started.elapsed().as_secs_f64(),
-        "database_count": state.databases().len(),
-        "memory_rss_mb": mb(memory.resident),
-        "memory_vms_mb": mb(memory.virtual_size),
-        "memory_percent": percent(memory.resident, memory.total),
-        "node_type": node_type(state),
-        "databases": state.counted_databases(),
-        "max_databases": settings.databases_per_node,
-        "memory_usage_mb": mb(memory.resident),
-        "state": standing.name(),
-        "accepts_writes": !state.is_replica() && state.standing.permit().is_ok(),
-        "draining": matches!(standing, State::Draining { .. }),
-    })
+    Health {
+        status: "healthy",
+        uptime_seconds: state.facts.started.elapsed().as_secs_f64(),
+        database_count: state.databases().len(),
+        memory_rss_mb: mb(memory.resident),
+        memory_vms_mb: mb(memory.virtual_size),
+        memory_percent: percent(memory.resident, memory.total),
+        node_type: node_type(state),
+        databases: state.counted_databases(),
+        max_databases: state.settings().databases_per_node,
+        memory_usage_mb: mb(memory.resident),
+        state: standing.name(),
+        accepts_writes: !state.is_replica() && state.standing.permit().is_ok(),
+        draining: matches!(standing, State::Draining { .. }),
+    }
+}
+
+/// 503 with a body of its own.
+fn unavailable(body: &impl Serialize, seconds: u32) -> Result<Response, ApiError> {
+    let mut response = body::value(body)?;
+    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    response
+        .headers_mut()
+        .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    Ok(response)
 }
 
 /// Whether the process is alive and its volume is there; a long query does not delay it.
@@ -46,27 +132,80 @@ pub(super) async fn health(Extract(state): Extract<AppState>) -> Result<Response
     if disk(&state.facts.data_dir).size > 0 {
         return body::value(&health_body(&state));
     }
-    let mut response = body::value(&json!({"status": "unhealthy", "error": "Service temporarily unavailable"}))?;
-    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-    response
-        .headers_mut()
-        .insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
-    Ok(response)
+    let body = Unhealthy {
+        status: "unhealthy",
+        error: "Service temporarily unavailable",
+    };
+    unavailable(&body, 5)
 }
 
 /// As `/health`, but 503 once the node should get no new traffic: what a load balancer asks.
 pub(super) async fn status(Extract(state): Extract<AppState>) -> Result<Response, ApiError> {
     let mut answer = health_body(&state);
-    if answer["draining"] != json!(true) {
+    if !answer.draining {
         return body::value(&answer);
     }
-    answer["status"] = json!("draining");
-    let mut response = body::value(&answer)?;
-    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-    response
-        .headers_mut()
-        .insert(header::RETRY_AFTER, HeaderValue::from_static("30"));
-    Ok(response)
+    answer.status = "draining";
+    unavailable(&answer, 30)
+}
+
+/// What a node is.
+#[derive(Serialize, JsonSchema)]
+struct Info {
+    node_id: String,
+    instance_id: String,
+    node_type: &'static str,
+    cluster_version: &'static str,
+    base_path: String,
+    max_databases: usize,
+    /// Ids.
+    databases: Vec<String>,
+    available_capacity: usize,
+    active_connections: usize,
+    queue_depth: usize,
+    uptime_seconds: f64,
+    read_only: bool,
+    state: &'static str,
+    epoch: u64,
+    engines: EngineVersions,
+    embeddings: EmbeddingModel,
+    configuration: Configuration,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Configuration {
+    base_path: String,
+    read_only: bool,
+    max_databases: usize,
+    memory_limits: MemoryLimits,
+    query_limits: QueryLimits,
+    copy_limits: CopySettings,
+    admission_control: AdmissionLimits,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct MemoryLimits {
+    instance_max_mb: u64,
+    per_database_max_mb: u64,
+    /// Always null: free bytes decide, not a share.
+    admission_threshold_percent: Option<f64>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct QueryLimits {
+    timeout_seconds: u64,
+    max_query_length: usize,
+    max_connections_per_db: usize,
+    row_limit: usize,
+    chunk_rows: usize,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct AdmissionLimits {
+    memory_available_mb: f64,
+    memory_reserved_mb: f64,
+    /// Always null: a busy processor refuses nobody.
+    cpu_threshold: Option<f64>,
 }
 
 /// What this node is and which limits hold.
@@ -78,53 +217,54 @@ pub(super) async fn info(Extract(state): Extract<AppState>) -> Result<Response, 
     let usage = state.engines.usage();
     let max = settings.databases_per_node as usize;
     let standing = state.standing.state();
-    body::value(&json!({
-        "node_id": state.facts.node,
-        "instance_id": state.facts.node,
-        "node_type": node_type(&state),
-        "cluster_version": env!("CARGO_PKG_VERSION"),
-        "base_path": state.facts.data_dir,
-        "max_databases": max,
-        "databases": databases,
-        "available_capacity": max.saturating_sub(counted),
-        "active_connections": running,
-        "queue_depth": waiting,
-        "uptime_seconds": state.facts.started.elapsed().as_secs_f64(),
-        "read_only": state.is_replica(),
-        "state": standing.name(),
-        "epoch": state.standing.volume_epoch(),
-        "engines": state.facts.engines,
-        "embeddings": embeddings::info(&state),
-        "configuration": {
-            "base_path": state.facts.data_dir,
-            "read_only": state.is_replica(),
-            "max_databases": max,
-            "memory_limits": {
-                "instance_max_mb": settings.memory.node_mib,
-                "per_database_max_mb": settings.memory.per_database_mib,
-                "admission_threshold_percent": Value::Null,
+    let base_path = state.facts.data_dir.display().to_string();
+    body::value(&Info {
+        node_id: state.facts.node.clone(),
+        instance_id: state.facts.node.clone(),
+        node_type: node_type(&state),
+        cluster_version: env!("CARGO_PKG_VERSION"),
+        base_path: base_path.clone(),
+        max_databases: max,
+        databases,
+        available_capacity: max.saturating_sub(counted),
+        active_connections: running,
+        queue_depth: waiting,
+        uptime_seconds: state.facts.started.elapsed().as_secs_f64(),
+        read_only: state.is_replica(),
+        state: standing.name(),
+        epoch: state.standing.volume_epoch(),
+        engines: state.facts.engines.clone(),
+        embeddings: embeddings::info(&state),
+        configuration: Configuration {
+            base_path,
+            read_only: state.is_replica(),
+            max_databases: max,
+            memory_limits: MemoryLimits {
+                instance_max_mb: settings.memory.node_mib,
+                per_database_max_mb: settings.memory.per_database_mib,
+                admission_threshold_percent: None,
             },
-            "query_limits": {
-                "timeout_seconds": settings.engine.query_timeout_seconds,
-                "max_query_length": settings.engine.max_query_length,
-                "max_connections_per_db": settings.engine.connections_per_database,
-                "row_limit": state.facts.row_limit,
-                "chunk_rows": settings.engine.chunk_rows,
+            query_limits: QueryLimits {
+                timeout_seconds: settings.engine.query_timeout_seconds,
+                max_query_length: settings.engine.max_query_length,
+                max_connections_per_db: settings.engine.connections_per_database,
+                row_limit: state.facts.row_limit,
+                chunk_rows: settings.engine.chunk_rows,
             },
-            "copy_limits": settings.copy,
-            "admission_control": {
-                "memory_available_mb": mb(state.admission.memory().available()),
-                "memory_reserved_mb": mb(usage.reserved_bytes),
-                "cpu_threshold": Value::Null,
+            copy_limits: settings.copy.clone(),
+            admission_control: AdmissionLimits {
+                memory_available_mb: mb(state.admission.memory().available()),
+                memory_reserved_mb: mb(usage.reserved_bytes),
+                cpu_threshold: None,
             },
         },
-    }))
+    })
 }
 
 /// Prometheus text; the JSON of the contract for `Accept: application/json`.
 pub(super) async fn metrics(Extract(state): Extract<AppState>, headers: HeaderMap) -> Result<Response, ApiError> {
     if headers::accepts(&headers, "application/json") {
-        return body::value(&contract_metrics(&state));
+        return body::value(&figures(&state));
     }
     refresh(&state);
     let content_type = if headers::accepts(&headers, "application/openmetrics-text") {
@@ -161,17 +301,54 @@ pub(super) async fn drain(Extract(state): Extract<AppState>, request: Request) -
             .count();
         if queries == 0 && tasks == 0 {
             let failed = crate::run::checkpoint_all(&state, Duration::from_secs(60)).await;
-            let status = if failed.is_empty() { "drained" } else { "draining" };
-            let answer = json!({"status": status, "active_queries": 0, "active_tasks": 0, "not_checkpointed": failed});
-            return body::value(&answer);
+            return body::value(&Drained {
+                status: if failed.is_empty() { "drained" } else { "draining" },
+                active_queries: 0,
+                active_tasks: 0,
+                not_checkpointed: failed,
+            });
         }
         if tokio::time::Instant::now() >= until {
-            return body::value(&json!({
-                "status": "draining", "active_queries": queries, "active_tasks": tasks, "not_checkpointed": [],
-            }));
+            return body::value(&Drained {
+                status: "draining",
+                active_queries: queries,
+                active_tasks: tasks,
+                not_checkpointed: Vec::new(),
+            });
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+}
+
+/// How far a drain is.
+#[derive(Serialize, JsonSchema)]
+struct Drained {
+    /// `draining` or `drained`.
+    status: &'static str,
+    active_queries: usize,
+    active_tasks: usize,
+    /// Databases whose checkpoint failed.
+    not_checkpointed: Vec<String>,
+}
+
+/// What is under way.
+#[derive(Serialize, JsonSchema)]
+struct Connections {
+    active_connections: usize,
+    waiting_connections: usize,
+    max_connections_per_database: usize,
+    /// Statements inside of the engine.
+    active_queries: usize,
+    active_tasks: usize,
+    pending_tasks: usize,
+    databases: Vec<DatabaseConnections>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct DatabaseConnections {
+    graph_id: String,
+    active: usize,
+    waiting: usize,
 }
 
 /// What is under way: requests by database, queries inside of the engine, tasks.
@@ -180,18 +357,22 @@ pub(super) async fn connections(Extract(state): Extract<AppState>) -> Result<Res
     let tasks = state.tasks.stats();
     let count = |status: TaskStatus| tasks.by_status.get(status.as_str()).copied().unwrap_or(0);
     let databases = state.admission.loads();
-    body::value(&json!({
-        "active_connections": running,
-        "waiting_connections": waiting,
-        "max_connections_per_database": state.settings().engine.connections_per_database,
-        "active_queries": state.engines.usage().active_queries,
-        "active_tasks": count(TaskStatus::Running),
-        "pending_tasks": count(TaskStatus::Pending),
-        "databases": databases
+    body::value(&Connections {
+        active_connections: running,
+        waiting_connections: waiting,
+        max_connections_per_database: state.settings().engine.connections_per_database,
+        active_queries: state.engines.usage().active_queries,
+        active_tasks: count(TaskStatus::Running),
+        pending_tasks: count(TaskStatus::Pending),
+        databases: databases
             .into_iter()
-            .map(|(id, running, waiting)| json!({"graph_id": id, "active": running, "waiting": waiting}))
-            .collect::<Vec<_>>(),
-    }))
+            .map(|(graph_id, active, waiting)| DatabaseConnections {
+                graph_id,
+                active,
+                waiting,
+            })
+            .collect(),
+    })
 }
 
 /// Sets the gauges, which are looked up only when somebody asks.
@@ -259,103 +440,10 @@ fn refresh(state: &AppState) {
     }
 }
 
-fn contract_metrics(state: &AppState) -> Value {
-    let memory = sample();
-    let disk = disk(&state.facts.data_dir);
-    let settings = state.settings();
-    let now = timestamp();
-    let mut databases = Map::new();
-    let mut by_database = Map::new();
-    let (mut total, mut queries) = (0, 0);
-    for info in state.databases() {
-        total += info.size_bytes;
-        queries += info.queries;
-        by_database.insert(info.id.to_string(), json!(info.queries));
-        databases.insert(
-            info.id.to_string(),
-            json!({"size_bytes": info.size_bytes, "size_gb": gb(info.size_bytes), "query_count": info.queries}),
-        );
-    }
-    let tasks = state.tasks.stats();
-    let count = |status: TaskStatus| tasks.by_status.get(status.as_str()).copied().unwrap_or(0);
-    let (running, waiting) = state.admission.load();
-    json!({
-        "timestamp": now,
-        "system": {
-            "timestamp": now,
-            "cpu": {"usage_percent": Value::Null, "count": std::thread::available_parallelism().map_or(1, |n| n.get())},
-            "memory": {
-                "total_gb": gb(memory.total),
-                "used_gb": gb(memory.total.saturating_sub(memory.available)),
-                "available_gb": gb(memory.available),
-                "usage_percent": percent(memory.total.saturating_sub(memory.available), memory.total),
-            },
-            "disk": {
-                "total_gb": gb(disk.size), "used_gb": gb(disk.used), "free_gb": gb(disk.free),
-                "usage_percent": percent(disk.used, disk.size), "mount_point": state.facts.data_dir,
-            },
-            "volumes": {"data_volume": {
-                "volume_size_gb": gb(disk.size), "used_gb": gb(disk.used), "free_gb": gb(disk.free),
-                "usage_percent": percent(disk.used, disk.size) / 100.0, "mount_point": state.facts.data_dir,
-            }},
-        },
-        "databases": {"count": databases.len(), "total_size_gb": gb(total), "databases": databases},
-        "queries": {"total_queries": queries, "queries_by_database": by_database, "reset_time": Value::Null},
-        "ingestion": {
-            "queue_depth": count(TaskStatus::Pending),
-            "active_tasks": count(TaskStatus::Running),
-            "processing_rate": 0,
-        },
-        "admission_control": {
-            "memory_percent": percent(memory.total.saturating_sub(memory.available), memory.total),
-            "cpu_percent": Value::Null,
-            "memory_threshold": Value::Null,
-            "cpu_threshold": Value::Null,
-            "connections_per_db": settings.engine.connections_per_database,
-            "total_connections": running,
-            "queue_depth": waiting,
-        },
-        "cluster": {
-            "node_id": state.facts.node,
-            "node_type": node_type(state),
-            "uptime_seconds": state.facts.started.elapsed().as_secs_f64(),
-        },
-    })
-}
-
-fn node_type(state: &AppState) -> &'static str {
+pub(super) fn node_type(state: &AppState) -> &'static str {
     if state.is_replica() { "shared_replica" } else { "writer" }
 }
 
 fn gauge(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
-}
-
-fn mb(bytes: u64) -> f64 {
-    ((bytes as f64 / 1_048_576.0) * 100.0).round() / 100.0
-}
-
-fn gb(bytes: u64) -> f64 {
-    ((bytes as f64 / 1_073_741_824.0) * 1e6).round() / 1e6
-}
-
-fn percent(part: u64, whole: u64) -> f64 {
-    if whole == 0 {
-        0.0
-    } else {
-        ((part as f64 / whole as f64) * 1e4).round() / 100.0
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn figures_are_rounded_and_never_divide_by_zero() {
-        assert_eq!(
-            (mb(1_572_864), gb(1 << 30), percent(1, 3), percent(1, 0)),
-            (1.5, 1.0, 33.33, 0.0)
-        );
-    }
 }

@@ -5,11 +5,16 @@ use super::{
     databases::{elapsed_ms, missing},
     error::ApiError,
     headers,
-    tasks::{Finish, started_body, wait_for},
+    openapi::Operation,
+    rebuild::check_not_rebuilt,
+    tasks::{Finish, monitor_url, started_body, wait_for},
     validation::{Fields, IDENTIFIER, Text},
 };
 use crate::{
-    engines::{DatabaseId, FileId, StageMode, StageOptions, StageReport, StagedFile, Staging, StagingKind, TableName},
+    engines::{
+        DatabaseId, FileId, StageMode, StageOptions, StageReport, StagedFile, Staging, StagingColumn, StagingKind,
+        TableName,
+    },
     objects::{Bounds, Credentials},
     state::{AppState, WritePermit},
     tasks::{TaskContext, TaskType},
@@ -19,9 +24,121 @@ use axum::{
     http::StatusCode,
     response::Response,
 };
+use schemars::JsonSchema;
+use serde::Serialize;
 use serde_json::{Map, Value, json};
-use std::{collections::HashMap, time::Instant};
-use tokio_util::sync::CancellationToken;
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+/// The time limit of work that has none.
+pub(super) const UNLIMITED: Duration = Duration::from_secs(24 * 3600);
+
+/// The operations of this module.
+pub(super) fn operations() -> Vec<Operation> {
+    let load = |line, id, summary, names_table| {
+        Operation::new(line, id, summary)
+            .changes()
+            .reads(|fields| Asked::read(fields, names_table))
+            .fails(&[502, 507])
+            .gives::<TableStaged>("The files are staged.")
+            .gives_task_if_preferred()
+    };
+    vec![
+        Operation::new(
+            "get /databases/{id}/tables",
+            "table_list",
+            "Staging tables with rows, columns and files",
+        )
+        .asks_engine()
+        .gives::<Vec<TableBody>>("The tables."),
+        load(
+            "post /databases/{id}/tables",
+            "table_create",
+            "Makes or replaces a staging table from files",
+            true,
+        ),
+        load(
+            "post /databases/{id}/tables/{table}/insert",
+            "table_insert",
+            "Adds files to a staging table; rows of a file that it has already are replaced",
+            false,
+        ),
+        Operation::new(
+            "delete /databases/{id}/tables/{table}",
+            "table_delete",
+            "Deletes a staging table",
+        )
+        .changes()
+        .asks_engine()
+        .gives::<TableDeleted>("It is gone, or was not there."),
+        Operation::new(
+            "delete /databases/{id}/tables/{table}/files/{file_id}",
+            "file_delete",
+            "Deletes the rows of one file",
+        )
+        .changes()
+        .asks_engine()
+        .gives::<FileDeleted>("They are gone, or there were none."),
+    ]
+}
+
+/// A staging table.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "StagingTable")]
+struct TableBody {
+    graph_id: String,
+    table_name: String,
+    row_count: u64,
+    /// Always 0, as in the contract.
+    size_bytes: u64,
+    /// Always null: rows are in the node's own file.
+    s3_location: Option<String>,
+    /// `node`, `relationship` or `other`.
+    kind: &'static str,
+    columns: Vec<StagingColumn>,
+    files: Vec<FileBody>,
+}
+
+/// A file of a staging table.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "StagingFile")]
+struct FileBody {
+    file_id: String,
+    row_count: u64,
+}
+
+/// Files that were staged.
+#[derive(Serialize, JsonSchema)]
+struct TableStaged {
+    /// `success`.
+    status: &'static str,
+    graph_id: String,
+    table_name: String,
+    execution_time_ms: f64,
+    row_count: u64,
+    kind: &'static str,
+    columns: Vec<StagingColumn>,
+    files: Vec<FileBody>,
+}
+
+/// A staging table that was deleted.
+#[derive(Serialize, JsonSchema)]
+struct TableDeleted {
+    /// `success`.
+    status: &'static str,
+    message: String,
+}
+
+/// Rows that were deleted.
+#[derive(Serialize, JsonSchema)]
+struct FileDeleted {
+    /// `success`.
+    status: &'static str,
+    rows_deleted: u64,
+    message: String,
+}
 
 /// Every staging table; a graph without staging has none, and none is made by looking.
 pub(super) async fn list(State(state): State<AppState>, Path(id): Path<String>) -> Result<Response, ApiError> {
@@ -34,24 +151,21 @@ pub(super) async fn list(State(state): State<AppState>, Path(id): Path<String>) 
     }
     let _place = state.admission.enter(id.as_str()).await?;
     let staging = state.engines.staging(&id).await?;
-    let tables: Vec<Value> = staging
-        .tables()
-        .await?
-        .into_iter()
-        .map(|table| {
-            json!({
-                "graph_id": id.as_str(),
-                "table_name": table.name,
-                "row_count": table.rows,
-                "size_bytes": 0,
-                "s3_location": Value::Null,
-                "kind": kind_word(table.kind),
-                "columns": table.columns.iter().map(|c| json!({"name": c.name, "type": c.type_name})).collect::<Vec<_>>(),
-                "files": table.files.iter().map(|(id, rows)| json!({"file_id": id, "row_count": rows})).collect::<Vec<_>>(),
-            })
-        })
-        .collect();
-    body::value(&tables)
+    let tables = staging.tables().await?.into_iter().map(|table| TableBody {
+        graph_id: id.to_string(),
+        table_name: table.name,
+        row_count: table.rows,
+        size_bytes: 0,
+        s3_location: None,
+        kind: kind_word(table.kind),
+        columns: table.columns,
+        files: table
+            .files
+            .into_iter()
+            .map(|(file_id, row_count)| FileBody { file_id, row_count })
+            .collect(),
+    });
+    body::value(&tables.collect::<Vec<_>>())
 }
 
 pub(super) fn kind_word(kind: StagingKind) -> &'static str {
@@ -115,6 +229,7 @@ async fn load(
     if let Some(running) = state.tasks.find_unfinished(TaskType::Staging, &about) {
         return Err(already(&id, table.as_str(), &running));
     }
+    check_not_rebuilt(&state, &id)?;
     let metadata = Map::from_iter([
         ("graph_id".to_owned(), json!(id.as_str())),
         ("table_name".to_owned(), json!(table.as_str())),
@@ -140,16 +255,20 @@ async fn load(
         return started_body(&task.id, &format!("Staging of table {table} started"));
     }
     let report = wait_for(&state, &task, finished).await?;
-    body::value(&json!({
-        "status": "success",
-        "graph_id": id.as_str(),
-        "table_name": table.as_str(),
-        "execution_time_ms": elapsed_ms(started),
-        "row_count": report.total_rows,
-        "kind": kind_word(report.kind),
-        "columns": report.columns.iter().map(|c| json!({"name": c.name, "type": c.type_name})).collect::<Vec<_>>(),
-        "files": report.files.iter().map(|(id, rows)| json!({"file_id": id.as_str(), "row_count": rows})).collect::<Vec<_>>(),
-    }))
+    let file = |(id, row_count): (FileId, u64)| FileBody {
+        file_id: id.to_string(),
+        row_count,
+    };
+    body::value(&TableStaged {
+        status: "success",
+        graph_id: id.to_string(),
+        table_name: table.to_string(),
+        execution_time_ms: elapsed_ms(started),
+        row_count: report.total_rows,
+        kind: kind_word(report.kind),
+        columns: report.columns,
+        files: report.files.into_iter().map(file).collect(),
+    })
 }
 
 pub(super) fn already(id: &DatabaseId, table: &str, task: &str) -> ApiError {
@@ -158,7 +277,7 @@ pub(super) fn already(id: &DatabaseId, table: &str, task: &str) -> ApiError {
         json!({
             "error": format!("Table {table} of {id} is being loaded already; follow task {task} instead of starting another"),
             "task_id": task,
-            "monitor_url": format!("/tasks/{task}/monitor"),
+            "monitor_url": monitor_url(task),
         }),
     )
 }
@@ -171,6 +290,37 @@ pub(super) struct Sources {
     pub file_ids: FileIds,
     /// The request's own credentials.
     pub credentials: Option<Credentials>,
+    /// What else the request wishes.
+    pub wishes: Wishes,
+}
+
+/// What a request may wish for the way of its rows into staging.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Wishes {
+    /// Columns whose values are not taken.
+    null_columns: Vec<String>,
+    /// Can only shorten the tier's time limit.
+    timeout: Option<Duration>,
+}
+
+impl Wishes {
+    fn take(fields: &mut Fields) -> Self {
+        // Accepted for clients of the contract: rows with the same key are left out, and counted, when they are
+        // materialised. In staging they stay, so that a file can be replaced or taken out.
+        fields.flag("deduplicate", true);
+        Self {
+            null_columns: fields.texts("null_columns").unwrap_or_default(),
+            timeout: fields.whole("timeout_seconds", 60..=14_400).map(Duration::from_secs),
+        }
+    }
+
+    /// The time limit under the tier's.
+    fn within(&self, tier: Option<Duration>) -> Option<Duration> {
+        match (self.timeout, tier) {
+            (Some(own), Some(tier)) => Some(own.min(tier)),
+            (own, tier) => own.or(tier),
+        }
+    }
 }
 
 /// How files get their ids.
@@ -185,7 +335,7 @@ impl FileIds {
     fn of(&self, uri: &str) -> Result<FileId, ApiError> {
         match self {
             Self::Named(known) => known.get(uri).cloned().map_or_else(|| default_file_id(uri), Ok),
-            Self::Fresh => Ok(FileId::parse(&format!("load-{}", uuid::Uuid::new_v4().simple()))?),
+            Self::Fresh => Ok(FileId::passing()),
         }
     }
 }
@@ -199,10 +349,19 @@ pub(super) struct Wanted {
     pub sources: Sources,
 }
 
-impl Wanted {
-    /// Reads a body; `table` is the one of the path, if there is one.
-    pub(super) fn parse(body: &[u8], table: Option<TableName>) -> Result<Self, ApiError> {
-        let mut fields = Fields::parse(body)?;
+/// The same as the body has it.
+struct Asked {
+    graph_id: Option<String>,
+    table: Option<String>,
+    patterns: Vec<String>,
+    file_ids: Map<String, Value>,
+    credentials: Option<Map<String, Value>>,
+    wishes: Wishes,
+}
+
+impl Asked {
+    /// Reads the fields; `names_table` if it is the body that has to name the table.
+    fn read(fields: &mut Fields, names_table: bool) -> Self {
         // Accepted for clients of the contract: rows that break the schema are always left out and always counted.
         fields.flag("ignore_errors", true);
         let graph_id = fields.text("graph_id", IDENTIFIER);
@@ -210,42 +369,89 @@ impl Wanted {
             max: Some(128),
             ..IDENTIFIER
         };
-        let named = match table {
-            Some(_) => fields.text("table_name", rule),
-            None => Some(fields.required_text("table_name", rule)),
+        let table = if names_table {
+            Some(fields.required_text("table_name", rule))
+        } else {
+            fields.text("table_name", rule)
         };
-        let patterns = match fields.take("s3_pattern") {
-            Some(Value::String(one)) => vec![one],
-            Some(Value::Array(list)) if !list.is_empty() && list.iter().all(Value::is_string) => list
+        Self {
+            graph_id,
+            table,
+            patterns: patterns(fields),
+            file_ids: file_ids(fields),
+            credentials: credentials(fields),
+            wishes: Wishes::take(fields),
+        }
+    }
+}
+
+fn patterns(fields: &mut Fields) -> Vec<String> {
+    fields.shape("s3_pattern", || {
+        let text = json!({"type": "string"});
+        json!({"anyOf": [text, {"type": "array", "items": text, "minItems": 1}]})
+    });
+    match fields.take("s3_pattern") {
+        Some(Value::String(one)) => return vec![one],
+        Some(Value::Array(list)) if !list.is_empty() && list.iter().all(Value::is_string) => {
+            return list
                 .iter()
                 .filter_map(|item| item.as_str().map(str::to_owned))
-                .collect(),
-            Some(other) => {
-                fields.wrong(
-                    "string_type",
-                    "s3_pattern",
-                    "Input should be an address or a list of addresses",
-                    &other,
-                );
-                Vec::new()
-            }
-            None => {
-                fields.missing("s3_pattern");
-                Vec::new()
-            }
-        };
-        let map = fields.object("file_id_map").unwrap_or_default();
-        if map.values().any(|value| !value.is_string()) {
-            fields.wrong(
-                "string_type",
-                "file_id_map",
-                "Every file id should be a valid string",
-                &Value::Null,
-            );
+                .collect();
         }
-        let credentials = fields.object("s3_credentials");
+        Some(other) => {
+            let message = "Input should be an address or a list of addresses";
+            fields.wrong("string_type", "s3_pattern", message, &other);
+        }
+        None => fields.missing("s3_pattern"),
+    }
+    Vec::new()
+}
+
+fn file_ids(fields: &mut Fields) -> Map<String, Value> {
+    fields.shape(
+        "file_id_map",
+        || json!({"type": ["object", "null"], "additionalProperties": {"type": "string"}}),
+    );
+    let map = fields.object("file_id_map").unwrap_or_default();
+    if map.values().any(|value| !value.is_string()) {
+        let message = "Every file id should be a valid string";
+        fields.wrong("string_type", "file_id_map", message, &Value::Null);
+    }
+    map
+}
+
+/// The credentials of a request, as its body has them.
+pub(super) fn credentials(fields: &mut Fields) -> Option<Map<String, Value>> {
+    fields.shape("s3_credentials", || {
+        let text = json!({"type": ["string", "null"]});
+        json!({
+            "type": ["object", "null"],
+            "properties": {
+                "aws_access_key_id": text, "aws_secret_access_key": text, "aws_session_token": text,
+                "endpoint_url": text, "region": text,
+            },
+            "additionalProperties": false,
+        })
+    });
+    fields.object("s3_credentials")
+}
+
+impl Wanted {
+    /// Asks for the fields of a body that names its table.
+    pub(super) fn read(fields: &mut Fields) {
+        Asked::read(fields, true);
+    }
+
+    /// Reads a body; `table` is the one of the path, if there is one.
+    pub(super) fn parse(body: &[u8], table: Option<TableName>) -> Result<Self, ApiError> {
+        let mut fields = Fields::parse(body)?;
+        let asked = Asked::read(&mut fields, table.is_none());
         fields.finish()?;
-        let named = named.map(|name| TableName::parse(&name)).transpose()?;
+        Self::checked(asked, table)
+    }
+
+    fn checked(asked: Asked, table: Option<TableName>) -> Result<Self, ApiError> {
+        let named = asked.table.map(|name| TableName::parse(&name)).transpose()?;
         let table = match (table, named) {
             (Some(path), Some(named)) if path.as_str() != named.as_str() => {
                 return Err(ApiError::bad_request("table_name: differs from the table in the path"));
@@ -254,16 +460,17 @@ impl Wanted {
             (None, None) => return Err(ApiError::bad_request("table_name: is missing")),
         };
         let mut file_ids = HashMap::new();
-        for (uri, value) in map {
+        for (uri, value) in asked.file_ids {
             file_ids.insert(uri, FileId::parse(value.as_str().unwrap_or_default())?);
         }
         Ok(Self {
-            graph_id,
+            graph_id: asked.graph_id,
             table,
             sources: Sources {
-                patterns,
+                patterns: asked.patterns,
                 file_ids: FileIds::Named(file_ids),
-                credentials: parse_credentials(credentials)?,
+                credentials: parse_credentials(asked.credentials)?,
+                wishes: asked.wishes,
             },
         })
     }
@@ -318,13 +525,21 @@ pub(super) async fn stage_sources(
             });
             incoming.push(target);
         }
-        stage(&staging, table, staged, mode, &settings, permit, context.cancelled()).await
+        let options = StageOptions {
+            timeout: sources.wishes.within(settings.copy.timeout()).unwrap_or(UNLIMITED),
+            cancel: context.cancelled().child_token(),
+            null_columns: sources.wishes.null_columns.clone(),
+        };
+        stage(&staging, table, staged, mode, options, permit).await
     };
     let limited = async {
-        match settings.copy.timeout() {
+        match sources.wishes.within(settings.copy.timeout()) {
             None => work.await,
             Some(limit) => tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
-                let message = format!("Loading took longer than {} s (copy.timeoutSeconds)", limit.as_secs());
+                let message = format!(
+                    "Loading took longer than {} s (copy.timeoutSeconds, timeout_seconds)",
+                    limit.as_secs()
+                );
                 Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, message))
             }),
         }
@@ -340,22 +555,16 @@ pub(super) async fn stage_sources(
     staged
 }
 
-/// Hands files to DuckDB, under the tier's time limit and for as long as the lease lasts.
+/// Hands files to DuckDB, for as long as the lease lasts.
 pub(super) async fn stage(
     staging: &Staging,
     table: &TableName,
     files: Vec<StagedFile>,
     mode: StageMode,
-    settings: &crate::config::Settings,
+    options: StageOptions,
     permit: &WritePermit,
-    cancel: &CancellationToken,
 ) -> Result<StageReport, ApiError> {
-    let unlimited = std::time::Duration::from_secs(24 * 3600);
-    let cancel = cancel.child_token();
-    let options = StageOptions {
-        timeout: settings.copy.timeout().unwrap_or(unlimited),
-        cancel: cancel.clone(),
-    };
+    let cancel = options.cancel.clone();
     tokio::select! {
         biased;
         report = staging.stage(table, files, mode, options) => Ok(report?),
@@ -386,12 +595,18 @@ pub(super) async fn delete(
     if !state.engines.contains(&id) {
         return Err(missing(&id));
     }
+    check_not_rebuilt(&state, &id)?;
     let existed = state.engines.has_staging(&id) && state.engines.staging(&id).await?.drop_table(&table).await?;
     tracing::info!(operation = "delete_table", graph = %id, table = %table, existed, "staging table deleted");
-    body::value(&json!({
-        "status": "success",
-        "message": format!("Table {table} {}", if existed { "deleted successfully" } else { "did not exist" }),
-    }))
+    let what = if existed {
+        "deleted successfully"
+    } else {
+        "did not exist"
+    };
+    body::value(&TableDeleted {
+        status: "success",
+        message: format!("Table {table} {what}"),
+    })
 }
 
 /// Deletes the rows that one file brought; none is a success too.
@@ -409,17 +624,18 @@ pub(super) async fn delete_file(
     if !state.engines.contains(&id) {
         return Err(missing(&id));
     }
+    check_not_rebuilt(&state, &id)?;
     let deleted = if state.engines.has_staging(&id) {
         state.engines.staging(&id).await?.remove_file(&table, &file_id).await?
     } else {
         0
     };
     tracing::info!(operation = "delete_file", graph = %id, table = %table, rows = deleted, "rows of a file deleted");
-    body::value(&json!({
-        "status": "success",
-        "rows_deleted": deleted,
-        "message": format!("Deleted {deleted} rows of file {file_id} from table {table}"),
-    }))
+    body::value(&FileDeleted {
+        status: "success",
+        rows_deleted: deleted,
+        message: format!("Deleted {deleted} rows of file {file_id} from table {table}"),
+    })
 }
 
 #[cfg(test)]
@@ -449,6 +665,22 @@ mod tests {
             (2, "f1")
         );
         assert!(many.sources.credentials.is_some());
+        let wishes = Wanted::parse(
+            br#"{"table_name":"E","s3_pattern":"s3://b/1","deduplicate":true,"null_columns":["embedding"],"timeout_seconds":60}"#,
+            None,
+        )
+        .unwrap()
+        .sources
+        .wishes;
+        assert_eq!(wishes.null_columns, ["embedding"]);
+        let minute = Some(Duration::from_secs(60));
+        for (tier, limit) in [
+            (None, minute),
+            (Some(300), minute),
+            (Some(5), Some(Duration::from_secs(5))),
+        ] {
+            assert_eq!(wishes.within(tier.map(Duration::from_secs)), limit);
+        }
         let path = TableName::parse("E").unwrap();
         let inserted = Wanted::parse(br#"{"s3_pattern":"s3://b/1"}"#, Some(path.clone())).unwrap();
         assert_eq!(inserted.table, path);
@@ -460,6 +692,11 @@ mod tests {
             (r#"{"table_name":"E","s3_pattern":[1]}"#, 422),
             (r#"{"table_name":"E x","s3_pattern":"s3://b/1"}"#, 422),
             (r#"{"table_name":"E","s3_pattern":"s3://b/1","surplus":1}"#, 422),
+            (
+                r#"{"table_name":"E","s3_pattern":"s3://b/1","timeout_seconds":59}"#,
+                422,
+            ),
+            (r#"{"table_name":"E","s3_pattern":"s3://b/1","null_columns":"x"}"#, 422),
             (
                 r#"{"table_name":"E","s3_pattern":"s3://b/1","s3_credentials":{"password":"x"}}"#,
                 400,

@@ -4,6 +4,7 @@ use super::{
     body,
     error::ApiError,
     headers,
+    openapi::{Operation, SchemaOf, Written, query, schema_of},
     stream::{event, sse_response},
 };
 use crate::{
@@ -16,9 +17,57 @@ use axum::{
     response::{Response, sse::Event},
 };
 use futures::stream;
-use serde_json::{Value, json};
-use std::time::Duration;
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use std::{collections::BTreeMap, time::Duration};
 use tokio::sync::{oneshot, watch};
+
+/// The operations of this module.
+pub(super) fn operations() -> Vec<Operation> {
+    let text = || json!({"type": "string"});
+    let words = |words: Vec<&str>| json!({"type": "string", "enum": words});
+    vec![
+        Operation::new("get /tasks", "task_list", "Tasks, newest first")
+            .with([
+                query(
+                    "status",
+                    words(TaskStatus::ALL.map(TaskStatus::as_str).into()),
+                    "Only of this status.",
+                ),
+                query(
+                    "task_type",
+                    words(TaskType::ALL.map(TaskType::as_str).into()),
+                    "Only of this type.",
+                ),
+                query("graph_id", text(), "Only of this graph."),
+                query(
+                    "limit",
+                    json!({"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}),
+                    "So many of the newest.",
+                ),
+            ])
+            .fails(&[400])
+            .gives::<Vec<TaskRecord>>("The tasks."),
+        Operation::new("get /tasks/stats", "task_stats", "How many tasks there are").gives::<Stats>("Counts."),
+        Operation::new("get /tasks/queue/info", "task_queue", "What waits and what runs").gives::<Queue>("The queue."),
+        Operation::new("get /tasks/{id}/status", "task_status", "One task").gives::<TaskRecord>("The task."),
+        Operation::new(
+            "get /tasks/{id}/monitor",
+            "task_monitor",
+            "Events of a task until it has ended",
+        )
+        .notes("`connected`, `progress`, `heartbeat`, and at last `completed`, or `failed` also for a cancelled task.")
+        .answers(
+            200,
+            "The events.",
+            &[("text/event-stream", Written::Events(TASK_EVENTS))],
+        ),
+        Operation::new("delete /tasks/{id}", "task_cancel", "Asks a task to stop")
+            .fails(&[409])
+            .gives::<Cancelling>("It was asked."),
+    ]
+}
 
 /// The end of a task's work, for the request that may be waiting for it.
 pub(super) struct Finish<T> {
@@ -70,16 +119,32 @@ pub(super) async fn wait_for<T>(state: &AppState, task: &TaskHandle, finished: F
     }
 }
 
+/// A task that was started.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "TaskStarted")]
+pub(super) struct Started {
+    task_id: String,
+    /// `started`.
+    status: &'static str,
+    sse_url: String,
+    message: String,
+}
+
 /// 202 with where to follow the task.
 pub(super) fn started_body(id: &str, message: &str) -> Result<Response, ApiError> {
-    let mut response = body::value(&json!({
-        "task_id": id,
-        "status": "started",
-        "sse_url": format!("/tasks/{id}/monitor"),
-        "message": message,
-    }))?;
+    let mut response = body::value(&Started {
+        task_id: id.to_owned(),
+        status: "started",
+        sse_url: monitor_url(id),
+        message: message.to_owned(),
+    })?;
     *response.status_mut() = StatusCode::ACCEPTED;
     Ok(response)
+}
+
+/// Where a task's events are.
+pub(super) fn monitor_url(id: &str) -> String {
+    format!("/tasks/{id}/monitor")
 }
 
 /// Tasks, newest first.
@@ -119,31 +184,77 @@ pub(super) async fn status(State(state): State<AppState>, Path(id): Path<String>
     body::value(&state.tasks.get(&id)?)
 }
 
+/// A task that was asked to stop.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "TaskCancelling")]
+struct Cancelling {
+    task_id: String,
+    /// `cancelling`.
+    status: &'static str,
+    message: String,
+}
+
 /// Asks a task to stop.
 pub(super) async fn cancel(State(state): State<AppState>, Path(id): Path<String>) -> Result<Response, ApiError> {
     state.tasks.cancel(&id)?;
     tracing::info!(operation = "cancel_task", task = id, "task cancelled");
-    body::value(&json!({
-        "task_id": id,
-        "status": "cancelling",
-        "message": format!("Task {id} was asked to stop; follow it until it is cancelled"),
-    }))
+    body::value(&Cancelling {
+        message: format!("Task {id} was asked to stop; follow it until it is cancelled"),
+        task_id: id,
+        status: "cancelling",
+    })
+}
+
+/// Counts of tasks.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "TaskStats")]
+struct Stats {
+    total_tasks: usize,
+    tasks_by_status: BTreeMap<&'static str, usize>,
+    tasks_by_type: BTreeMap<&'static str, usize>,
+    active_tasks: usize,
+    pending_tasks: usize,
+    completed_tasks: usize,
+    failed_tasks: usize,
+    cancelled_tasks: usize,
 }
 
 /// How many tasks there are.
 pub(super) async fn stats(State(state): State<AppState>) -> Result<Response, ApiError> {
     let stats = state.tasks.stats();
     let count = |status: TaskStatus| stats.by_status.get(status.as_str()).copied().unwrap_or(0);
-    body::value(&json!({
-        "total_tasks": stats.total,
-        "tasks_by_status": stats.by_status,
-        "tasks_by_type": stats.by_type,
-        "active_tasks": count(TaskStatus::Running),
-        "pending_tasks": count(TaskStatus::Pending),
-        "completed_tasks": count(TaskStatus::Completed),
-        "failed_tasks": count(TaskStatus::Failed),
-        "cancelled_tasks": count(TaskStatus::Cancelled),
-    }))
+    body::value(&Stats {
+        total_tasks: stats.total,
+        active_tasks: count(TaskStatus::Running),
+        pending_tasks: count(TaskStatus::Pending),
+        completed_tasks: count(TaskStatus::Completed),
+        failed_tasks: count(TaskStatus::Failed),
+        cancelled_tasks: count(TaskStatus::Cancelled),
+        tasks_by_status: stats.by_status,
+        tasks_by_type: stats.by_type,
+    })
+}
+
+/// Tasks that have not ended.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "TaskQueue")]
+struct Queue {
+    queue_depth: usize,
+    pending_tasks: usize,
+    active_tasks: usize,
+    concurrent_loads_per_graph: usize,
+    /// The first 100.
+    tasks: Vec<QueuedTask>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct QueuedTask {
+    task_id: String,
+    task_type: TaskType,
+    status: TaskStatus,
+    graph_id: Option<String>,
+    created_at: String,
+    progress_percent: f64,
 }
 
 /// What waits and what runs.
@@ -156,38 +267,100 @@ pub(super) async fn queue(State(state): State<AppState>) -> Result<Response, Api
         .iter()
         .filter(|task| task.status == TaskStatus::Running)
         .count();
-    let shown = unfinished.iter().take(100).map(|task| {
-        json!({
-            "task_id": task.task_id, "task_type": task.task_type, "status": task.status,
-            "graph_id": task.metadata.get("graph_id"), "created_at": task.created_at,
-            "progress_percent": task.progress_percent,
-        })
+    let waiting = unfinished.len() - running;
+    let shown = unfinished.into_iter().take(100).map(|task| QueuedTask {
+        graph_id: graph_of(&task),
+        task_id: task.task_id,
+        task_type: task.task_type,
+        status: task.status,
+        created_at: task.created_at,
+        progress_percent: task.progress_percent,
     });
-    body::value(&json!({
-        "queue_depth": unfinished.len() - running,
-        "pending_tasks": unfinished.len() - running,
-        "active_tasks": running,
-        "concurrent_loads_per_graph": state.settings().copy.concurrent_loads(),
-        "tasks": shown.collect::<Vec<_>>(),
-    }))
+    body::value(&Queue {
+        queue_depth: waiting,
+        pending_tasks: waiting,
+        active_tasks: running,
+        concurrent_loads_per_graph: state.settings().copy.concurrent_loads(),
+        tasks: shown.collect(),
+    })
 }
+
+/// The graph that a task is about.
+fn graph_of(task: &TaskRecord) -> Option<String> {
+    task.metadata.get("graph_id").and_then(Value::as_str).map(str::to_owned)
+}
+
+/// Event `connected`.
+#[derive(Serialize, JsonSchema)]
+struct Connected {
+    task_id: String,
+    task_type: TaskType,
+    timestamp: String,
+    message: &'static str,
+}
+
+/// Event `heartbeat`: nothing has happened, and the connection lives.
+#[derive(Serialize, JsonSchema)]
+struct Heartbeat {
+    task_id: String,
+    task_type: TaskType,
+    status: TaskStatus,
+    timestamp: String,
+    message: &'static str,
+}
+
+/// Events `progress`, `completed` and `failed`.
+#[derive(Serialize, JsonSchema)]
+struct TaskEvent {
+    task_id: String,
+    task_type: TaskType,
+    timestamp: String,
+    status: TaskStatus,
+    progress_percent: f64,
+    records_processed: Option<u64>,
+    estimated_records: Option<u64>,
+    started_at: Option<String>,
+    metadata: Map<String, Value>,
+    message: &'static str,
+    /// What came of it, of a task that is done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    result: Option<Value>,
+    /// Why not, of a task that failed or was cancelled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    /// Of a task that has ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    duration_seconds: Option<f64>,
+}
+
+/// Event `error`: the stream ends before the task does.
+#[derive(Serialize, JsonSchema)]
+struct MonitorError {
+    error: &'static str,
+    task_type: TaskType,
+}
+
+const TASK_EVENTS: &[(&str, SchemaOf)] = &[
+    ("connected", schema_of::<Connected>),
+    ("progress", schema_of::<TaskEvent>),
+    ("heartbeat", schema_of::<Heartbeat>),
+    ("completed", schema_of::<TaskEvent>),
+    ("failed", schema_of::<TaskEvent>),
+    ("error", schema_of::<MonitorError>),
+];
 
 /// Events of a task until it has ended: `connected`, `progress`, `heartbeat`, then `completed` or `failed`.
 pub(super) async fn monitor(State(state): State<AppState>, Path(id): Path<String>) -> Result<Response, ApiError> {
     let receiver = state.tasks.subscribe(&id)?;
     let first = receiver.borrow().clone();
-    let connected = event(
-        "connected",
-        &json!({
-            "task_id": first.task_id, "task_type": first.task_type, "timestamp": timestamp(),
-            "message": "Connected to the task's events",
-        }),
-    );
-    let graph = first
-        .metadata
-        .get("graph_id")
-        .and_then(Value::as_str)
-        .map(str::to_owned);
+    let connected = Connected {
+        task_id: first.task_id.clone(),
+        task_type: first.task_type,
+        timestamp: timestamp(),
+        message: "Connected to the task's events",
+    };
+    let connected = event("connected", &json!(connected));
+    let graph = graph_of(&first);
     let events = stream::unfold(Follow::Begin(connected, receiver), |step| async move {
         match step {
             Follow::Begin(connected, receiver) => Some((vec![connected], Follow::Changes(receiver, None))),
@@ -207,66 +380,59 @@ enum Follow {
 const HEARTBEAT: Duration = Duration::from_secs(30);
 
 async fn next_events(mut receiver: watch::Receiver<TaskRecord>, shown: Option<TaskRecord>) -> (Vec<Event>, Follow) {
-    if shown.is_some() {
+    if let Some(shown) = shown {
         match tokio::time::timeout(HEARTBEAT, receiver.changed()).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) => {
-                let data =
-                    json!({"error": "the node is shutting down", "task_type": shown.map(|record| record.task_type)});
-                return (vec![event("error", &data)], Follow::End);
+                let data = MonitorError {
+                    error: "the node is shutting down",
+                    task_type: shown.task_type,
+                };
+                return (vec![event("error", &json!(data))], Follow::End);
             }
             Err(_) => {
                 let record = receiver.borrow().clone();
-                let data = json!({
-                    "task_id": record.task_id, "task_type": record.task_type, "status": record.status,
-                    "timestamp": timestamp(), "message": "Task is still at work",
-                });
-                return (vec![event("heartbeat", &data)], Follow::Changes(receiver, Some(record)));
+                let data = Heartbeat {
+                    task_id: record.task_id.clone(),
+                    task_type: record.task_type,
+                    status: record.status,
+                    timestamp: timestamp(),
+                    message: "Task is still at work",
+                };
+                let events = vec![event("heartbeat", &json!(data))];
+                return (events, Follow::Changes(receiver, Some(record)));
             }
         }
     }
     let record = receiver.borrow_and_update().clone();
-    let common = json!({
-        "task_id": record.task_id,
-        "task_type": record.task_type,
-        "timestamp": timestamp(),
-        "status": record.status,
-        "progress_percent": record.progress_percent,
-        "records_processed": record.records_processed,
-        "estimated_records": record.estimated_size,
-        "started_at": record.started_at,
-        "metadata": record.metadata,
-    });
-    let with = |fields: Value| {
-        let mut data = common.clone();
-        if let (Some(data), Value::Object(fields)) = (data.as_object_mut(), fields) {
-            data.extend(fields);
-        }
-        data
+    let (name, message) = match record.status {
+        TaskStatus::Pending => ("progress", "Task waits for its turn"),
+        TaskStatus::Running => ("progress", "Task is at work"),
+        TaskStatus::Completed => ("completed", "Task completed"),
+        TaskStatus::Failed => ("failed", "Task failed"),
+        TaskStatus::Cancelled => ("failed", "Task cancelled"),
     };
-    let duration = record.duration().as_secs_f64();
-    match record.status {
-        TaskStatus::Completed => {
-            let data = with(json!({
-                "result": record.result, "duration_seconds": duration, "message": "Task completed",
-            }));
-            (vec![event("completed", &data)], Follow::End)
-        }
-        TaskStatus::Failed | TaskStatus::Cancelled => {
-            let data = with(json!({
-                "error": record.error, "duration_seconds": duration,
-                "message": format!("Task {}", record.status.as_str()),
-            }));
-            (vec![event("failed", &data)], Follow::End)
-        }
-        TaskStatus::Pending | TaskStatus::Running => {
-            let message = if record.status == TaskStatus::Pending {
-                "Task waits for its turn"
-            } else {
-                "Task is at work"
-            };
-            let data = with(json!({"message": message}));
-            (vec![event("progress", &data)], Follow::Changes(receiver, Some(record)))
-        }
-    }
+    let ended = record.status.is_final();
+    let data = TaskEvent {
+        task_id: record.task_id.clone(),
+        task_type: record.task_type,
+        timestamp: timestamp(),
+        status: record.status,
+        progress_percent: record.progress_percent,
+        records_processed: record.records_processed,
+        estimated_records: record.estimated_size,
+        started_at: record.started_at.clone(),
+        metadata: record.metadata.clone(),
+        message,
+        result: record.result.clone().filter(|_| ended),
+        error: record.error.clone().filter(|_| ended),
+        duration_seconds: ended.then(|| record.duration().as_secs_f64()),
+    };
+    let events = vec![event(name, &json!(data))];
+    let next = if ended {
+        Follow::End
+    } else {
+        Follow::Changes(receiver, Some(record))
+    };
+    (events, next)
 }

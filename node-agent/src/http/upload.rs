@@ -4,10 +4,12 @@ use super::{
     body,
     databases::{elapsed_ms, missing},
     error::ApiError,
-    tables::{kind_word, stage},
+    openapi::Operation,
+    rebuild::check_not_rebuilt,
+    tables::{UNLIMITED, kind_word, stage},
 };
 use crate::{
-    engines::{DatabaseId, FileId, StageMode, StagedFile, TableName},
+    engines::{DatabaseId, FileId, StageMode, StageOptions, StagedFile, StagingColumn, TableName},
     state::AppState,
 };
 use axum::{
@@ -17,10 +19,44 @@ use axum::{
     response::Response,
 };
 use futures::StreamExt;
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::Serialize;
 use std::{path::Path as FilePath, time::Instant};
 use tokio::io::AsyncWriteExt;
 use tokio_util::sync::CancellationToken;
+
+/// The operations of this module.
+pub(super) fn operations() -> Vec<Operation> {
+    let operation = Operation::new(
+        "put /databases/{id}/tables/{table}/files/{file_id}",
+        "file_upload",
+        "Stages a Parquet file; rows of the same file that were staged before are replaced",
+    )
+    .changes()
+    .takes_file("application/vnd.apache.parquet")
+    .asks_engine()
+    .gives::<FileStaged>("It is staged.");
+    vec![operation]
+}
+
+/// A file that was staged.
+#[derive(Serialize, JsonSchema)]
+struct FileStaged {
+    /// `success`.
+    status: &'static str,
+    graph_id: String,
+    table_name: String,
+    file_id: String,
+    /// Rows of this file.
+    row_count: u64,
+    /// Rows of the table.
+    total_rows: u64,
+    size_bytes: u64,
+    execution_time_ms: f64,
+    columns: Vec<StagingColumn>,
+    /// `node`, `relationship` or `other`.
+    kind: &'static str,
+}
 
 /// Stages the body under `file_id`: rows of the same file that were staged before are replaced.
 pub(super) async fn put(
@@ -39,6 +75,7 @@ pub(super) async fn put(
     if !state.engines.contains(&id) {
         return Err(missing(&id));
     }
+    check_not_rebuilt(&state, &id)?;
     state.admission.check_memory()?;
     let settings = state.settings();
     let staging = state.engines.staging(&id).await?;
@@ -58,34 +95,30 @@ pub(super) async fn put(
     // Dropped, and with it the token, when the client goes away: the table is then as it was before.
     let cancel = CancellationToken::new();
     let _guard = cancel.clone().drop_guard();
-    let report = stage(
-        &staging,
-        &table,
-        vec![file],
-        StageMode::ReplaceFiles,
-        &settings,
-        &permit,
-        &cancel,
-    )
-    .await?;
+    let options = StageOptions {
+        timeout: settings.copy.timeout().unwrap_or(UNLIMITED),
+        cancel,
+        ..StageOptions::default()
+    };
+    let report = stage(&staging, &table, vec![file], StageMode::ReplaceFiles, options, &permit).await?;
     state.metrics.staged_rows.inc_by(report.rows);
     let execution_time_ms = elapsed_ms(started);
     tracing::info!(
         operation = "upload", graph = %id, table = %table, rows = report.rows, bytes = size_bytes,
         duration_ms = execution_time_ms, "file staged"
     );
-    body::value(&json!({
-        "status": "success",
-        "graph_id": id.as_str(),
-        "table_name": table.as_str(),
-        "file_id": file_id.as_str(),
-        "row_count": report.rows,
-        "total_rows": report.total_rows,
-        "size_bytes": size_bytes,
-        "execution_time_ms": execution_time_ms,
-        "columns": report.columns.iter().map(|c| json!({"name": c.name, "type": c.type_name})).collect::<Vec<_>>(),
-        "kind": kind_word(report.kind),
-    }))
+    body::value(&FileStaged {
+        status: "success",
+        graph_id: id.to_string(),
+        table_name: table.to_string(),
+        file_id: file_id.to_string(),
+        row_count: report.rows,
+        total_rows: report.total_rows,
+        size_bytes,
+        execution_time_ms,
+        columns: report.columns,
+        kind: kind_word(report.kind),
+    })
 }
 
 /// Writes a body to a file, within a limit that also holds for a body of unknown length.

@@ -1,9 +1,13 @@
 //! Bodies read field by field, with every mistake collected into the 422 list that clients of the contract expect:
 //! `{"detail":[{"type","loc","msg","input",…}]}`.
+//!
+//! What a handler asks [`Fields`] for is also the schema of its body: [`schema`] lets it ask once without a body, and writes
+//! down the questions. So the OpenAPI document says what is read, and nothing else.
 
 use super::error::ApiError;
 use axum::http::StatusCode;
 use serde_json::{Map, Value, json};
+use std::ops::RangeInclusive;
 
 /// Fields whose value is never repeated in an answer.
 const PRIVATE: [&str; 2] = ["s3_credentials", "parameters"];
@@ -42,6 +46,44 @@ fn is_word(words: &[&str], text: &str) -> bool {
 
 const PATTERN: &str = "^[a-zA-Z0-9_-]+$";
 
+/// The JSON schema of the body that `read` reads.
+pub(super) fn schema<T>(read: impl FnOnce(&mut Fields) -> T) -> Value {
+    let mut fields = Fields::of(Map::new(), false);
+    fields.asked = Some(Map::new());
+    read(&mut fields);
+    let required: Vec<Value> = fields.errors;
+    let mut schema = json!({"type": "object", "properties": fields.asked, "additionalProperties": false});
+    if !required.is_empty() {
+        schema["required"] = Value::Array(required);
+    }
+    schema
+}
+
+impl Text {
+    fn schema(&self) -> Value {
+        let mut schema = json!({"type": "string"});
+        if let Some(max) = self.max {
+            schema["maxLength"] = json!(max);
+        }
+        if self.identifier {
+            schema["pattern"] = json!(PATTERN);
+        }
+        if let Some(words) = self.one_of {
+            schema["enum"] = json!(words);
+        }
+        schema
+    }
+}
+
+/// The same, or null.
+fn nullable(mut schema: Value) -> Value {
+    schema["type"] = json!([schema["type"], "null"]);
+    if let Some(words) = schema.get_mut("enum").and_then(Value::as_array_mut) {
+        words.push(Value::Null);
+    }
+    schema
+}
+
 /// The fields of one body.
 #[derive(Debug)]
 pub(super) struct Fields {
@@ -50,6 +92,9 @@ pub(super) struct Fields {
     form: bool,
     known: Vec<&'static str>,
     errors: Vec<Value>,
+    /// The schemas of the fields that were asked for, while a schema is made; `errors` are then the names of those that
+    /// must be there.
+    asked: Option<Map<String, Value>>,
 }
 
 impl Fields {
@@ -67,12 +112,7 @@ impl Fields {
             )]));
         }
         match serde_json::from_slice(body) {
-            Ok(Value::Object(object)) => Ok(Self {
-                object,
-                form: false,
-                known: Vec::new(),
-                errors: Vec::new(),
-            }),
+            Ok(Value::Object(object)) => Ok(Self::of(object, false)),
             Ok(other) => Err(unprocessable(vec![error(
                 "model_attributes_type",
                 &[],
@@ -101,16 +141,29 @@ impl Fields {
 
     /// The fields of a form.
     pub(super) fn of_form(object: Map<String, Value>) -> Self {
+        Self::of(object, true)
+    }
+
+    fn of(object: Map<String, Value>, form: bool) -> Self {
         Self {
             object,
-            form: true,
+            form,
             known: Vec::new(),
             errors: Vec::new(),
+            asked: None,
+        }
+    }
+
+    /// Says what a field looks like, where the question for it does not say enough.
+    pub(super) fn shape(&mut self, name: &'static str, schema: impl FnOnce() -> Value) {
+        if let Some(asked) = &mut self.asked {
+            asked.entry(name).or_insert_with(schema);
         }
     }
 
     /// A text that must be there.
     pub(super) fn required_text(&mut self, name: &'static str, rule: Text) -> String {
+        self.shape(name, || rule.schema());
         match self.take(name) {
             None => {
                 self.missing(name);
@@ -122,6 +175,7 @@ impl Fields {
 
     /// A text that may be absent or null.
     pub(super) fn text(&mut self, name: &'static str, rule: Text) -> Option<String> {
+        self.shape(name, || nullable(rule.schema()));
         let value = self.take(name)?;
         if value.is_null() {
             None
@@ -132,6 +186,7 @@ impl Fields {
 
     /// A truth value with its default.
     pub(super) fn flag(&mut self, name: &'static str, default: bool) -> bool {
+        self.shape(name, || json!({"type": "boolean", "default": default}));
         match self.take(name) {
             None => default,
             Some(Value::Bool(value)) => value,
@@ -144,8 +199,28 @@ impl Fields {
         }
     }
 
+    /// A whole number within a range, that may be absent or null.
+    pub(super) fn whole(&mut self, name: &'static str, range: RangeInclusive<u64>) -> Option<u64> {
+        self.shape(
+            name,
+            || json!({"type": ["integer", "null"], "minimum": range.start(), "maximum": range.end()}),
+        );
+        let value = self.take(name).filter(|value| !value.is_null())?;
+        let number = value.as_u64().filter(|number| range.contains(number));
+        if number.is_none() {
+            let message = format!(
+                "Input should be a whole number from {} to {}",
+                range.start(),
+                range.end()
+            );
+            self.wrong("int_type", name, &message, &value);
+        }
+        number
+    }
+
     /// A list of texts that may be absent or null.
     pub(super) fn texts(&mut self, name: &'static str) -> Option<Vec<String>> {
+        self.shape(name, || json!({"type": ["array", "null"], "items": {"type": "string"}}));
         match self.take(name)? {
             Value::Null => None,
             Value::Array(items) => {
@@ -174,6 +249,7 @@ impl Fields {
 
     /// A list of any values that may be absent or null.
     pub(super) fn list(&mut self, name: &'static str) -> Option<Vec<Value>> {
+        self.shape(name, || json!({"type": ["array", "null"]}));
         match self.take(name)? {
             Value::Null => None,
             Value::Array(items) => Some(items),
@@ -186,6 +262,7 @@ impl Fields {
 
     /// An object that may be absent or null.
     pub(super) fn object(&mut self, name: &'static str) -> Option<Map<String, Value>> {
+        self.shape(name, || json!({"type": ["object", "null"]}));
         match self.take(name)? {
             Value::Null => None,
             Value::Object(object) => Some(object),
@@ -199,11 +276,18 @@ impl Fields {
     /// A value as it stands, for fields of more than one shape.
     pub(super) fn take(&mut self, name: &'static str) -> Option<Value> {
         self.known.push(name);
+        if let Some(asked) = &mut self.asked {
+            asked.entry(name).or_insert_with(|| json!({}));
+        }
         self.object.get(name).cloned()
     }
 
     /// Records that a field is missing.
     pub(super) fn missing(&mut self, name: &'static str) {
+        if self.asked.is_some() {
+            self.errors.push(json!(name));
+            return;
+        }
         let entry = error("missing", &[name], "Field required", self.shown());
         self.errors.push(entry);
     }

@@ -209,10 +209,16 @@ impl SourceFile {
             source,
         };
         match &self.location {
-            Location::Local(path) => tokio::fs::copy(path, target).await.map_err(|source| SourceError::Io {
-                path: path.clone(),
-                source,
-            }),
+            Location::Local(path) => {
+                let size = tokio::fs::copy(path, target).await.map_err(|source| SourceError::Io {
+                    path: path.clone(),
+                    source,
+                })?;
+                if limit.is_some_and(|limit| size > limit) {
+                    return Err(self.grown());
+                }
+                Ok(size)
+            }
             Location::Object { store, key } => {
                 let failed = |error: object_store::Error| SourceError::Store {
                     uri: self.uri.clone(),
@@ -226,10 +232,7 @@ impl SourceFile {
                     let chunk = chunk.map_err(failed)?;
                     size += chunk.len() as u64;
                     if limit.is_some_and(|limit| size > limit) {
-                        return Err(SourceError::TooLarge(format!(
-                            "{} grew beyond the limit while it was read",
-                            self.uri
-                        )));
+                        return Err(self.grown());
                     }
                     file.write_all(&chunk).await.map_err(io)?;
                 }
@@ -237,6 +240,10 @@ impl SourceFile {
                 Ok(size)
             }
         }
+    }
+
+    fn grown(&self) -> SourceError {
+        SourceError::TooLarge(format!("{} grew beyond the limit while it was read", self.uri))
     }
 }
 
@@ -249,7 +256,8 @@ fn too_many(bounds: Bounds) -> SourceError {
 
 fn s3(bucket: &str, credentials: Option<&Credentials>) -> Result<Arc<dyn ObjectStore>, SourceError> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
-    if bucket.is_empty() || bucket.len() > 255 || !bucket.chars().all(plain) {
+    // A name of dots alone would be a step in the path of the endpoint's address.
+    if !bucket.starts_with(|c: char| c.is_ascii_alphanumeric()) || bucket.len() > 255 || !bucket.chars().all(plain) {
         return Err(SourceError::Invalid(format!("{bucket:?} is not the name of a bucket")));
     }
     let environment = AmazonS3Builder::from_env();
@@ -456,7 +464,15 @@ mod tests {
             resolve(at("../secret.parquet")).await,
             Err(SourceError::Invalid(_))
         ));
-        for nonsense in ["/etc/hostname", "http://x/y", "s3://", "s3://b", "s3://b?x/y"] {
+        for nonsense in [
+            "/etc/hostname",
+            "http://x/y",
+            "s3://",
+            "s3://b",
+            "s3://b?x/y",
+            "s3://../y",
+            "s3:///y",
+        ] {
             assert!(
                 matches!(resolve(nonsense.into()).await, Err(SourceError::Invalid(_))),
                 "{nonsense}"

@@ -1,6 +1,7 @@
 //! The two calls that the agent makes to its control plane.
 
 use crate::config::Settings;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -27,7 +28,7 @@ pub struct RegisterRequest {
 }
 
 /// Versions of the engines that are linked into this program.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EngineVersions {
     /// LadybugDB.

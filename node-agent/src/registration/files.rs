@@ -69,6 +69,24 @@ impl VolumeFiles {
         Self { dir: dir.into() }
     }
 
+    /// Removes what writes of an earlier process left behind that were cut off.
+    ///
+    /// # Errors
+    /// When the directory cannot be read, or such a file not be removed.
+    pub fn remove_unfinished(&self) -> Result<(), FileError> {
+        let failed = |action, path: &Path| {
+            let path = path.to_owned();
+            move |source| FileError::Io { action, path, source }
+        };
+        for entry in fs::read_dir(&self.dir).map_err(failed("list", &self.dir))? {
+            let path = entry.map_err(failed("list", &self.dir))?.path();
+            if path.extension().is_some_and(|extension| extension == UNFINISHED) {
+                fs::remove_file(&path).map_err(failed("remove", &path))?;
+            }
+        }
+        Ok(())
+    }
+
     /// The epoch of the volume; 0 when it has none yet.
     ///
     /// # Errors
@@ -133,6 +151,9 @@ impl VolumeFiles {
     }
 }
 
+/// How the names of files end that are being written.
+const UNFINISHED: &str = "new";
+
 /// Writes a file so that a crash leaves the old content or the new, never a part: temporary file, sync, rename, sync of
 /// the directory.
 ///
@@ -147,7 +168,7 @@ pub fn write_atomically(path: &Path, content: &[u8], mode: u32) -> Result<(), Fi
         }
     };
     let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.new", uuid::Uuid::new_v4().simple()));
+    name.push(format!(".{}.{UNFINISHED}", uuid::Uuid::new_v4().simple()));
     let temporary = path.with_file_name(name);
     let written = (|| {
         let mut file = OpenOptions::new()
@@ -213,6 +234,17 @@ mod tests {
             .mode();
         assert_eq!(mode & 0o777, 0o600);
         assert!(!format!("{identity:?}").contains("secret"));
+    }
+
+    #[test]
+    fn what_a_crash_left_of_a_write_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = VolumeFiles::new(dir.path());
+        files.write_epoch(3).unwrap();
+        fs::write(dir.path().join("epoch.0123.new"), "4").unwrap();
+        files.remove_unfinished().unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        assert_eq!(files.epoch().unwrap(), 3);
     }
 
     #[test]

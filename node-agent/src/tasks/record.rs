@@ -1,11 +1,12 @@
 //! One task as it is stored and shown.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::time::Duration;
 
 /// What a task does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum TaskType {
     /// Files into a staging table.
@@ -22,11 +23,13 @@ pub enum TaskType {
     Migration,
     /// A database as a copy of another one.
     Fork,
+    /// A graph made anew from its staging tables.
+    Rebuild,
 }
 
 impl TaskType {
     /// Every type, in the order in which statistics list them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Staging,
         Self::Ingestion,
         Self::Backup,
@@ -34,6 +37,7 @@ impl TaskType {
         Self::Export,
         Self::Migration,
         Self::Fork,
+        Self::Rebuild,
     ];
 
     /// The word in answers and in metrics.
@@ -46,12 +50,13 @@ impl TaskType {
             Self::Export => "export",
             Self::Migration => "migration",
             Self::Fork => "fork",
+            Self::Rebuild => "rebuild",
         }
     }
 }
 
 /// How far a task is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum TaskStatus {
     /// Recorded, waiting for its turn.
@@ -94,7 +99,7 @@ impl TaskStatus {
 }
 
 /// One task, with the fields of the contract.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TaskRecord {
     /// `<kind>_<graph>[_<table>]_<8 hex digits>`.
     pub task_id: String,

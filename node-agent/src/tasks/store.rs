@@ -1,11 +1,13 @@
 //! All tasks of an agent: on disk, in memory, and at work.
 
 use super::record::{TaskRecord, TaskStatus, TaskType, timestamp};
+use crate::engines::TableName;
 use crate::registration::files::{FileError, write_atomically};
 use parking_lot::{Mutex, RwLock};
 use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     future::Future,
     path::{Path, PathBuf},
     sync::Arc,
@@ -139,7 +141,7 @@ impl TaskStore {
             let path = file.map_err(io("list"))?.path();
             if path.extension().is_none_or(|extension| extension != "json") {
                 let attached = path.extension().is_some_and(|extension| extension == ATTACHED);
-                if !attached || !path.with_extension("json").is_file() {
+                if !attached || !dir.join(format!("{}.json", owner(&path))).is_file() {
                     // What a write left behind when the process was killed in its middle.
                     let _ = std::fs::remove_file(&path);
                 }
@@ -379,23 +381,23 @@ impl TaskStore {
             })
     }
 
-    /// Keeps a file for as long as the task is remembered, in place of one that it has.
+    /// Keeps a file about a table for as long as the task is remembered, in place of one that it has.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub async fn attach(&self, context: &TaskContext, content: Vec<u8>) -> Result<(), TaskError> {
+    pub async fn attach(&self, context: &TaskContext, table: &TableName, content: Vec<u8>) -> Result<(), TaskError> {
         let id = context.entry.state.borrow().task_id.clone();
-        let path = self.0.dir.join(format!("{id}.{ATTACHED}"));
+        let path = self.attachment(&id, table);
         Ok(blocking(path.clone(), move || write_atomically(&path, &content, 0o600)).await?)
     }
 
-    /// The file that a task keeps, if it does.
+    /// The file that a task keeps about a table, if it does.
     ///
     /// # Errors
     /// When the task is not known, or the file cannot be read.
-    pub async fn attached(&self, id: &str) -> Result<Option<Vec<u8>>, TaskError> {
+    pub async fn attached(&self, id: &str, table: &TableName) -> Result<Option<Vec<u8>>, TaskError> {
         let id = self.get(id)?.task_id;
-        let path = self.0.dir.join(format!("{id}.{ATTACHED}"));
+        let path = self.attachment(&id, table);
         let content = blocking(path.clone(), move || match std::fs::read(&path) {
             Ok(content) => Ok(Some(content)),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -440,6 +442,12 @@ impl TaskStore {
         let _ = tokio::time::timeout(Duration::from_secs(10), self.0.work.wait()).await;
     }
 
+    /// The file of a task about a table. Both names together may be longer than those of files.
+    fn attachment(&self, id: &str, table: &TableName) -> PathBuf {
+        let digest = hex::encode(Sha256::digest(table.as_str()));
+        self.0.dir.join(format!("{id}.{}.{ATTACHED}", &digest[..16]))
+    }
+
     fn entry(&self, id: &str) -> Result<Arc<Entry>, TaskError> {
         self.0
             .entries
@@ -476,15 +484,30 @@ impl TaskStore {
             })
             .collect();
         finished.sort_unstable_by(|a, b| b.cmp(a));
+        let mut forgotten = HashSet::new();
         for (index, (ended, id)) in finished.into_iter().enumerate() {
             if index >= KEEP_COUNT || ended < horizon {
                 entries.remove(&id);
-                // A record that cannot be removed is tried again by the next start.
-                let _ = std::fs::remove_file(self.0.dir.join(format!("{id}.json")));
-                let _ = std::fs::remove_file(self.0.dir.join(format!("{id}.{ATTACHED}")));
+                forgotten.insert(id);
+            }
+        }
+        if forgotten.is_empty() {
+            return;
+        }
+        // What cannot be listed or removed is tried again by the next start.
+        for file in std::fs::read_dir(&self.0.dir).into_iter().flatten().flatten() {
+            let path = file.path();
+            if forgotten.contains(&owner(&path)) {
+                let _ = std::fs::remove_file(path);
             }
         }
     }
+}
+
+/// The task to which a file belongs: ids of tasks have no dot.
+fn owner(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.split('.').next().unwrap_or_default().to_owned()
 }
 
 /// Runs `work` on a file where it may block.
@@ -510,6 +533,7 @@ fn interrupted(record: &TaskRecord) -> String {
         }
         (_, TaskType::Staging) => "the staging table is as it was before",
         (_, TaskType::Fork) => "the database was made as a whole or not at all, and nothing else of it is left",
+        (_, TaskType::Rebuild) => "the graph is wholly the one that it was or wholly the rebuilt one",
         (_, TaskType::Ingestion) => {
             "what had been committed is in the graph, the rest was rolled back: compare the counts before you repeat it"
         }

@@ -187,7 +187,9 @@ fn old_tasks_are_forgotten() {
     write(dir.path(), &record("old", "2020-01-01T00:00:00.000Z")).unwrap();
     write(dir.path(), &record("new", &timestamp())).unwrap();
     for id in ["old", "new", "nobody"] {
-        std::fs::write(dir.path().join(format!("{id}.attached")), id).unwrap();
+        for table in ["A", "B"] {
+            std::fs::write(dir.path().join(format!("{id}.{table}.attached")), id).unwrap();
+        }
     }
     let store = TaskStore::open(dir.path()).unwrap();
     assert!(store.get("old").is_err() && store.get("new").is_ok());
@@ -195,21 +197,25 @@ fn old_tasks_are_forgotten() {
     // What a task keeps goes with it.
     let kept: Vec<bool> = ["old", "new", "nobody"]
         .iter()
-        .map(|id| dir.path().join(format!("{id}.attached")).exists())
+        .flat_map(|id| ["A", "B"].map(|table| dir.path().join(format!("{id}.{table}.attached")).exists()))
         .collect();
-    assert_eq!(kept, [false, true, false]);
+    assert_eq!(kept, [false, false, true, true, false, false]);
 }
 
 #[tokio::test]
-async fn a_task_keeps_a_file() {
+async fn a_task_keeps_a_file_for_each_table() {
     let dir = tempfile::tempdir().unwrap();
+    let [one, other, third] = ["A", "A-b", "C"].map(|name| TableName::parse(name).unwrap());
+    let tables = [one.clone(), other.clone()];
     let store = TaskStore::open(dir.path()).unwrap();
     let task = {
         let of = store.clone();
         let work = move |context| async move {
-            of.attach(&context, b"rows".to_vec())
-                .await
-                .map_err(|error| error.to_string())?;
+            for table in &tables {
+                let rows = table.as_str().as_bytes().to_vec();
+                let attached = of.attach(&context, table, rows).await;
+                attached.map_err(|error| error.to_string())?;
+            }
             Ok(json!(null))
         };
         store
@@ -220,9 +226,12 @@ async fn a_task_keeps_a_file() {
     assert_eq!(ended(task.state).await.status, TaskStatus::Completed);
     drop(store);
     let store = TaskStore::open(dir.path()).unwrap();
-    assert_eq!(store.attached(&task.id).await.unwrap(), Some(b"rows".to_vec()));
+    for (table, kept) in [(&one, Some("A")), (&other, Some("A-b")), (&third, None)] {
+        let kept = kept.map(|text| text.as_bytes().to_vec());
+        assert_eq!(store.attached(&task.id, table).await.unwrap(), kept, "{table}");
+    }
     assert!(matches!(
-        store.attached("../etc/passwd").await,
+        store.attached("../etc/passwd", &one).await,
         Err(TaskError::NotFound(_))
     ));
 }

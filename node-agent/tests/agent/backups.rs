@@ -107,7 +107,7 @@ async fn wrong_requests_are_refused() {
     }
     agent.post("/databases/absent/backup", json!({})).await.fails(404);
     let empty = agent.request(Method::POST, "/databases/kg1/backup");
-    let started = Answer::of(empty.send().await.unwrap()).await.ok();
+    let started = Answer::to(empty).await.ok();
     assert!(started["key"].as_str().unwrap().starts_with("backups/kg1/0/"));
     assert_eq!(
         agent.task(started["task_id"].as_str().unwrap()).await["status"],

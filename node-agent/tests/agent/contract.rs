@@ -208,7 +208,7 @@ async fn query_errors_have_the_statuses_of_the_contract() {
         assert!(detail[0]["msg"].is_string());
     }
     let request = agent.request(Method::POST, "/databases/kg1/query").body("{not json");
-    let detail = Answer::of(request.send().await.unwrap()).await.fails(422);
+    let detail = Answer::to(request).await.fails(422);
     assert_eq!(detail[0]["type"], "json_invalid");
 }
 
@@ -370,9 +370,7 @@ async fn figures_of_a_database() {
 async fn the_open_endpoints_describe_the_node() {
     let agent = Agent::start().await;
     agent.database("kg1", PEOPLE).await;
-    let health = Answer::of(agent.bare(Method::GET, "/health").send().await.unwrap())
-        .await
-        .ok();
+    let health = Answer::to(agent.bare(Method::GET, "/health")).await.ok();
     assert_eq!(
         (&health["status"], &health["database_count"]),
         (&json!("healthy"), &json!(1))
@@ -380,13 +378,9 @@ async fn the_open_endpoints_describe_the_node() {
     for field in ["uptime_seconds", "memory_rss_mb", "memory_vms_mb", "memory_percent"] {
         assert!(health[field].is_number(), "{field}: {health}");
     }
-    let status = Answer::of(agent.bare(Method::GET, "/status").send().await.unwrap())
-        .await
-        .ok();
+    let status = Answer::to(agent.bare(Method::GET, "/status")).await.ok();
     assert_eq!(status["node_type"], "writer");
-    let info = Answer::of(agent.bare(Method::GET, "/info").send().await.unwrap())
-        .await
-        .ok();
+    let info = Answer::to(agent.bare(Method::GET, "/info")).await.ok();
     assert_eq!(
         (&info["databases"], &info["read_only"]),
         (&json!(["kg1"]), &json!(false))

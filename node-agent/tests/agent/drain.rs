@@ -28,7 +28,7 @@ async fn sigterm_finishes_what_runs_and_checkpoints() {
     let running = agent
         .request(Method::POST, "/databases/kg1/query")
         .json(&json!({"cypher": "UNWIND range(1000, 200000) AS i CREATE (:Person {identifier: i})"}));
-    let running = tokio::spawn(async move { Answer::of(running.send().await.unwrap()).await });
+    let running = tokio::spawn(async move { Answer::to(running).await });
     let look = || async {
         let metrics = agent.get("/databases/kg1/metrics?include_counts=false").await.ok();
         (metrics["active_queries"].clone(), running.is_finished())
@@ -61,10 +61,7 @@ async fn sigterm_waits_for_tasks() {
         .request(Method::POST, "/databases/kg1/tables/Person/materialize")
         .header("Prefer", "respond-async")
         .json(&json!({}));
-    let id = Answer::of(request.send().await.unwrap()).await.ok()["task_id"]
-        .as_str()
-        .unwrap()
-        .to_owned();
+    let id = Answer::to(request).await.ok()["task_id"].as_str().unwrap().to_owned();
     assert_eq!(agent.terminate().await.code(), Some(0));
     agent.spawn().await;
     let record = agent.get(&format!("/tasks/{id}/status")).await.ok();

@@ -82,6 +82,8 @@ async fn a_created_database_survives_and_a_deleted_one_does_not_return() {
 async fn two_agents_never_share_a_volume() {
     let agent = Agent::start().await;
     agent.database("kg1", PEOPLE).await;
+    let at_work = agent.volume().join("tmp/backup-of-the-first");
+    std::fs::create_dir_all(&at_work).unwrap();
     let second = std::process::Command::new(env!("CARGO_BIN_EXE_graphplane-node-agent"))
         .args(["--port", "0", "--data-dir"])
         .arg(agent.volume())
@@ -92,6 +94,10 @@ async fn two_agents_never_share_a_volume() {
         String::from_utf8_lossy(&second.stderr).contains("in use"),
         "{}",
         String::from_utf8_lossy(&second.stderr)
+    );
+    assert!(
+        at_work.exists(),
+        "the second one has cleared up after the first, which lives"
     );
     agent.cypher("kg1", "CREATE (:Person {identifier: 1})").await.ok();
 }

@@ -164,19 +164,19 @@ impl Agent {
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
-        Answer::of(self.request(Method::GET, path).send().await.unwrap()).await
+        Answer::to(self.request(Method::GET, path)).await
     }
 
     pub(crate) async fn delete(&self, path: &str) -> Answer {
-        Answer::of(self.request(Method::DELETE, path).send().await.unwrap()).await
+        Answer::to(self.request(Method::DELETE, path)).await
     }
 
     pub(crate) async fn post(&self, path: &str, body: Value) -> Answer {
-        Answer::of(self.request(Method::POST, path).json(&body).send().await.unwrap()).await
+        Answer::to(self.request(Method::POST, path).json(&body)).await
     }
 
     pub(crate) async fn put(&self, path: &str, body: Vec<u8>) -> Answer {
-        Answer::of(self.request(Method::PUT, path).body(body).send().await.unwrap()).await
+        Answer::to(self.request(Method::PUT, path).body(body)).await
     }
 
     /// A database with this schema.
@@ -266,6 +266,17 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
+    /// The answer to a request, which must be one that the OpenAPI document has.
+    pub(crate) async fn to(request: RequestBuilder) -> Self {
+        let (client, request) = request.build_split();
+        let request = request.unwrap();
+        let (method, path) = (request.method().clone(), request.url().path().to_owned());
+        let answer = Self::of(client.execute(request).await.unwrap()).await;
+        crate::conformance::check(&method, &path, &answer);
+        answer
+    }
+
+    /// The same for a response that was asked for elsewhere; nothing is checked.
     pub(crate) async fn of(response: Response) -> Self {
         Self {
             status: response.status(),

@@ -21,7 +21,7 @@ async fn start(agent: &Agent, key: &str) -> Answer {
         .request(Method::POST, PATH)
         .header("Prefer", "respond-async")
         .header("Idempotency-Key", key);
-    Answer::of(request.send().await.unwrap()).await
+    Answer::to(request).await
 }
 
 /// Files below the directory of databases that are no database of the agent's list.
@@ -99,7 +99,7 @@ async fn a_repeated_fork_changes_nothing() {
     // The same key finds what was done, waiting or not; without it the database is in the way.
     assert_eq!(start(&agent, "one").await.ok()["task_id"], id);
     let again = agent.request(Method::POST, PATH).header("Idempotency-Key", "one");
-    let again = Answer::of(again.send().await.unwrap()).await.ok();
+    let again = Answer::to(again).await.ok();
     assert_eq!((&again["task_id"], &again["total_rows"]), (&id, &json!(599)));
     start(&agent, "two").await.fails(409);
     let refused = agent.post(PATH, json!({})).await.fails(409);

@@ -18,10 +18,7 @@ async fn managed(plane: &Plane) -> Agent {
 }
 
 async fn state(agent: &Agent) -> Value {
-    Answer::of(agent.bare(Method::GET, "/info").send().await.unwrap())
-        .await
-        .ok()["state"]
-        .clone()
+    Answer::to(agent.bare(Method::GET, "/info")).await.ok()["state"].clone()
 }
 
 async fn until(agent: &Agent, wanted: &str) {
@@ -196,7 +193,7 @@ async fn a_change_for_another_epoch_is_refused() {
         let request = agent
             .request(Method::POST, "/databases/kg1/query")
             .header("X-Graphplane-Epoch", epoch);
-        async move { Answer::of(request.json(&json!({"cypher": cypher})).send().await.unwrap()).await }
+        async move { Answer::to(request.json(&json!({"cypher": cypher}))).await }
     };
     send("4", "CREATE (:Person {identifier: 1})").await.ok();
     send("3", "CREATE (:Person {identifier: 2})").await.fails(409);
@@ -208,7 +205,7 @@ async fn a_change_for_another_epoch_is_refused() {
         (Method::GET, "/databases/kg1/backup"),
     ] {
         let request = agent.request(method, path).header("X-Graphplane-Epoch", "3");
-        Answer::of(request.send().await.unwrap()).await.fails(409);
+        Answer::to(request).await.fails(409);
     }
     assert_eq!(agent.number("kg1", "MATCH (p:Person) RETURN count(p)").await, 1);
 }
@@ -221,13 +218,11 @@ async fn only_changes_are_refused_and_counted_for_their_epoch() {
     agent.database("kg1", PEOPLE).await;
     let send = |method: Method, path: &'static str, epoch: &'static str, body: Value| {
         let request = agent.request(method, path).header("X-Graphplane-Epoch", epoch);
-        async move { Answer::of(request.json(&body).send().await.unwrap()).await }
+        async move { Answer::to(request.json(&body)).await }
     };
     let (query, sql) = ("/databases/kg1/query", "/databases/kg1/tables/query");
     let refusals = async || {
-        let metrics = Answer::of(agent.bare(Method::GET, "/metrics").send().await.unwrap())
-            .await
-            .text;
+        let metrics = Answer::to(agent.bare(Method::GET, "/metrics")).await.text;
         let lines = metrics
             .lines()
             .filter(|l| l.starts_with("graphplane_agent_rejected_total{"));
@@ -303,9 +298,7 @@ async fn before_registration_nobody_gets_in() {
     let plane = Plane::start().await;
     plane.say(|says| says.silent = true);
     let agent = managed(&plane).await;
-    let health = Answer::of(agent.bare(Method::GET, "/health").send().await.unwrap())
-        .await
-        .ok();
+    let health = Answer::to(agent.bare(Method::GET, "/health")).await.ok();
     assert_eq!(health["accepts_writes"], false);
     let refused = agent.get("/databases").await;
     assert_eq!(refused.fails(503)["reason"], "registering");
@@ -314,7 +307,7 @@ async fn before_registration_nobody_gets_in() {
     until(&agent, "active").await;
     agent.get("/databases").await.ok();
     let stranger = agent.bare(Method::GET, "/databases").header("X-Graph-API-Key", "other");
-    Answer::of(stranger.send().await.unwrap()).await.fails(401);
+    Answer::to(stranger).await.fails(401);
 }
 
 #[tokio::test]
@@ -343,7 +336,7 @@ async fn the_control_plane_can_drain_a_node() {
         "draining"
     );
     assert_eq!(agent.number("kg1", "MATCH (p:Person) RETURN count(p)").await, 0);
-    let status = Answer::of(agent.bare(Method::GET, "/status").send().await.unwrap()).await;
+    let status = Answer::to(agent.bare(Method::GET, "/status")).await;
     assert_eq!(status.status.as_u16(), 503);
     assert!(status.header("retry-after").is_some());
     agent.get("/health").await.ok();

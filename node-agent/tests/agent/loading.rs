@@ -448,7 +448,7 @@ async fn sql_answers_in_three_formats() {
     let request = agent
         .request(Method::POST, "/databases/kg1/tables/query?streaming=true&chunk_size=10")
         .json(&sql);
-    let stream = Answer::of(request.send().await.unwrap()).await;
+    let stream = Answer::to(request).await;
     assert_eq!(stream.header("content-type"), Some("application/x-ndjson"));
     let lines = stream.lines();
     assert_eq!(
@@ -465,7 +465,7 @@ async fn sql_answers_in_three_formats() {
         .request(Method::POST, "/databases/kg1/tables/query?chunk_size=10")
         .header("Accept", "text/event-stream")
         .json(&sql);
-    let events = Answer::of(request.send().await.unwrap()).await;
+    let events = Answer::to(request).await;
     assert_eq!(events.header("x-stream-format"), Some("sse"));
     let names: Vec<&str> = events
         .text
@@ -491,7 +491,7 @@ async fn sql_answers_in_three_formats() {
     let bad = agent
         .request(Method::POST, "/databases/kg1/tables/query?chunk_size=5")
         .json(&sql);
-    Answer::of(bad.send().await.unwrap()).await.fails(400);
+    Answer::to(bad).await.fails(400);
     agent.post("/databases/absent/tables/query", sql).await.fails(404);
     assert_eq!(
         agent.get("/databases/kg1/tables").await.ok().as_array().unwrap().len(),

@@ -3,20 +3,26 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod backups;
+mod conformance;
 mod contract;
 mod downloads;
 mod drain;
 mod durability;
 mod embeddings;
+mod executes;
 mod fixture;
 mod forks;
 mod formats;
+mod hostile;
 mod keys;
 mod lease;
 mod loading;
 mod observability;
 mod operations;
+mod peer;
 mod plane;
+mod python;
+mod rebuilds;
 mod restores;
 mod restores_cut;
 mod security;

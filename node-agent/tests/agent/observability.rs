@@ -5,15 +5,7 @@ use reqwest::Method;
 use serde_json::json;
 
 async fn metrics(agent: &Agent, accept: &str) -> Answer {
-    Answer::of(
-        agent
-            .bare(Method::GET, "/metrics")
-            .header("Accept", accept)
-            .send()
-            .await
-            .unwrap(),
-    )
-    .await
+    Answer::to(agent.bare(Method::GET, "/metrics").header("Accept", accept)).await
 }
 
 fn sample(text: &str, series: &str) -> f64 {

@@ -66,7 +66,7 @@ async fn a_restored_database_is_the_one_of_the_backup() {
         tokio::spawn(async move {
             let mut seen = Vec::new();
             while !stop.load(Ordering::Relaxed) {
-                let answer = Answer::of(request().send().await.unwrap()).await;
+                let answer = Answer::to(request()).await;
                 // A statement that runs at the moment of the exchange is interrupted.
                 if answer.status.is_success() {
                     let row = answer.json()["data"][0].clone();
@@ -92,7 +92,7 @@ async fn a_restored_database_is_the_one_of_the_backup() {
         ("compressed", "true"),
     ];
     let request = agent.request(Method::POST, "/databases/kg1/restore").form(&form);
-    let started = Answer::of(request.send().await.unwrap()).await.ok();
+    let started = Answer::to(request).await.ok();
     let task = started["task_id"].as_str().unwrap();
     assert!(task.starts_with("restore_kg1_"), "{task}");
     assert_eq!(
@@ -170,7 +170,7 @@ async fn wrong_requests_are_refused() {
         .fails(400);
     let text = agent.request(Method::POST, "/databases/kg1/restore").body("x");
     let text = text.header("Content-Type", "text/plain");
-    Answer::of(text.send().await.unwrap()).await.fails(415);
+    Answer::to(text).await.fails(415);
     let without = Agent::start().await;
     without
         .post("/databases/kg1/restore", json!({"s3_key": KEY}))

@@ -11,7 +11,7 @@ async fn a_key_is_needed_but_for_the_open_endpoints() {
     let agent = Agent::start().await;
     agent.database("kg1", PEOPLE).await;
     for open in ["/health", "/status", "/info", "/metrics"] {
-        Answer::of(agent.bare(Method::GET, open).send().await.unwrap())
+        Answer::to(agent.bare(Method::GET, open))
             .await
             .status
             .is_success()
@@ -27,13 +27,13 @@ async fn a_key_is_needed_but_for_the_open_endpoints() {
         (Method::POST, "/admin/drain"),
         (Method::GET, "/nothing"),
     ] {
-        let answer = Answer::of(agent.bare(method.clone(), path).send().await.unwrap()).await;
+        let answer = Answer::to(agent.bare(method.clone(), path)).await;
         assert!(answer.fails(401).is_string(), "{method} {path}");
     }
     let bearer = agent
         .bare(Method::GET, "/databases")
         .header("Authorization", format!("Bearer {KEY}"));
-    Answer::of(bearer.send().await.unwrap()).await.ok();
+    Answer::to(bearer).await.ok();
     assert!(!agent.log().contains(KEY));
 }
 
@@ -42,7 +42,7 @@ async fn guessing_is_locked() {
     let agent = Agent::start().await;
     let guess = || async {
         let request = agent.bare(Method::GET, "/databases").header("X-Graph-API-Key", "guess");
-        Answer::of(request.send().await.unwrap()).await
+        Answer::to(request).await
     };
     for _ in 0..10 {
         guess().await.fails(401);
@@ -51,17 +51,13 @@ async fn guessing_is_locked() {
     locked.fails(429);
     assert!(locked.header("retry-after").unwrap().parse::<u64>().unwrap() > 0);
     // What needs no key goes on.
-    Answer::of(agent.bare(Method::GET, "/health").send().await.unwrap())
-        .await
-        .ok();
+    Answer::to(agent.bare(Method::GET, "/health")).await.ok();
 }
 
 #[tokio::test]
 async fn without_a_key_only_this_machine_may_call() {
     let agent = Agent::launch(TempDir::new().unwrap(), &[], &[]).await;
-    Answer::of(agent.bare(Method::GET, "/databases").send().await.unwrap())
-        .await
-        .ok();
+    Answer::to(agent.bare(Method::GET, "/databases")).await.ok();
     assert!(agent.log().contains("GRAPH_API_KEY is not set"));
 
     let dir = TempDir::new().unwrap();
@@ -97,16 +93,9 @@ async fn bodies_are_limited_with_and_without_a_length() {
                 assert_eq!(response.status().as_u16(), 413, "{path}");
             }
         }
-        Answer::of(
-            agent
-                .request(Method::POST, path)
-                .body(chunked(limit - 10_000))
-                .send()
-                .await
-                .unwrap(),
-        )
-        .await
-        .fails(422);
+        Answer::to(agent.request(Method::POST, path).body(chunked(limit - 10_000)))
+            .await
+            .fails(422);
     }
     agent.cypher("kg1", "RETURN 1").await.ok();
 }
@@ -133,6 +122,10 @@ async fn cypher_cannot_leave_its_database() {
             "ATTACH '{}/other.lbug' AS other (dbtype lbug)",
             agent.volume().display()
         ),
+        "USE kg2".into(),
+        "MATCH (p:kg2.Person) RETURN p".into(),
+        "MATCH (p:`../kg2.lbug`) RETURN p".into(),
+        "CALL project_graph('kg2', ['Person'], ['KNOWS'])".into(),
         "INSTALL httpfs".into(),
         "LOAD EXTENSION httpfs".into(),
         "CALL timeout=0".into(),
@@ -151,7 +144,7 @@ async fn cypher_cannot_leave_its_database() {
         let stream = agent
             .request(Method::POST, "/databases/kg1/query?streaming=true")
             .json(&json!({"cypher": hostile}));
-        let stream = Answer::of(stream.send().await.unwrap()).await;
+        let stream = Answer::to(stream).await;
         assert!(!stream.text.contains("top-secret-value"), "{hostile} streamed the file");
     }
     assert!(!agent.root.path().join("out.csv").exists() && !agent.root.path().join("export").exists());
@@ -186,6 +179,10 @@ async fn sql_cannot_leave_its_staging() {
         "SELECT * FROM glob('/etc/*')".into(),
         "SELECT content FROM read_text('/proc/self/environ')".into(),
         format!("ATTACH '{volume}/kg2.duckdb' AS other"),
+        format!("SELECT * FROM '{volume}/staging/kg2.duckdb'"),
+        "SELECT * FROM kg2.Person".into(),
+        "SELECT * FROM kg2.main.Person".into(),
+        "SELECT * FROM \"../staging/kg2\".Person".into(),
         format!("COPY Person TO '{}/out.csv'", agent.root.path().display()),
         "INSTALL httpfs".into(),
         "LOAD httpfs".into(),
@@ -232,10 +229,7 @@ async fn parameters_and_statements_are_not_logged() {
 async fn request_ids_come_back() {
     let agent = Agent::start().await;
     let with = agent.bare(Method::GET, "/health").header("X-Request-Id", "abc-123");
-    assert_eq!(
-        Answer::of(with.send().await.unwrap()).await.header("x-request-id"),
-        Some("abc-123")
-    );
+    assert_eq!(Answer::to(with).await.header("x-request-id"), Some("abc-123"));
     let first = agent.get("/health").await.header("x-request-id").unwrap().to_owned();
     let second = agent
         .get("/databases/absent")
@@ -245,8 +239,5 @@ async fn request_ids_come_back() {
         .to_owned();
     assert!(!first.is_empty() && first != second);
     let hostile = agent.bare(Method::GET, "/health").header("X-Request-Id", "<script>");
-    assert_ne!(
-        Answer::of(hostile.send().await.unwrap()).await.header("x-request-id"),
-        Some("<script>")
-    );
+    assert_ne!(Answer::to(hostile).await.header("x-request-id"), Some("<script>"));
 }

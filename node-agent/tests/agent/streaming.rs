@@ -4,12 +4,13 @@ use crate::fixture::{Agent, Answer, PEOPLE, eventually};
 use futures::StreamExt;
 use reqwest::Method;
 use serde_json::json;
+use std::cell::Cell;
 
 async fn stream(agent: &Agent, cypher: &str) -> Answer {
     let request = agent
         .request(Method::POST, "/databases/kg1/query?streaming=true")
         .json(&json!({"cypher": cypher}));
-    Answer::of(request.send().await.unwrap()).await
+    Answer::to(request).await
 }
 
 #[tokio::test]
@@ -52,10 +53,7 @@ async fn chunks_have_the_shape_of_the_contract() {
         .request(Method::POST, "/databases/kg1/query")
         .header("Accept", "application/x-ndjson")
         .json(&json!({"cypher": "RETURN 1 AS one"}));
-    assert_eq!(
-        Answer::of(request.send().await.unwrap()).await.lines()[0]["data"],
-        json!([{"one": 1}])
-    );
+    assert_eq!(Answer::to(request).await.lines()[0]["data"], json!([{"one": 1}]));
 }
 
 #[tokio::test]
@@ -81,11 +79,11 @@ async fn errors_of_a_statement_are_in_the_stream_and_others_are_statuses() {
     let absent = agent
         .request(Method::POST, "/databases/absent/query?streaming=true")
         .json(&json!({"cypher": "RETURN 1"}));
-    Answer::of(absent.send().await.unwrap()).await.fails(404);
+    Answer::to(absent).await.fails(404);
     let bad = agent
         .request(Method::POST, "/databases/kg1/query?streaming=true")
         .json(&json!({"cypher": "RETURN $p", "parameters": {"p": "x".repeat(20_000)}}));
-    Answer::of(bad.send().await.unwrap()).await.fails(400);
+    Answer::to(bad).await.fails(400);
 }
 
 #[tokio::test]
@@ -107,6 +105,43 @@ async fn a_reader_that_goes_away_frees_its_place() {
 }
 
 #[tokio::test]
+async fn a_reader_that_is_slow_is_waited_for() {
+    const ROWS: u64 = 200_000;
+    let agent = Agent::start().await;
+    agent.database("kg1", PEOPLE).await;
+    let sent = || async {
+        let metrics = agent.get("/metrics").await.text;
+        let rows = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix("graphplane_agent_rows_sent_total{engine=\"ladybug\"} "));
+        rows.map_or(0, |rows| rows.parse::<u64>().unwrap())
+    };
+    let request = agent
+        .request(Method::POST, "/databases/kg1/query?streaming=true")
+        .json(&json!({"cypher": format!("UNWIND range(1, {ROWS}) AS i RETURN repeat('x', 1000) AS text")}));
+    let mut body = request.send().await.unwrap().bytes_stream();
+    // What the kernel takes is sent at once; then nothing more is read of the result.
+    let seen = Cell::new((0, 0));
+    let looks = || async {
+        let (rows, (before, times)) = (sent().await, seen.get());
+        let times = if rows == before { times + 1 } else { 0 };
+        seen.set((rows, times));
+        seen.get()
+    };
+    let (rows, _) = eventually("the stream waits", looks, |(rows, times)| *rows > 0 && *times == 20).await;
+    assert!(
+        rows < ROWS / 2,
+        "{rows} rows were read of the result, and nobody has taken them"
+    );
+    let mut end = Vec::new();
+    while let Some(piece) = body.next().await {
+        end.extend_from_slice(&piece.unwrap());
+        end.drain(..end.len().saturating_sub(200));
+    }
+    assert!(String::from_utf8_lossy(&end).contains(&format!("\"total_rows_sent\":{ROWS}")));
+}
+
+#[tokio::test]
 async fn health_answers_while_queries_run() {
     let agent = Agent::with(&["--query-timeout-seconds", "600"]).await;
     agent.database("kg2", PEOPLE).await;
@@ -122,7 +157,7 @@ async fn health_answers_while_queries_run() {
     let long = agent
         .request(Method::POST, "/databases/kg1/query")
         .json(&json!({"cypher": slow}));
-    let long = tokio::spawn(async move { Answer::of(long.send().await.unwrap()).await });
+    let long = tokio::spawn(async move { Answer::to(long).await });
     agent.runs("kg1", 1).await;
     // All of these end before the one query that was there first.
     for _ in 0..10 {

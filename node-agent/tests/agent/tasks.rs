@@ -10,7 +10,7 @@ async fn start(agent: &Agent, table: &str) -> Answer {
         .request(Method::POST, &format!("/databases/kg1/tables/{table}/materialize"))
         .header("Prefer", "respond-async")
         .json(&json!({}));
-    Answer::of(request.send().await.unwrap()).await
+    Answer::to(request).await
 }
 
 #[tokio::test]

@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used)]
 
 mod arrow;
+mod cut_off;
 mod durability;
 mod isolation;
+mod legacy;
 mod lifecycle;
 mod materialize;
 mod parameters;

@@ -840,3 +840,24 @@ async fn readers_go_on_while_second_rows_are_left_out() {
         assert_eq!((report.rows_ingested, report.rejected.duplicates), (ROWS, 1));
     }
 }
+
+#[tokio::test]
+async fn second_rows_are_found_within_the_memory_of_staging() {
+    let directory = tempfile::tempdir().unwrap();
+    let limits = EngineLimits {
+        staging_memory: 64 << 20,
+        ..limits()
+    };
+    let engines = start(directory.path(), limits).await;
+    let ddl = "CREATE NODE TABLE N(identifier INT64 PRIMARY KEY, text STRING)";
+    engines.create(&id("g"), &BaseSchema::Custom(ddl.into())).await.unwrap();
+    let g = engines.database(&id("g")).await.unwrap();
+    let staging = engines.staging(&id("g")).await.unwrap();
+    // Three times as much as there is memory.
+    let rows = "SELECT range % 500000 AS identifier, repeat('x', 180) || range % 500000 AS text FROM range(1000000)";
+    stage(&staging, "N", &[("f", rows)], ALL).await.unwrap();
+    let report = materialize(&g, &staging, MaterializeRequest::new(table("N")))
+        .await
+        .unwrap();
+    assert_eq!((report.rows_ingested, report.rejected.duplicates), (500_000, 500_000));
+}

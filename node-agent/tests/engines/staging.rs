@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use graphplane_node_agent::engines::{
-    ErrorClass, SqlRequest, StageMode, StageOptions, StagedFile, Staging, StagingKind,
+    ErrorClass, FileId, SqlRequest, StageMode, StageOptions, StagedFile, Staging, StagingKind,
 };
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{PATIENCE, file, graph, id, parquet, stage, table};
+use crate::support::{PATIENCE, file, graph, id, limits, parquet, stage, start, table};
 
 async fn sql(staging: &Staging, text: &str) -> Vec<Value> {
     let (_, json, _) = staging
@@ -326,4 +326,40 @@ async fn a_copy_of_staging_is_a_staging_file() {
     let copy = duckdb::Connection::open(&target).unwrap();
     let rows: i64 = copy.query_row("SELECT count(*) FROM T", [], |row| row.get(0)).unwrap();
     assert_eq!(rows, 10_000);
+}
+
+#[tokio::test]
+async fn rows_that_only_pass_through_are_gone_after_a_crash() {
+    let (directory, engines, g) = graph("").await;
+    let staging = engines.staging(&id("g")).await.unwrap();
+    let own = [("own", "SELECT range AS identifier FROM range(10)")];
+    stage(&staging, "Both", &own, StageMode::ReplaceTable).await.unwrap();
+    for name in ["Both", "Made"] {
+        let incoming = parquet(&staging, "SELECT range + 100 AS identifier FROM range(5)");
+        let passing = StagedFile {
+            path: incoming.path().to_owned(),
+            file_id: FileId::passing(),
+        };
+        let report = staging
+            .stage(
+                &table(name),
+                vec![passing],
+                StageMode::ReplaceFiles,
+                StageOptions::default(),
+            )
+            .await
+            .unwrap();
+        assert_eq!(report.rows, 5);
+    }
+    assert!(
+        FileId::parse(FileId::passing().as_str()).is_err(),
+        "callers must not choose one"
+    );
+    drop((staging, g));
+    engines.shutdown().await;
+    drop(engines);
+    let engines = start(directory.path(), limits()).await;
+    let tables = engines.staging(&id("g")).await.unwrap().tables().await.unwrap();
+    let found: Vec<_> = tables.iter().map(|table| (table.name.as_str(), table.rows)).collect();
+    assert_eq!(found, [("Both", 10)]);
 }

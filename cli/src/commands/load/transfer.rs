@@ -97,7 +97,8 @@ pub(super) async fn load(
     progress: Progress,
 ) -> Result<Loaded, Failure> {
     let name = table.name.as_str();
-    let mut body = json!({"file_ids": table.file_ids});
+    // All of the file, also what clients of the contract leave behind unless they ask for it.
+    let mut body = json!({"file_ids": table.file_ids, "materialize_embeddings": true});
     if arguments.dry_run {
         body["dry_run"] = json!(true);
     }

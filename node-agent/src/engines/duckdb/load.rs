@@ -38,6 +38,8 @@ pub struct StageOptions {
     pub timeout: Duration,
     /// Ends the load, and leaves the table as it was.
     pub cancel: CancellationToken,
+    /// Columns of the files whose values are not taken: the table has NULL in them.
+    pub null_columns: Vec<String>,
 }
 
 impl Default for StageOptions {
@@ -45,6 +47,7 @@ impl Default for StageOptions {
         Self {
             timeout: Duration::from_secs(1800),
             cancel: CancellationToken::new(),
+            null_columns: Vec::new(),
         }
     }
 }
@@ -84,7 +87,7 @@ impl Staging {
         let _cancel = CancelGuard::new(&control, options.cancel);
         let (table, watched) = (table.clone(), Arc::clone(&control));
         self.blocking(move |open| {
-            let outcome = load(open, &table, &files, mode, &watched);
+            let outcome = load(open, &table, &files, mode, &options.null_columns, &watched);
             watched.finish();
             outcome.map_err(|error| watched.explain(error))
         })
@@ -115,12 +118,13 @@ fn load(
     table: &TableName,
     files: &[StagedFile],
     mode: StageMode,
+    null_columns: &[String],
     control: &SqlControl,
 ) -> Result<StageReport, EngineError> {
     let connection = open.connect()?;
     control.attach(&connection)?;
     let failure = |error| open.failure(error);
-    let incoming = Incoming::inspect(open, &connection, files)?;
+    let incoming = Incoming::inspect(open, &connection, files, null_columns)?;
     let known = table_names(&connection).map_err(failure)?;
     let exists = known.iter().find(|name| name.eq_ignore_ascii_case(table.as_str()));
     let before = match (exists, mode) {
@@ -177,10 +181,16 @@ struct Incoming {
     /// The same columns as the files call them.
     sources: Vec<String>,
     files: String,
+    null_columns: Vec<String>,
 }
 
 impl Incoming {
-    fn inspect(open: &OpenStaging, connection: &Connection, files: &[StagedFile]) -> Result<Self, EngineError> {
+    fn inspect(
+        open: &OpenStaging,
+        connection: &Connection,
+        files: &[StagedFile],
+        null_columns: &[String],
+    ) -> Result<Self, EngineError> {
         let paths: Vec<String> = files
             .iter()
             .map(|file| sql_string(&file.path.display().to_string()))
@@ -206,6 +216,12 @@ impl Incoming {
                 ));
             }
         }
+        if let Some(absent) = null_columns.iter().find(|name| !has(name)) {
+            return Err(EngineError::invalid(
+                "null_columns",
+                format!("the files have no column {absent:?}"),
+            ));
+        }
         let edges = has("from") && has("to");
         if edges && (has("src") || has("dst")) {
             return Err(EngineError::invalid(
@@ -226,6 +242,7 @@ impl Incoming {
             columns: columns.into_iter().map(rename).collect(),
             sources,
             files: list,
+            null_columns: null_columns.to_vec(),
         })
     }
 
@@ -236,7 +253,14 @@ impl Incoming {
             .iter()
             .zip(&self.sources)
             .filter(|(_, source)| columns.iter().any(|column| column.name.eq_ignore_ascii_case(source)))
-            .map(|(column, source)| format!("{} AS {}", sql_identifier(source), sql_identifier(&column.name)))
+            .map(|(column, source)| {
+                let is_null = self.null_columns.iter().any(|name| name.eq_ignore_ascii_case(source));
+                let value = match is_null {
+                    true => format!("CAST(NULL AS {})", column.type_name),
+                    false => sql_identifier(source),
+                };
+                format!("{value} AS {}", sql_identifier(&column.name))
+            })
             .collect();
         format!("SELECT {} FROM {}", list.join(", "), parquet(files))
     }
@@ -322,7 +346,7 @@ fn fill(
                 format!("{}, ", columns_list(before))
             };
             let keep = format!(
-                "INSERT INTO {target} BY NAME SELECT {names}{FILE_ID} FROM {} WHERE {FILE_ID} NOT IN ({ids})",
+                "INSERT INTO {target} BY NAME SELECT {names}{FILE_ID} FROM {} WHERE coalesce({FILE_ID}, '') NOT IN ({ids})",
                 table.sql()
             );
             connection.execute(&keep, []).map_err(failure)?;

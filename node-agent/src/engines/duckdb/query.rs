@@ -211,7 +211,7 @@ fn fetch(statement: &Statement<'_>) -> Result<Option<RecordBatch>, duckdb::Error
     Ok(statement.step()?.map(|array| RecordBatch::from(&array)))
 }
 
-fn parameters(values: &[serde_json::Value]) -> Result<Vec<Value>, EngineError> {
+pub(super) fn parameters(values: &[serde_json::Value]) -> Result<Vec<Value>, EngineError> {
     let convert = |(index, value): (usize, &serde_json::Value)| match value {
         serde_json::Value::Null => Ok(Value::Null),
         serde_json::Value::Bool(value) => Ok(Value::Boolean(*value)),

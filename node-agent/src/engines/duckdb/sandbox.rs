@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use duckdb::{Config, Connection};
 
 use super::super::error::EngineError;
+use super::super::files::remove;
+use super::super::ladybug::snapshot::sync_parent;
 use super::super::names::sql_string;
 use super::error::from_duckdb;
 
@@ -30,6 +32,7 @@ pub(crate) fn open(options: &StagingOptions) -> Result<Connection, EngineError> 
         .and_then(|config| config.with("autoinstall_known_extensions", "false"))
         .and_then(|config| config.with("allow_community_extensions", "false"))
         .map_err(failed)?;
+    make(&options.file, memory_mib)?;
     let connection = Connection::open_with_flags(&options.file, config).map_err(failed)?;
     let path = |path: &Path| sql_string(&path.display().to_string());
     let mut incoming = options.incoming.clone();
@@ -48,6 +51,22 @@ pub(crate) fn open(options: &StagingOptions) -> Result<Connection, EngineError> 
         ))
         .map_err(failed)?;
     Ok(connection)
+}
+
+/// Makes the file if there is none. DuckDB writes a new file in several steps, and one that a crash left between them
+/// cannot be opened: so it gets its name when it is whole. Names that begin with a dot go at the next start.
+fn make(file: &Path, memory_mib: u64) -> Result<(), EngineError> {
+    if file.exists() {
+        return Ok(());
+    }
+    let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let making = file.with_file_name(format!(".creating-{name}"));
+    remove(&making)?;
+    Connection::open(&making)
+        .and_then(|connection| connection.close().map_err(|(_, error)| error))
+        .map_err(|error| from_duckdb(error, memory_mib))?;
+    std::fs::rename(&making, file).map_err(|error| EngineError::io("rename", &making, error))?;
+    sync_parent(file).map_err(|error| EngineError::io("sync", file, error))
 }
 
 #[cfg(test)]
@@ -100,6 +119,20 @@ mod tests {
         ] {
             assert!(connection.execute_batch(&sql).is_err(), "{sql}");
         }
+    }
+
+    #[test]
+    fn what_a_crash_left_of_a_new_file_is_in_nobodys_way() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join(".creating-x.duckdb"), "the beginning of a file").unwrap();
+        opened(directory.path())
+            .execute_batch("CREATE TABLE t(a INTEGER)")
+            .unwrap();
+        let rows: i64 = opened(directory.path())
+            .query_row("SELECT count(*) FROM t", [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(rows, 0);
+        assert!(!directory.path().join(".creating-x.duckdb").exists());
     }
 
     #[test]

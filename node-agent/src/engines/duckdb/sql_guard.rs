@@ -4,6 +4,8 @@
 
 use super::super::error::{EngineError, SyntaxStage};
 use super::super::ladybug::position;
+use super::super::names::TableName;
+use super::staging::BUILDING;
 
 /// Functions that look at files or at the node rather than at staging tables.
 const FORBIDDEN_FUNCTIONS: &[&str] = &[
@@ -76,14 +78,7 @@ impl Token<'_> {
 /// [`EngineError::Forbidden`] with the word and its place; [`EngineError::Syntax`] if it is not a statement.
 pub(crate) fn check(sql: &str) -> Result<(), EngineError> {
     let tokens = tokenize(sql)?;
-    let end = tokens
-        .iter()
-        .rposition(|token| token.kind != Kind::Symbol(b';'))
-        .map_or(0, |last| last + 1);
-    let tokens = &tokens[..end];
-    let Some(first) = tokens.first() else {
-        return Err(syntax(sql, sql.len(), "the statement is empty"));
-    };
+    let (tokens, first) = alone(sql, &tokens)?;
     let with = first.is_word("WITH");
     if !with && !first.is_word("SELECT") {
         return Err(forbidden(
@@ -92,26 +87,128 @@ pub(crate) fn check(sql: &str) -> Result<(), EngineError> {
             "SQL here is one SELECT (or WITH … SELECT) over the staging tables",
         ));
     }
-    for (index, token) in tokens.iter().enumerate() {
-        let next_is = |symbol| {
-            tokens
-                .get(index + 1)
-                .is_some_and(|token| token.kind == Kind::Symbol(symbol))
-        };
-        if token.kind == Kind::Symbol(b';') {
-            return Err(forbidden(sql, token, "a request is one statement"));
-        }
-        if with
-            && index > 0
-            && tokens[index - 1].kind == Kind::Symbol(b')')
-            && CHANGES.iter().any(|word| token.is_word(word))
-        {
+    for pair in tokens.windows(2) {
+        let [before, token] = pair else { continue };
+        if with && before.kind == Kind::Symbol(b')') && CHANGES.iter().any(|word| token.is_word(word)) {
             return Err(forbidden(
                 sql,
                 token,
                 "SQL here only reads; staging tables are changed through their own paths",
             ));
         }
+    }
+    scan(sql, tokens)
+}
+
+/// Checks a statement that changes staging tables or views: which one it changes is the first thing that it says.
+///
+/// # Errors
+/// As [`check`].
+pub(crate) fn check_change(sql: &str) -> Result<(), EngineError> {
+    const ONLY: &str = "a change of staging tables is one CREATE TABLE or VIEW … AS SELECT, INSERT INTO … SELECT, UPDATE, \
+                        DELETE FROM, ALTER TABLE, DROP TABLE or DROP VIEW";
+    let tokens = tokenize(sql)?;
+    let (tokens, first) = alone(sql, &tokens)?;
+    let refuse = |rest: &[Token<'_>]| forbidden(sql, rest.first().unwrap_or(first), ONLY);
+    let table_or_view = |rest| after(rest, &["TABLE"]).or_else(|| after(rest, &["VIEW"]));
+    let if_exists = |rest| after(rest, &["IF", "EXISTS"]).unwrap_or(rest);
+    if let Some(rest) = after(tokens, &["CREATE"]) {
+        let rest = after(rest, &["OR", "REPLACE"]).unwrap_or(rest);
+        let rest = table_or_view(rest).ok_or_else(|| refuse(rest))?;
+        let rest = named(sql, after(rest, &["IF", "NOT", "EXISTS"]).unwrap_or(rest), first)?;
+        let query = after(rest, &["AS"]).ok_or_else(|| refuse(rest))?;
+        begins_with(query, &["SELECT", "WITH"]).ok_or_else(|| refuse(query))?;
+    } else if let Some(rest) = after(tokens, &["INSERT", "INTO"]) {
+        let rest = named(sql, rest, first)?;
+        let rest = after(rest, &["BY", "NAME"]).unwrap_or(rest);
+        let rest = after_parentheses(rest);
+        begins_with(rest, &["SELECT", "WITH", "VALUES"]).ok_or_else(|| refuse(rest))?;
+    } else if let Some(rest) = after(tokens, &["DELETE", "FROM"]) {
+        named(sql, rest, first)?;
+    } else if let Some(rest) = after(tokens, &["UPDATE"]) {
+        let rest = named(sql, rest, first)?;
+        begins_with(rest, &["SET"]).ok_or_else(|| refuse(rest))?;
+    } else if let Some(rest) = after(tokens, &["DROP"]) {
+        let rest = table_or_view(rest).ok_or_else(|| refuse(rest))?;
+        let rest = named(sql, if_exists(rest), first)?;
+        if !rest.is_empty() {
+            return Err(refuse(rest));
+        }
+    } else if let Some(rest) = after(tokens, &["ALTER", "TABLE"]) {
+        let rest = named(sql, if_exists(rest), first)?;
+        if let Some(name) = after(rest, &["RENAME", "TO"]) {
+            named(sql, name, first)?;
+        }
+        begins_with(rest, &["ADD", "DROP", "RENAME", "ALTER"]).ok_or_else(|| refuse(rest))?;
+    } else {
+        return Err(refuse(tokens));
+    }
+    scan(sql, tokens)
+}
+
+/// The tokens without semicolons at the end, and the first of them.
+fn alone<'t, 'a>(sql: &str, tokens: &'t [Token<'a>]) -> Result<(&'t [Token<'a>], &'t Token<'a>), EngineError> {
+    let semicolon = |token: &Token<'_>| token.kind == Kind::Symbol(b';');
+    let end = tokens
+        .iter()
+        .rposition(|token| !semicolon(token))
+        .map_or(0, |last| last + 1);
+    let tokens = &tokens[..end];
+    let Some(first) = tokens.first() else {
+        return Err(syntax(sql, sql.len(), "the statement is empty"));
+    };
+    match tokens.iter().find(|token| semicolon(token)) {
+        Some(second) => Err(forbidden(sql, second, "a request is one statement")),
+        None => Ok((tokens, first)),
+    }
+}
+
+/// What follows these words.
+fn after<'t, 'a>(tokens: &'t [Token<'a>], words: &[&str]) -> Option<&'t [Token<'a>]> {
+    let (start, rest) = tokens.split_at_checked(words.len())?;
+    let same = start.iter().zip(words).all(|(token, word)| token.is_word(word));
+    same.then_some(rest)
+}
+
+fn begins_with(tokens: &[Token<'_>], words: &[&str]) -> Option<()> {
+    let first = tokens.first()?;
+    words.iter().any(|word| first.is_word(word)).then_some(())
+}
+
+/// What follows the name of a staging table: one word, without a schema or database.
+fn named<'t, 'a>(sql: &str, tokens: &'t [Token<'a>], at: &Token<'_>) -> Result<&'t [Token<'a>], EngineError> {
+    const PLAIN: &str = "a staging table or view is named by letters, digits, _ and -, without schema or database";
+    let Some((name, rest)) = tokens.split_first() else {
+        return Err(forbidden(sql, at, PLAIN));
+    };
+    let is_plain = matches!(name.kind, Kind::Word | Kind::Quoted)
+        && TableName::parse(name.text.trim_matches('"')).is_ok()
+        && !name.text.trim_matches('"').starts_with(BUILDING)
+        && rest.first().is_none_or(|next| next.kind != Kind::Symbol(b'.'));
+    if is_plain {
+        Ok(rest)
+    } else {
+        Err(forbidden(sql, name, PLAIN))
+    }
+}
+
+/// What follows a list in parentheses, if one begins here.
+fn after_parentheses<'t, 'a>(tokens: &'t [Token<'a>]) -> &'t [Token<'a>] {
+    let is = |token: &Token<'_>, symbol| token.kind == Kind::Symbol(symbol);
+    match tokens.iter().position(|token| is(token, b')')) {
+        Some(end) if is(&tokens[0], b'(') => &tokens[end + 1..],
+        _ => tokens,
+    }
+}
+
+/// Refuses functions that look elsewhere, wherever they are.
+fn scan(sql: &str, tokens: &[Token<'_>]) -> Result<(), EngineError> {
+    for (index, token) in tokens.iter().enumerate() {
+        let next_is = |symbol| {
+            tokens
+                .get(index + 1)
+                .is_some_and(|token| token.kind == Kind::Symbol(symbol))
+        };
         if matches!(token.kind, Kind::Word | Kind::Quoted) && next_is(b'(') {
             let name = token.text.trim_matches('"');
             if FORBIDDEN_FUNCTIONS
@@ -336,10 +433,82 @@ mod tests {
         }
     }
 
+    #[test]
+    fn changes_of_staging_tables_pass() {
+        for sql in [
+            "CREATE TABLE t AS SELECT 1 AS identifier",
+            "create or replace table \"a-b\" as with x as (select 1) select * from x;",
+            "CREATE TABLE IF NOT EXISTS t AS SELECT * FROM u",
+            "CREATE OR REPLACE VIEW v AS SELECT * FROM t",
+            "INSERT INTO t SELECT * FROM u WHERE NOT EXISTS (SELECT 1 FROM t WHERE t.a = u.a)",
+            "INSERT INTO t BY NAME SELECT * FROM u",
+            "INSERT INTO t (a, b) VALUES ($1, ?)",
+            "DELETE FROM t WHERE a IN (SELECT a FROM u)",
+            "UPDATE t SET a = b + 1 WHERE c = 'x; DROP TABLE t'",
+            "DROP TABLE IF EXISTS t",
+            "DROP VIEW v",
+            "ALTER TABLE t ADD COLUMN c INTEGER",
+            "ALTER TABLE t RENAME TO u",
+            "ALTER TABLE t ALTER a TYPE DOUBLE",
+        ] {
+            check_change(sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
+        }
+    }
+
+    #[test]
+    fn other_changes_are_refused() {
+        for sql in [
+            "SELECT 1",
+            "CREATE TABLE t(a INTEGER)",
+            "CREATE TEMP TABLE t AS SELECT 1",
+            "CREATE TABLE main.t AS SELECT 1",
+            "CREATE TABLE other.main.t AS SELECT 1",
+            "CREATE TABLE gp__building_x AS SELECT 1",
+            "CREATE TABLE \"a b\" AS SELECT 1",
+            "CREATE TABLE t AS FROM 'x.parquet'",
+            "CREATE TABLE t AS SELECT * FROM read_parquet('/etc/x')",
+            "CREATE MACRO m(a) AS a",
+            "CREATE SCHEMA s",
+            "CREATE SECRET s (TYPE s3)",
+            "CREATE FUNCTION f(a) AS a",
+            "CREATE INDEX i ON t(a)",
+            "INSERT INTO t FROM 'x.csv'",
+            "INSERT INTO t SELECT getenv('HOME')",
+            "INSERT INTO t SELECT * FROM u; DROP TABLE u",
+            "DELETE FROM information_schema.tables",
+            "TRUNCATE t",
+            "UPDATE t",
+            "DROP SCHEMA main CASCADE",
+            "DROP TABLE t CASCADE",
+            "DROP DATABASE x",
+            "ALTER TABLE t SET SCHEMA s",
+            "ALTER TABLE t RENAME TO s.u",
+            "ALTER DATABASE x SET ALIAS TO y",
+            "COPY t TO '/tmp/x'",
+            "ATTACH '/tmp/x' AS o",
+            "SET threads = 1",
+            "PRAGMA memory_limit='1GB'",
+            "INSTALL httpfs",
+            "LOAD httpfs",
+            "EXPORT DATABASE '/tmp/x'",
+            "CALL checkpoint()",
+            "CHECKPOINT",
+            "VACUUM",
+            "MERGE INTO t USING u ON true",
+        ] {
+            assert_eq!(
+                check_change(sql).expect_err(sql).class(),
+                ErrorClass::Forbidden,
+                "{sql}"
+            );
+        }
+    }
+
     proptest! {
         #[test]
         fn no_text_makes_the_guard_panic(sql in "\\PC{0,200}") {
             let _ = check(&sql);
+            let _ = check_change(&sql);
         }
 
         #[test]

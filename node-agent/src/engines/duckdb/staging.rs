@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use duckdb::Connection;
 use parking_lot::Mutex;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::super::budget::Reservation;
 use super::super::error::EngineError;
 use super::super::ladybug::snapshot::copy_whole;
 use super::super::lock::FileLock;
-use super::super::names::{DatabaseId, FileId, TableName, sql_string};
+use super::super::names::{DatabaseId, FileId, PASSING, TableName, sql_identifier, sql_string};
 use super::error::from_duckdb;
 use super::sandbox::{StagingOptions, open};
 
@@ -32,11 +34,12 @@ pub enum StagingKind {
 }
 
 /// A column of a staging table.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct StagingColumn {
     /// Its name.
     pub name: String,
     /// Its DuckDB type.
+    #[serde(rename = "type")]
     pub type_name: String,
 }
 
@@ -89,6 +92,9 @@ impl OpenStaging {
         std::fs::create_dir_all(&options.incoming)
             .map_err(|error| EngineError::io("create", &options.incoming, error))?;
         let connection = open(&options)?;
+        if let Err(error) = remove_passing(&connection) {
+            tracing::warn!(database = %id, %error, "rows of a load that was cut off stay in staging");
+        }
         Ok(Self {
             id,
             options,
@@ -106,6 +112,10 @@ impl OpenStaging {
 
     pub(crate) fn failure(&self, error: duckdb::Error) -> EngineError {
         from_duckdb(error, self.options.memory_bytes >> 20)
+    }
+
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        self.options.memory_bytes
     }
 
     pub(crate) fn incoming(&self) -> &Path {
@@ -295,6 +305,33 @@ impl std::fmt::Debug for Staging {
     }
 }
 
+/// Removes rows that were on their way into the graph when their load was cut off, and tables that were made for them.
+fn remove_passing(connection: &Connection) -> Result<(), duckdb::Error> {
+    // The characters after the prefix are hexadecimal digits, so this is all of them and nothing else.
+    let passing = format!(
+        "{FILE_ID} >= {} AND {FILE_ID} < {}",
+        sql_string(PASSING),
+        sql_string(&format!("{PASSING}g"))
+    );
+    for table in table_names(connection)? {
+        let table = sql_identifier(&table);
+        let count = |condition: &str| -> Result<i64, duckdb::Error> {
+            let sql = format!("SELECT count(*) FROM {table} WHERE {condition}");
+            connection.query_row(&sql, [], |row| row.get(0))
+        };
+        let rows = count(&passing)?;
+        if rows == 0 {
+            continue;
+        }
+        tracing::info!(table, rows, "removing rows of a load that was cut off");
+        connection.execute_batch(&match count("true")? == rows {
+            true => format!("DROP TABLE {table}"),
+            false => format!("DELETE FROM {table} WHERE {passing}"),
+        })?;
+    }
+    Ok(())
+}
+
 /// Names of our tables that are being built; they are never listed.
 pub(crate) const BUILDING: &str = "gp__building_";
 
@@ -325,7 +362,7 @@ pub(crate) fn table_columns(connection: &Connection, table: &str) -> Result<Vec<
 pub(crate) fn describe(open: &OpenStaging, connection: &Connection, table: &str) -> Result<StagingTable, EngineError> {
     let read = || -> Result<StagingTable, duckdb::Error> {
         let columns = table_columns(connection, table)?;
-        let identifier = super::super::names::sql_identifier(table);
+        let identifier = sql_identifier(table);
         let sql = format!("SELECT coalesce({FILE_ID}, ''), count(*) FROM {identifier} GROUP BY ALL ORDER BY ALL");
         let files: Vec<(String, u64)> = connection
             .prepare(&sql)?

@@ -2,6 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
@@ -45,6 +46,8 @@ pub struct QueryRequest {
     pub chunk_rows: usize,
     /// How rows are written.
     pub encoding: Encoding,
+    /// Becomes true when it is known that the statement changes something: before it does, and also if it then may not.
+    pub changes: Arc<AtomicBool>,
 }
 
 impl QueryRequest {
@@ -60,6 +63,7 @@ impl QueryRequest {
             max_bytes: None,
             chunk_rows: 1_000,
             encoding: Encoding::Json,
+            changes: Arc::default(),
         }
     }
 }
@@ -95,7 +99,17 @@ impl Database {
     /// was spent waiting, in which case nothing was done.
     pub async fn query(&self, request: QueryRequest) -> Result<RowStream, EngineError> {
         let admitted = admit(&request.text)?;
+        for name in &admitted.conditions.patterns {
+            request.parameters.check_pattern(name)?;
+        }
+        let parameters = match admitted.conditions.typed_nulls {
+            true => request.parameters.typed(),
+            false => request.parameters,
+        };
         let writes = admitted.kind != StatementKind::Read;
+        if writes {
+            request.changes.store(true, Ordering::Release);
+        }
         let may_write = request.access == Access::ReadWrite && !self.open.options().read_only;
         if writes && !may_write {
             return Err(EngineError::ReadOnly {
@@ -110,19 +124,19 @@ impl Database {
         self.check_queue(queue)?;
         let control = self.open.control(writes, request.timeout);
         let (reply, events) = flume::bounded(2);
-        let text = request
-            .parameters
-            .casting(admitted.instead.map_or(request.text, str::to_owned));
+        let kind = admitted.kind;
+        let text = parameters.casting(admitted.text.into_owned());
         let job = QueryJob {
             text,
-            kind: admitted.kind,
-            parameters: request.parameters,
+            kind,
+            parameters,
             may_write,
             queued_at: Instant::now(),
             max_rows: request.max_rows.unwrap_or(u64::MAX),
             max_bytes: request.max_bytes.unwrap_or(u64::MAX),
             chunk_rows: request.chunk_rows.max(1) as u64,
             encoding: request.encoding,
+            changes: request.changes,
             reply,
             control: Arc::clone(&control),
         };

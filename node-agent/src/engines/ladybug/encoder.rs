@@ -7,13 +7,19 @@ use lbug::{LogicalType, Value};
 
 use super::super::arrow_stream::ArrowStream;
 use super::super::error::EngineError;
+use super::super::rows::CHUNK_BYTES;
 use super::columns::{record_batch, schema, weight};
 use super::session::ResultShape;
 use super::value::write_row;
 
 /// Takes rows, and gives the bytes of those that it has taken since the last time.
 pub(crate) enum Encoder {
-    Json { shape: Arc<ResultShape>, out: Vec<u8> },
+    Json {
+        shape: Arc<ResultShape>,
+        out: Vec<u8>,
+        /// Bytes of the chunk before.
+        before: usize,
+    },
     Arrow(Box<ArrowRows>),
 }
 
@@ -29,7 +35,11 @@ pub(crate) struct ArrowRows {
 
 impl Encoder {
     pub(crate) fn json(shape: Arc<ResultShape>) -> Self {
-        Self::Json { shape, out: Vec::new() }
+        Self::Json {
+            shape,
+            out: Vec::new(),
+            before: 0,
+        }
     }
 
     pub(crate) fn arrow(names: &[String], types: Vec<LogicalType>) -> Result<Self, EngineError> {
@@ -44,14 +54,16 @@ impl Encoder {
 
     /// Makes room for about this many rows.
     pub(crate) fn expect(&mut self, rows: u64) {
-        if let Self::Json { out, .. } = self {
-            *out = Vec::with_capacity(if rows > 16 { 16 * 1024 } else { 512 });
+        if let Self::Json { out, before, .. } = self {
+            // Chunks of one result are about alike; growing would copy each of them several times.
+            let alike = (*before + *before / 8).min(CHUNK_BYTES);
+            *out = Vec::with_capacity(if rows > 16 { alike.max(16 * 1024) } else { 512 });
         }
     }
 
     pub(crate) fn push(&mut self, row: Vec<Value>) {
         match self {
-            Self::Json { shape, out } => {
+            Self::Json { shape, out, .. } => {
                 if !out.is_empty() {
                     out.push(b',');
                 }
@@ -78,7 +90,10 @@ impl Encoder {
     /// The rows since the last call; with the end of the encoding, if there is one, after the `last`.
     pub(crate) fn take(&mut self, last: bool) -> Result<Bytes, EngineError> {
         match self {
-            Self::Json { out, .. } => Ok(Bytes::from(std::mem::take(out))),
+            Self::Json { out, before, .. } => {
+                *before = out.len();
+                Ok(Bytes::from(std::mem::take(out)))
+            }
             Self::Arrow(waiting) => waiting.take(last),
         }
     }

@@ -61,7 +61,8 @@ pub(crate) fn classify_text(text: String, memory_mib: u64, job: Option<&JobContr
             retry_after: Duration::from_secs(2),
         };
     }
-    if text.starts_with("Buffer manager exception: Unable to allocate memory") {
+    let refused = ["Buffer manager exception: Unable to allocate memory", "std::bad_alloc"];
+    if refused.iter().any(|start| text.starts_with(start)) {
         return EngineError::OutOfMemory {
             message: text,
             limit_mib: memory_mib,
@@ -80,6 +81,14 @@ pub(crate) fn classify_text(text: String, memory_mib: u64, job: Option<&JobContr
     ];
     if let Some((_, stage)) = stage.into_iter().find(|(prefix, _)| text.starts_with(prefix)) {
         return EngineError::Syntax { stage, message: text };
+    }
+    if text.starts_with("Cannot evaluate expression") {
+        return EngineError::Syntax {
+            stage: SyntaxStage::Binder,
+            message: format!(
+                "Binder exception: {text} A property of NULL or of a parameter without a type was asked for."
+            ),
+        };
     }
     let run_time = [
         "Runtime exception:",
@@ -133,6 +142,7 @@ mod tests {
                 "Buffer manager exception: Unable to allocate memory! The buffer pool is full",
                 ErrorClass::OutOfMemory,
             ),
+            ("std::bad_alloc", ErrorClass::OutOfMemory),
             (
                 "Connection exception: Cannot execute write operations in a read-only database!",
                 ErrorClass::ReadOnly,

@@ -6,11 +6,19 @@
 //! even where it happens to be used as a variable.
 
 mod decimals;
+mod faults;
+mod gathered;
+mod size;
 
 pub(super) use decimals::NO_COLLECTED_DECIMALS;
+use faults::Conditions;
+pub(crate) use faults::is_safe_pattern;
+
+use std::borrow::Cow;
 
 use super::super::error::{EngineError, SyntaxStage};
 use super::super::names::is_transient;
+use super::decimals::Decimals;
 use super::tokens::{Token, TokenKind, position, tokenize};
 
 /// What a statement does, which decides where it runs.
@@ -27,11 +35,14 @@ pub enum StatementKind {
 }
 
 /// A statement that may run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Admitted {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Admitted<'a> {
     pub(crate) kind: StatementKind,
-    /// What to run in its place: the Neo4j catalog procedures that clients probe for answer with the list of tables.
-    pub(crate) instead: Option<&'static str>,
+    /// What to run: the statement, with ranges that are safe; or the list of tables, in place of the Neo4j catalog
+    /// procedures that clients probe for.
+    pub(crate) text: Cow<'a, str>,
+    /// What has to hold for its parameters.
+    pub(crate) conditions: Conditions,
 }
 
 /// Statements that begin with one of these reach outside the database or change the session.
@@ -129,13 +140,14 @@ pub fn classify(text: &str) -> Result<StatementKind, EngineError> {
     admit(text).map(|admitted| admitted.kind)
 }
 
-pub(crate) fn admit(text: &str) -> Result<Admitted, EngineError> {
+pub(crate) fn admit(text: &str) -> Result<Admitted<'_>, EngineError> {
     let tokens = tokenize(text).map_err(|error| syntax(text, error.start, error.message))?;
     let tokens = alone(text, &tokens)?;
     if is_neo4j_catalog(tokens) {
         return Ok(Admitted {
             kind: StatementKind::Read,
-            instead: Some(LIST_OF_TABLES),
+            text: LIST_OF_TABLES.into(),
+            conditions: Conditions::default(),
         });
     }
     let body = after_explain(tokens);
@@ -143,13 +155,45 @@ pub(crate) fn admit(text: &str) -> Result<Admitted, EngineError> {
         return Err(syntax(text, text.len(), "the statement is empty"));
     };
     let kind = kind_of(text, body, first)?;
-    let writes = scan(text, body)?;
+    let mut conditions = Conditions::default();
+    let writes = scan(text, body, &mut conditions)?;
     let kind = if kind == StatementKind::Read && writes {
         StatementKind::Write
     } else {
         kind
     };
-    Ok(Admitted { kind, instead: None })
+    Ok(Admitted {
+        kind,
+        text: faults::with_safe_ranges(text, tokens),
+        conditions,
+    })
+}
+
+/// Refuses a statement that could end the process with what the graph has of decimals, unless it drops something.
+///
+/// # Errors
+/// [`EngineError::Forbidden`] with the word.
+pub(crate) fn check_decimals(text: &str, known: &Decimals) -> Result<(), EngineError> {
+    const DROP_IT: &str = "columns with lists or maps of DECIMAL can end the engine, and this one is older than that is known: \
+                           read it with its node or relationship, and drop it (ALTER TABLE … DROP …)";
+    let tokens = tokenize(text).map_err(|error| syntax(text, error.start, error.message))?;
+    let begins_with = |word: &str| tokens.first().is_some_and(|token| token.is_word(word));
+    let drops = tokens.iter().any(|token| token.is_word("DROP"));
+    if begins_with("DROP") || (begins_with("ALTER") && drops) {
+        return Ok(());
+    }
+    let named = tokens.iter().find(|token| {
+        let name = token.identifier();
+        let columns = &known.unsafe_columns;
+        name.is_some_and(|name| columns.iter().any(|column| column.eq_ignore_ascii_case(&name)))
+    });
+    if let Some(token) = named {
+        return Err(forbidden(text, token, DROP_IT));
+    }
+    match gathered::gathered(&tokens, known) {
+        Some(token) => Err(forbidden(text, token, gathered::CAST_FIRST)),
+        None => Ok(()),
+    }
 }
 
 /// One statement of a schema script.
@@ -184,7 +228,15 @@ pub(crate) fn schema_script(text: &str) -> Result<Vec<SchemaStatement<'_>>, (usi
 
 fn schema_statement(text: &str, tokens: &[Token<'_>], first: &Token<'_>) -> Result<Option<String>, EngineError> {
     const ONLY: &str = "a schema consists of CREATE NODE TABLE, CREATE REL TABLE, CREATE INDEX and COMMENT ON TABLE";
-    scan(text, tokens)?;
+    let mut conditions = Conditions::default();
+    scan(text, tokens, &mut conditions)?;
+    if faults::has_unsafe_range(text, tokens) || !conditions.patterns.is_empty() {
+        return Err(forbidden(
+            text,
+            first,
+            "a schema computes nothing; write values as they are",
+        ));
+    }
     if first.is_word("COMMENT") {
         return Ok(None);
     }
@@ -289,10 +341,20 @@ fn kind_of(text: &str, tokens: &[Token<'_>], first: &Token<'_>) -> Result<Statem
     ))
 }
 
-/// Refuses words that reach outside, wherever they are; true if the statement changes something.
-fn scan(text: &str, tokens: &[Token<'_>]) -> Result<bool, EngineError> {
+/// Refuses what is too large, what ends the process, and words that reach outside, wherever they are; true if the
+/// statement changes something.
+fn scan(text: &str, tokens: &[Token<'_>], conditions: &mut Conditions) -> Result<bool, EngineError> {
+    if let Some((token, why)) = size::too_much(tokens) {
+        return Err(forbidden(text, token, &why));
+    }
+    if let Some((token, why)) = faults::found(tokens, conditions) {
+        return Err(forbidden(text, token, why));
+    }
     if let Some(token) = decimals::collected(tokens) {
         return Err(forbidden(text, token, NO_COLLECTED_DECIMALS));
+    }
+    if let Some(token) = gathered::gathered(tokens, &Decimals::default()) {
+        return Err(forbidden(text, token, gathered::CAST_FIRST));
     }
     let mut writes = false;
     let defines_table = tokens.first().is_some_and(|token| token.is_word("CREATE"))

@@ -3,11 +3,14 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use lbug::{Connection, Database, SystemConfig, Value};
 
 use super::super::error::EngineError;
+use super::super::fence;
 use super::super::lock::FileLock;
 use super::super::names::{DatabaseId, cypher_identifier, is_transient};
 use super::error::{classify_text, text_of};
@@ -32,6 +35,8 @@ pub(crate) struct OpenOptions {
     pub(crate) queue_length: usize,
     /// Bytes of Arrow data per transaction of a materialise run.
     pub(crate) slice_bytes: usize,
+    /// While it is true, statements of callers that change something are refused.
+    pub(crate) writes_held: Arc<AtomicBool>,
 }
 
 impl OpenOptions {
@@ -59,6 +64,7 @@ pub(crate) fn open(options: &OpenOptions) -> Result<Opened, EngineError> {
         Some(FileLock::acquire(&beside(&options.path, "agent.lock"))?)
     };
     let failure = |error| classify_text(text_of(error), options.pool_bytes >> 20, None);
+    let _opening = fence::opening();
     let (database, recovered) = match Database::new(&options.path, config(options, true)) {
         Ok(database) => (database, false),
         Err(error) => {

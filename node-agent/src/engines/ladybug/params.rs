@@ -5,6 +5,7 @@ use lbug::{LogicalType, Value};
 use serde_json::{Map, Value as Json};
 
 use super::super::error::EngineError;
+use super::guard::is_safe_pattern;
 use super::typed::{Declared, ParameterTypes, with_casts};
 
 const MAX_PARAMETERS: usize = 50;
@@ -82,6 +83,19 @@ impl Parameters {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.values.is_empty()
+    }
+
+    /// Checks that a parameter is a text that the engine may take strings apart with.
+    pub(crate) fn check_pattern(&self, name: &str) -> Result<(), EngineError> {
+        match self.values.iter().find(|(known, _)| known == name) {
+            // The engine says which parameter it misses.
+            None => Ok(()),
+            Some((_, Value::String(text))) if is_safe_pattern(text) => Ok(()),
+            Some(_) => Err(EngineError::invalid(
+                format!("parameters.{name}"),
+                "is a pattern here: a text that is not empty and has no \\C",
+            )),
+        }
     }
 
     /// The statement with the casts that its parameters need.

@@ -32,6 +32,8 @@ pub struct PropertyInfo {
     pub type_name: String,
     /// True for the primary key of a node table.
     pub primary_key: bool,
+    /// The expression for rows that do not say a value, if there is one.
+    pub default: Option<String>,
 }
 
 /// A table of a graph.
@@ -112,7 +114,10 @@ impl Database {
         let texts: Vec<String> = statements.iter().map(|statement| statement.text.to_owned()).collect();
         let count = texts.len();
         let outcome = self
-            .on_writer(timeout, move |session, job| Ok(run_script(session, job, &texts)))
+            .on_writer(timeout, move |session, job| {
+                session.shared.may_change()?;
+                Ok(run_script(session, job, &texts))
+            })
             .await?;
         outcome.map(|()| DdlOutcome {
             statements: count,
@@ -209,12 +214,16 @@ fn describe(session: &mut Session<'_, '_>, job: &Arc<JobControl>, table: &mut Ta
         TableKind::Node => "`primary key`",
         TableKind::Relationship => "false",
     };
-    for row in session.rows(job, &format!("CALL table_info({literal}) RETURN name, type, {key}"))? {
-        let [name, type_name, key] = columns(row)?;
+    for row in session.rows(
+        job,
+        &format!("CALL table_info({literal}) RETURN name, type, {key}, `default expression`"),
+    )? {
+        let [name, type_name, key, default] = columns(row)?;
         table.properties.push(PropertyInfo {
             name: text(name)?,
             type_name: text(type_name)?,
             primary_key: key == Value::Bool(true),
+            default: Some(text(default)?).filter(|default| !default.is_empty() && default != "NULL"),
         });
     }
     if table.kind == TableKind::Relationship {

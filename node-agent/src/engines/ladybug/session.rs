@@ -10,6 +10,7 @@ use lru::LruCache;
 use super::super::error::EngineError;
 use super::super::rows::Columns;
 use super::control::{JobControl, Line};
+use super::decimals::Decimals;
 use super::error::{classify_text, from_panic, is_second_writer, needs_reopen, needs_types, text_of};
 use super::guard::StatementKind;
 use super::params::Parameters;
@@ -33,7 +34,9 @@ pub(crate) struct Session<'c, 'db> {
     line: &'c Line<'db>,
     pub(crate) shared: &'c Shared,
     statements: LruCache<Box<str>, Cached>,
-    schema_epoch: u64,
+    /// The schema for which the statements are prepared, and what is known of it.
+    schema_epoch: Option<u64>,
+    decimals: Arc<Decimals>,
 }
 
 /// Why a statement has no result.
@@ -56,24 +59,25 @@ impl<'c, 'db> Session<'c, 'db> {
             line,
             shared,
             statements: LruCache::new(capacity),
-            schema_epoch: 0,
+            schema_epoch: None,
+            decimals: Arc::default(),
         }
     }
 
     /// Runs one statement of a caller.
     pub(crate) fn execute(
         &mut self,
-        job: &JobControl,
+        job: &Arc<JobControl>,
         text: &str,
         kind: StatementKind,
         parameters: Parameters,
     ) -> Result<(QueryResult<'db>, Arc<ResultShape>), Refused> {
-        let epoch = self.shared.schema_epoch();
-        if epoch != self.schema_epoch {
-            self.statements.clear();
-            self.schema_epoch = epoch;
+        if self.line.writer {
+            self.shared.may_change()?;
         }
+        self.follow_schema(job)?;
         if matches!(kind, StatementKind::Ddl | StatementKind::Checkpoint) {
+            self.decimals.check(text)?;
             let executed = self.run_once(job, text);
             self.shared.schema_changed();
             let result = executed?;
@@ -81,6 +85,7 @@ impl<'c, 'db> Session<'c, 'db> {
             return Ok((result, shape));
         }
         if !self.statements.contains(text) {
+            self.decimals.check(text)?;
             let statement = match self.line.connection.prepare(text) {
                 Ok(statement) => statement,
                 Err(error) => {
@@ -119,6 +124,25 @@ impl<'c, 'db> Session<'c, 'db> {
         }
     }
 
+    /// Forgets what does not hold for the schema of now.
+    fn follow_schema(&mut self, job: &Arc<JobControl>) -> Result<(), EngineError> {
+        let epoch = self.shared.schema_epoch();
+        if self.schema_epoch == Some(epoch) {
+            return Ok(());
+        }
+        self.statements.clear();
+        self.decimals = match self.shared.decimals(epoch) {
+            Some(known) => known,
+            None => {
+                let found = Arc::new(Decimals::find(self, job)?);
+                self.shared.remember_decimals(epoch, Arc::clone(&found));
+                found
+            }
+        };
+        self.schema_epoch = Some(epoch);
+        Ok(())
+    }
+
     /// Runs a statement of our own, without a cache.
     pub(crate) fn run_once(&self, job: &JobControl, text: &str) -> Result<QueryResult<'db>, EngineError> {
         let scan = (!self.line.writer).then(|| self.shared.scan());
@@ -134,8 +158,18 @@ impl<'c, 'db> Session<'c, 'db> {
 
     /// Ends a transaction. It is not interrupted: whether its rows are in would be left open.
     pub(crate) fn commit(&self) -> Result<(), EngineError> {
-        match catch_unwind(AssertUnwindSafe(|| self.line.connection.query("COMMIT"))) {
-            Ok(Ok(_)) => Ok(()),
+        self.undisturbed("COMMIT").map(drop)
+    }
+
+    /// Gives a transaction up; an error says that it had ended already.
+    pub(crate) fn rollback(&self) -> Result<(), EngineError> {
+        self.undisturbed("ROLLBACK").map(drop)
+    }
+
+    /// Runs a statement of our own that nothing interrupts; for short ones only.
+    fn undisturbed(&self, text: &str) -> Result<QueryResult<'db>, EngineError> {
+        match catch_unwind(AssertUnwindSafe(|| self.line.connection.query(text))) {
+            Ok(Ok(result)) => Ok(result),
             Ok(Err(error)) => Err(self.failure(text_of(error), None)),
             Err(panic) => Err(from_panic(&*panic)),
         }
@@ -143,8 +177,12 @@ impl<'c, 'db> Session<'c, 'db> {
 
     /// All rows of a statement of our own.
     pub(crate) fn rows(&self, job: &JobControl, text: &str) -> Result<Vec<Vec<Value>>, EngineError> {
-        let result = self.run_once(job, text)?;
-        catch_unwind(AssertUnwindSafe(|| result.collect())).map_err(|panic| from_panic(&*panic))
+        collect(self.run_once(job, text)?)
+    }
+
+    /// All rows of a statement of our own that nothing interrupts; for short ones only.
+    pub(crate) fn rows_undisturbed(&self, text: &str) -> Result<Vec<Vec<Value>>, EngineError> {
+        collect(self.undisturbed(text)?)
     }
 
     /// Makes Arrow batches readable as a table. Only to be used inside a transaction that also drops the table: a
@@ -178,6 +216,10 @@ impl<'c, 'db> Session<'c, 'db> {
         }
         classify_text(text, self.shared.options.pool_bytes >> 20, job)
     }
+}
+
+fn collect(result: QueryResult<'_>) -> Result<Vec<Vec<Value>>, EngineError> {
+    catch_unwind(AssertUnwindSafe(|| result.collect())).map_err(|panic| from_panic(&*panic))
 }
 
 enum Failure {

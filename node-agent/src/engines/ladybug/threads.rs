@@ -11,6 +11,7 @@ use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use super::super::budget::Reservation;
 use super::super::error::EngineError;
 use super::control::{Backlog, Counters, Interrupt, JobControl, Line, Lines, Slot, watch};
+use super::decimals::Decimals;
 use super::error::text_of;
 use super::open::{OpenOptions, Opened, open};
 use super::session::Session;
@@ -31,6 +32,8 @@ pub(crate) struct Shared {
     writer: flume::Sender<Message>,
     /// Held for reading by every statement of a reader while the engine executes it.
     scans: RwLock<()>,
+    /// What the graph has of decimals, and with which schema.
+    decimals: RwLock<Option<(u64, Arc<Decimals>)>>,
 }
 
 impl Shared {
@@ -42,6 +45,17 @@ impl Shared {
     /// Keeps readers out until the guard is dropped, if none of them is at work; never waits for one.
     pub(crate) fn keep_readers_out(&self) -> Option<ReadersOut<'_>> {
         self.scans.try_write()
+    }
+
+    /// Keeps readers out when those that are at work have ended. Others come before it for ten seconds, and wait then.
+    pub(crate) fn outlast_readers(&self) -> ReadersOut<'_> {
+        for _ in 0..50 {
+            if let Some(alone) = self.scans.try_write() {
+                return alone;
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        self.scans.write()
     }
 
     /// Changes whenever a table is made, changed or dropped; prepared statements older than that are forgotten.
@@ -56,6 +70,28 @@ impl Shared {
     /// The engine's handle is of no more use for writing.
     pub(crate) fn ask_reopen(&self) {
         self.reopen.store(true, Ordering::Release);
+    }
+
+    /// What the graph has of decimals, if somebody has looked since the schema changed last.
+    pub(crate) fn decimals(&self, epoch: u64) -> Option<Arc<Decimals>> {
+        let known = self.decimals.read();
+        let (_, decimals) = known.as_ref().filter(|(of, _)| *of == epoch)?;
+        Some(Arc::clone(decimals))
+    }
+
+    pub(crate) fn remember_decimals(&self, epoch: u64, decimals: Arc<Decimals>) {
+        *self.decimals.write() = Some((epoch, decimals));
+    }
+
+    /// Whether a statement of a caller may change the graph now.
+    pub(crate) fn may_change(&self) -> Result<(), EngineError> {
+        if !self.options.writes_held.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        Err(EngineError::Busy {
+            reason: "the graph is being rebuilt; until that is done it can only be read".into(),
+            retry_after: Duration::from_secs(30),
+        })
     }
 
     /// Tells the reader that comes next to stop as well.
@@ -96,6 +132,7 @@ impl OpenDatabase {
             readers,
             writer,
             scans: RwLock::new(()),
+            decimals: RwLock::default(),
         });
         let on_thread = Arc::clone(&shared);
         let counted = Arc::clone(&counters);
@@ -242,6 +279,7 @@ impl Threads<'_> {
                 let (lines, shared) = (&lines, self.shared);
                 Builder::new()
                     .name((if writer { "lbug-writer" } else { "lbug-reader" }).to_owned())
+                    .stack_size(STACK)
                     .spawn_scoped(scope, move || {
                         serve(scope, Session::new(&line, shared), messages, patience, &shared.senders);
                         lines.lock().retain(|other| !Arc::ptr_eq(other, &line));
@@ -275,6 +313,10 @@ impl Threads<'_> {
         });
     }
 }
+
+/// Stack of a thread that parses and plans: what the guard lets pass fits into a small part of it. Only what is used of it
+/// takes memory.
+const STACK: usize = 16 << 20;
 
 /// How long a reader that was added because queries waited stays without work.
 const EXTRA_READER_STAYS: Duration = Duration::from_secs(10);

@@ -187,7 +187,8 @@ fn string(bytes: &[u8], start: usize) -> Result<usize, TokenError> {
                         b'\\' | b'\'' | b'"' | b'b' | b'B' | b'f' | b'F' | b'n' | b'N' | b'r' | b'R' | b't' | b'T',
                     ) => 2,
                     Some(b'x' | b'X') if hex(2) => 4,
-                    Some(b'u' | b'U') if hex(4) => 6,
+                    // Half of a character (D800 to DFFF) would make text that is not UTF-8.
+                    Some(b'u' | b'U') if hex(4) && !is_surrogate(&bytes[at + 2..at + 4]) => 6,
                     _ => {
                         return Err(TokenError {
                             message: "a string has an unknown escape (known are \\\\ \\' \\\" \\b \\f \\n \\r \\t \\xHH \\uHHHH)",
@@ -203,6 +204,11 @@ fn string(bytes: &[u8], start: usize) -> Result<usize, TokenError> {
         message: "a string is not closed",
         start,
     })
+}
+
+/// The first two digits of `\u` are those of half a character.
+fn is_surrogate(digits: &[u8]) -> bool {
+    matches!(digits, [b'd' | b'D', second] if !matches!(second, b'0'..=b'7'))
 }
 
 /// Digits, then an exponent only if it has digits: `1LOAD` is the number 1 and the word LOAD.
@@ -284,6 +290,8 @@ mod tests {
         assert_eq!(tokens.len(), 3);
         assert!(tokenize(r"'\q'").is_err());
         assert!(tokenize(r"'\u00g1'").is_err());
+        assert!(tokenize(r"'\ud7ff\uE000'").is_ok());
+        assert!(tokenize(r"'\uD83D\uDE00'").is_err() && tokenize(r"'\udFFF'").is_err());
         assert!(tokenize("'open").is_err());
         assert!(tokenize("`open").is_err());
     }

@@ -3,7 +3,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{Builder, Scope};
 use std::time::{Duration, Instant};
 
@@ -16,10 +16,11 @@ use super::encoder::Encoder;
 use super::error::from_panic;
 use super::guard::StatementKind;
 use super::params::Parameters;
+use super::reading::{LONG, Rows};
 use super::session::{Refused, ResultShape, Session};
 
-/// Long results leave the engine thread for threads of their own, up to this many per database; a slow reader of a
-/// result then holds its memory, but no engine thread.
+/// Results of more than one chunk leave the engine thread for threads of their own, up to this many results per
+/// database; a slow reader of a result then holds its memory, but no engine thread.
 const MAX_SENDERS: usize = 16;
 
 /// What a thread can be asked to do.
@@ -43,6 +44,7 @@ pub(crate) struct QueryJob {
     pub(crate) max_bytes: u64,
     pub(crate) chunk_rows: u64,
     pub(crate) encoding: Encoding,
+    pub(crate) changes: Arc<AtomicBool>,
     pub(crate) reply: flume::Sender<RowEvent>,
     pub(crate) control: Arc<JobControl>,
 }
@@ -83,6 +85,7 @@ fn query<'scope, 'db: 'scope>(
         Ok(executed) => executed,
         Err(Refused::Failed(error)) => return fail(&job, error),
         Err(Refused::NeedsWriter(parameters)) => {
+            job.changes.store(true, Ordering::Release);
             if !job.may_write {
                 let message = "the statement changes the database, which is open for reading only here".to_owned();
                 return fail(&job, EngineError::ReadOnly { message });
@@ -108,11 +111,16 @@ fn query<'scope, 'db: 'scope>(
                 return pump.job.control.finish();
             }
             if senders.fetch_add(1, Ordering::Relaxed) < MAX_SENDERS {
-                let name = format!("lbug-rows-{}", session.shared.options.id);
-                let spawned = Builder::new().name(name).spawn_scoped(scope, move || {
-                    pump.send_rest();
-                    senders.fetch_sub(1, Ordering::Relaxed);
-                });
+                let id = session.shared.options.id.clone();
+                let spawned = Builder::new()
+                    .name(format!("lbug-send-{id}"))
+                    .spawn_scoped(scope, move || {
+                        if pump.left >= LONG {
+                            pump.rows = pump.rows.ahead(scope, format!("lbug-read-{id}"));
+                        }
+                        pump.send_rest();
+                        senders.fetch_sub(1, Ordering::Relaxed);
+                    });
                 if let Err(error) = spawned {
                     senders.fetch_sub(1, Ordering::Relaxed);
                     tracing::error!(%error, "no thread for the rest of a result");
@@ -144,7 +152,7 @@ fn fail(job: &QueryJob, error: EngineError) {
 /// A result on its way out.
 struct Pump<'db> {
     job: QueryJob,
-    result: QueryResult<'db>,
+    rows: Rows<'db>,
     encoder: Encoder,
     started: Instant,
     /// Rows still to be sent.
@@ -161,7 +169,7 @@ impl<'db> Pump<'db> {
         Self {
             cut: left < rows,
             job,
-            result,
+            rows: Rows::Here(result),
             encoder,
             started,
             left,
@@ -172,7 +180,7 @@ impl<'db> Pump<'db> {
 
     /// The next chunk, and the summary if it is the last one.
     fn next(&mut self) -> Result<(RowChunk, Option<RowSummary>), EngineError> {
-        let rows = catch_unwind(AssertUnwindSafe(|| self.fill())).map_err(|panic| from_panic(&*panic))?;
+        let rows = catch_unwind(AssertUnwindSafe(|| self.fill())).map_err(|panic| from_panic(&*panic))??;
         self.left -= rows;
         self.sent_rows += rows;
         if self.left > 0 && self.sent_bytes + self.encoder.len() as u64 >= self.job.max_bytes {
@@ -192,14 +200,14 @@ impl<'db> Pump<'db> {
         Ok((RowChunk { bytes, rows }, end))
     }
 
-    fn fill(&mut self) -> u64 {
+    fn fill(&mut self) -> Result<u64, EngineError> {
         let wanted = self.left.min(self.job.chunk_rows);
         let room =
             CHUNK_BYTES.min(usize::try_from(self.job.max_bytes.saturating_sub(self.sent_bytes)).unwrap_or(CHUNK_BYTES));
         self.encoder.expect(wanted);
         let mut rows = 0;
         while rows < wanted && (rows == 0 || self.encoder.len() < room) {
-            let Some(row) = self.result.next() else {
+            let Some(row) = self.rows.next()? else {
                 // The engine counted more rows than it gives.
                 self.left = rows;
                 break;
@@ -207,7 +215,7 @@ impl<'db> Pump<'db> {
             self.encoder.push(row);
             rows += 1;
         }
-        rows
+        Ok(rows)
     }
 
     fn send_rest(&mut self) {

@@ -160,7 +160,7 @@ impl<'m, 'r, 'c, 'db> Mover<'m, 'r, 'c, 'db> {
         });
         if committed.is_err() {
             // A failing statement has ended the transaction already.
-            let _ = self.run.session.run_once(self.run.job, "ROLLBACK");
+            let _ = self.run.session.rollback();
         }
         committed
     }
@@ -174,16 +174,27 @@ impl<'m, 'r, 'c, 'db> Mover<'m, 'r, 'c, 'db> {
             let for_now = (nodes && alone.is_none())
                 .then(|| session.shared.keep_readers_out())
                 .flatten();
-            let most = match (nodes, alone.or(for_now.as_ref())) {
-                (true, None) => ROWS_BESIDE_READERS,
-                (true, Some(_)) => ROWS_ALONE,
+            let beside_readers = nodes && alone.or(for_now.as_ref()).is_none();
+            let most = match (nodes, beside_readers) {
+                (true, true) => ROWS_BESIDE_READERS,
+                (true, false) => ROWS_ALONE,
                 (false, _) => usize::MAX,
             };
             let (now, later) = batches.split_at(fitting(batches, most));
             let name = transient_name();
             session.create_arrow_table(job, &name, now)?;
-            copied += copied_rows(&session.rows(job, &self.plan.copy(&name, checked))?)?;
+            let copy = self.plan.copy(&name, checked);
+            let answer = match beside_readers {
+                true => session.rows_undisturbed(&copy),
+                false => session.rows(job, &copy),
+            };
+            copied += copied_rows(&answer?)?;
             session.drop_arrow_table(job, &name)?;
+            if beside_readers && job.is_cancelled() {
+                let _alone = session.shared.outlast_readers();
+                session.rollback()?;
+                return Err(job.interrupted());
+            }
             batches = later;
         }
         Ok(copied)
@@ -194,6 +205,9 @@ impl<'m, 'r, 'c, 'db> Mover<'m, 'r, 'c, 'db> {
 /// COPY that fills a whole group compresses and writes it while the group is in its table already, without content; a
 /// reader that comes to it takes the process down (lbug 0.22.1, `NodeGroupCollection::appendToLastNodeGroupAndFlushWhenFull`).
 /// Relationships are not affected: inside a transaction, the engine keeps their new groups in memory.
+///
+/// Such a COPY is not interrupted, since the engine would take its rows back beside the readers, and empties node groups
+/// before it removes them (`NodeGroup::rollbackInsert`). It is short, and what goes back after it goes without readers.
 const ROWS_BESIDE_READERS: usize = 131_071;
 
 /// Rows of one COPY into a node table while readers are kept out: eight whole groups, which is twice as fast. Queries

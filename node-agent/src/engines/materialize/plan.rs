@@ -7,6 +7,7 @@ use super::super::duckdb::{StagingColumn, StagingTable};
 use super::super::error::EngineError;
 use super::super::ladybug::{PropertyInfo, TableInfo, TableKind};
 use super::super::names::{cypher_identifier, sql_identifier};
+use super::super::type_names::parse;
 use super::types::{column_type, same, transport};
 
 /// One column on its way.
@@ -216,6 +217,20 @@ impl Plan {
         }
     }
 
+    /// The staged keys as one text; the number of the row if it has none.
+    pub(super) fn key_text(&self) -> String {
+        let parts: Vec<String> = self
+            .keys
+            .iter()
+            .filter_map(|key| key.source.as_ref().map(|source| format!("CAST({source} AS VARCHAR)")))
+            .collect();
+        if parts.is_empty() {
+            "rowid".into()
+        } else {
+            parts.join(" || ")
+        }
+    }
+
     /// The numbers (the column after all others) of those rows of the Arrow table `transient`, quoted already, that are in
     /// the graph as relationships from `nodes`; once for each of them.
     pub(super) fn present(&self, transient: &str, nodes: &Range<u64>) -> String {
@@ -331,6 +346,7 @@ pub(super) fn new_table(
             name: column.name.clone(),
             type_name: target,
             primary_key: false,
+            default: None,
         });
     }
     if ends.is_none() {
@@ -358,12 +374,16 @@ pub(super) fn new_table(
 }
 
 /// The statement that makes such a table.
-pub(super) fn create_table(table: &TableInfo) -> String {
+pub(crate) fn create_table(table: &TableInfo) -> String {
     let name = cypher_identifier(&table.name);
-    let columns = table
-        .properties
-        .iter()
-        .map(|property| format!("{} {}", cypher_identifier(&property.name), property.type_name));
+    let columns = table.properties.iter().map(|property| {
+        let column = format!("{} {}", cypher_identifier(&property.name), property.type_name);
+        match &property.default {
+            // A SERIAL is its own default.
+            Some(default) if property.type_name != "SERIAL" => format!("{column} DEFAULT {default}"),
+            _ => column,
+        }
+    });
     let ends = table
         .connections
         .iter()
@@ -388,6 +408,15 @@ fn find<'a>(staged: &'a StagingTable, name: &str) -> Option<&'a StagingColumn> {
 }
 
 fn column(target: &PropertyInfo, source: Option<&StagingColumn>) -> Result<Column, EngineError> {
+    if parse(&target.type_name).is_some_and(|ty| ty.collects_decimals()) {
+        return Err(EngineError::invalid(
+            format!("columns.{}", target.name),
+            format!(
+                "has type {}, with which the engine cannot be trusted; drop the column",
+                target.type_name
+            ),
+        ));
+    }
     let transport = transport(&target.type_name).ok_or_else(|| {
         EngineError::invalid(
             format!("columns.{}", target.name),
@@ -460,6 +489,7 @@ mod tests {
                     name: (*name).into(),
                     type_name: (*ty).into(),
                     primary_key: *key,
+                    default: None,
                 })
                 .collect(),
             connections: connections.iter().map(|(a, b)| ((*a).into(), (*b).into())).collect(),

@@ -32,7 +32,7 @@ impl Run<'_, '_, '_> {
         };
         let plan = self.plan(request, staged, &target)?;
         duck.execute_batch("BEGIN TRANSACTION").map_err(failure)?;
-        let source = source_of(request, staged);
+        let source = source_of(request, staged, &plan);
         let (invalid, columns) = invalid(duck, &plan, &source).map_err(failure)?;
         // A value that does not fit must not end what follows.
         let plan = plan.lenient();

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use duckdb::Connection;
 use tokio_util::sync::CancellationToken;
 
-use super::super::duckdb::{FILE_ID, OpenStaging, SqlControl, StagingKind, StagingTable, describe, table_names};
+use super::super::duckdb::{
+    FILE_ID, OpenStaging, SqlControl, StagingColumn, StagingKind, StagingTable, describe, table_names,
+};
 use super::super::error::EngineError;
 use super::super::ladybug::schema::{count, run_script, table};
 use super::super::ladybug::session::Session;
@@ -97,6 +99,13 @@ impl Run<'_, '_, '_> {
         staged: &StagingTable,
         target: &TableInfo,
     ) -> Result<Plan, EngineError> {
+        let reduced;
+        let staged = if request.embeddings {
+            staged
+        } else {
+            reduced = without_embeddings(staged);
+            &reduced
+        };
         if target.kind == TableKind::Node {
             return Plan::nodes(target, staged);
         }
@@ -146,7 +155,7 @@ impl Run<'_, '_, '_> {
         let failure = |error| self.staging.failure(error);
         // One state of the staging table for counting and for moving.
         duck.execute_batch("BEGIN TRANSACTION").map_err(failure)?;
-        let source = source_of(request, staged);
+        let source = source_of(request, staged, &plan);
         let survey = survey(duck, &plan, &source).map_err(failure)?;
         let mut rejected = Rejected {
             null_keys: survey.rows - survey.with_keys,
@@ -339,12 +348,23 @@ pub(super) fn draft(request: &MaterializeRequest, staged: &StagingTable) -> Resu
 }
 
 /// The staged rows that a request is about; more conditions can follow.
-pub(super) fn source_of(request: &MaterializeRequest, staged: &StagingTable) -> String {
+pub(super) fn source_of(request: &MaterializeRequest, staged: &StagingTable, plan: &Plan) -> String {
+    let part = request.batch.map_or_else(String::new, |batch| {
+        format!(" AND hash({}) % {} = {}", plan.key_text(), batch.of, batch.number)
+    });
     format!(
-        "{}{}",
+        "{}{}{part}",
         sql_identifier(&staged.name),
         only_files(request.file_ids.as_deref())
     )
+}
+
+fn without_embeddings(staged: &StagingTable) -> StagingTable {
+    let is_embedding =
+        |column: &StagingColumn| column.name.eq_ignore_ascii_case("embedding") && column.type_name.ends_with(']');
+    let mut staged = staged.clone();
+    staged.columns.retain(|column| !is_embedding(column));
+    staged
 }
 
 fn only_files(files: Option<&[FileId]>) -> String {

@@ -74,11 +74,11 @@ impl<'t, 'a> Frame<'t, 'a> {
 }
 
 /// `n.decimal[0]` and `$decimal[0]` are names.
-fn is_property(before: Option<&Token<'_>>) -> bool {
+pub(super) fn is_property(before: Option<&Token<'_>>) -> bool {
     before.is_some_and(|before| before.is_symbol('.') || before.is_symbol('$'))
 }
 
-fn is_decimal(token: &Token<'_>) -> bool {
+pub(super) fn is_decimal(token: &Token<'_>) -> bool {
     let name = token.text.trim_matches('`');
     matches!(token.kind, TokenKind::Word | TokenKind::Quoted)
         && ["DECIMAL", "NUMERIC"]

@@ -178,6 +178,58 @@ fn schema_scripts_are_split_outside_strings_and_checked() {
     }
 }
 
+#[test]
+fn columns_that_are_not_safe_can_only_be_dropped() {
+    let known = Decimals {
+        unsafe_columns: vec!["d".into(), "Prices".into()],
+        columns: vec!["price".into()],
+        ..Decimals::default()
+    };
+    for text in [
+        "CREATE (:T {id: 1, d: ['1.2']})",
+        "MATCH (n:T) SET n.prices = n.x",
+        "MATCH (n:T) WHERE n.`D` = ['1'] RETURN n",
+        "MATCH (n:T) RETURN n.d",
+        "ALTER TABLE T RENAME d TO e",
+        "MATCH (n:T) RETURN collect(n.price)",
+    ] {
+        let error = check_decimals(text, &known).expect_err(text);
+        assert_eq!(error.class(), ErrorClass::Forbidden, "{text}");
+    }
+    for text in [
+        "MATCH (n:T) RETURN n",
+        "CREATE (:T {id: 1, name: 'd'})",
+        "ALTER TABLE T DROP d",
+        "DROP TABLE d",
+    ] {
+        check_decimals(text, &known).expect(text);
+    }
+}
+
+/// Each is read once from its beginning to its end: with a check that looks back at every character, or with patterns that
+/// try everything, so many characters would take hours.
+#[test]
+fn long_texts_are_read_once() {
+    for part in [
+        "a ", "'a' ", "/* */ ", "/*", "'\\'", "`a`", "a.", "1e", "-", "->", "a-", "$a", ":", "a:b ", "((", "))", "[",
+        "é", "x->",
+    ] {
+        let text = part.repeat(200_000 / part.len());
+        let _ = classify(&text);
+        let _ = classify(&format!("RETURN {text}"));
+        let _ = schema_script(&text);
+    }
+    for part in [
+        "range(1, n), ",
+        "list_transform([1], x->x), ",
+        "split_part(s, $p, 1), ",
+        "id(n), ",
+    ] {
+        let text = format!("RETURN {}1", part.repeat(5_000));
+        assert_eq!(classify(&text).unwrap(), StatementKind::Read, "{part}");
+    }
+}
+
 proptest! {
     #[test]
     fn no_text_makes_the_guard_panic(text in "\\PC{0,300}") {

@@ -1,0 +1,11 @@
+//! Prints the OpenAPI document of the agent:
+//!
+//! ```sh
+//! cargo run -p graphplane-node-agent --example openapi > node-agent/openapi.json
+//! ```
+
+use std::io::Write;
+
+fn main() -> std::io::Result<()> {
+    std::io::stdout().write_all(graphplane_node_agent::http::openapi::text().as_bytes())
+}

@@ -1,0 +1,87 @@
+//! Backups and restores.
+
+use super::{Draw, Drawn, Operation};
+use crate::world::World;
+use serde_json::json;
+
+pub(crate) const BACKUPS: &[Operation] = &[
+    Operation {
+        name: "backup",
+        draw: backup,
+        marks: &[("tmp", "backup-"), ("objects/crash", "")],
+    },
+    Operation {
+        name: "restore",
+        draw: restore,
+        marks: EXCHANGE,
+    },
+    Operation {
+        name: "restore as new",
+        draw: restore_as_new,
+        marks: EXCHANGE,
+    },
+];
+
+const EXCHANGE: &[(&str, &str)] = &[
+    ("databases", ".restoring-"),
+    ("staging", ".restoring-"),
+    ("databases", ".swap-"),
+    ("databases", ".previous-"),
+];
+
+fn backup(draw: &mut Draw, world: &World) -> Option<Drawn> {
+    let (id, key) = (draw.database(world)?, format!("crash/{}", draw.fresh()));
+    let body = json!({"destination": {"key": key}});
+    let (of, at) = (id.clone(), key.clone());
+    // Graph and staging are copied one after the other.
+    let copy = move |world: &mut World| match world.databases.get(&of) {
+        Some(content) => world.copies.insert(at.clone(), content.graph.clone()).is_none(),
+        None => false,
+    };
+    let of = id.clone();
+    let publish = move |world: &mut World| {
+        let (Some(graph), Some(content)) = (world.copies.remove(&key), world.databases.get(&of)) else {
+            return false;
+        };
+        let mut backup = content.clone();
+        backup.graph = graph;
+        world.backups.insert(key.clone(), backup).is_none()
+    };
+    let mut drawn = Drawn::new(copy, |caller| async move {
+        caller.task(&format!("/databases/{id}/backup"), body).await
+    });
+    drawn.steps.push(Box::new(publish));
+    Some(drawn)
+}
+
+fn restored(id: &str, key: &str, existing: bool) -> impl Fn(&mut World) -> bool + Send + Sync + use<> {
+    let (id, key) = (id.to_owned(), key.to_owned());
+    move |world| match world.backups.get(&key) {
+        Some(backup) => world.databases.insert(id.clone(), backup.clone()).is_some() == existing,
+        None => false,
+    }
+}
+
+fn restore(draw: &mut Draw, world: &World) -> Option<Drawn> {
+    let (id, key) = (draw.database(world)?, draw.pick(world.backups.keys().cloned())?);
+    let system_backup = draw.below(4) == 0;
+    Some(Drawn::new(restored(&id, &key, true), move |caller| async move {
+        let body = json!({"s3_key": key, "force_overwrite": true, "create_system_backup": system_backup});
+        caller.task(&format!("/databases/{id}/restore"), body).await
+    }))
+}
+
+fn restore_as_new(draw: &mut Draw, world: &World) -> Option<Drawn> {
+    let key = draw.pick(world.backups.keys().cloned())?;
+    Some(restore_of(draw, &key))
+}
+
+/// A new database from this backup.
+pub(crate) fn restore_of(draw: &mut Draw, key: &str) -> Drawn {
+    let (id, key) = (format!("kg{}", 100 + draw.fresh()), key.to_owned());
+    Drawn::new(restored(&id, &key, false), |caller| async move {
+        caller
+            .task(&format!("/databases/{id}/restore"), json!({"s3_key": key}))
+            .await
+    })
+}
