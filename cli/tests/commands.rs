@@ -158,7 +158,7 @@ async fn a_dry_run_says_what_a_load_would_do_and_leaves_nothing() {
     );
     assert_eq!(
         server.body("POST"),
-        json!({"file_ids": ["dry-run.Airport.parquet"], "dry_run": true})
+        json!({"file_ids": ["dry-run.Airport.parquet"], "dry_run": true, "materialize_embeddings": true})
     );
 
     let (_, out, _) = server
