@@ -53,6 +53,9 @@ pub struct NodeConfig {
     /// The seeds that a replica follows: keys below the object store.
     #[serde(default)]
     pub seeds: Vec<String>,
+    /// Directory of the model that turns texts into vectors.
+    #[serde(default)]
+    pub embedding_model: Option<PathBuf>,
     /// Identity of the machine; `local-<node>` when absent.
     #[serde(default)]
     pub instance_id: Option<String>,

@@ -8,6 +8,7 @@ mod backup;
 mod body;
 mod databases;
 mod download;
+mod embeddings;
 mod error;
 mod execute;
 mod figures;
@@ -102,6 +103,7 @@ fn routes() -> Routes {
         .route("/admin/drain", post(system::drain))
         .route("/admin/connections", get(system::connections))
         .route("/admin/seed/refresh", post(seeds::refresh))
+        .route("/embeddings", post(embeddings::post))
         .route("/databases", get(databases::list).post(databases::create))
         .route("/databases/{id}", get(databases::get).delete(databases::delete))
         .route("/databases/{id}/query", post(query::query))

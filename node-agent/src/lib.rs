@@ -7,6 +7,7 @@
 //! - [`quota`] counts the loads of a day;
 //! - [`admission`] decides whether there is room for one more request;
 //! - [`seeds`] are what replicas serve from;
+//! - [`embed`] turns texts into vectors, if there is a model;
 //! - [`backup`] and [`objects`] move data from and to object storage;
 //! - [`metrics`] counts, and documents every series.
 
@@ -15,6 +16,7 @@ pub mod args;
 pub mod backup;
 pub mod config;
 pub mod disk;
+pub mod embed;
 pub mod engines;
 pub mod http;
 pub mod metrics;

@@ -5,6 +5,7 @@ use crate::{
     args::{Args, Role},
     backup::{KeyError, Keyring},
     config::{ConfigError, NodeConfig},
+    embed::{EmbedError, Embedder, OnnxEmbedder},
     engines::{EngineError, Engines, EnginesConfig, LADYBUG_VERSION, duckdb_version, fence, ladybug_storage_version},
     http::{
         Auth, Front, Key, RateLimit, Tls, TlsError, read_keys,
@@ -58,6 +59,9 @@ pub enum StartError {
     /// The keys for backups are wrong.
     #[error("--backup-key-file: {0}")]
     BackupKey(#[from] KeyError),
+    /// The model for embeddings is wrong.
+    #[error("--embedding-model: {0}")]
+    Embedding(#[from] EmbedError),
     /// The import directory is wrong.
     #[error("--import-dir: {0}")]
     Import(#[from] SourceError),
@@ -311,6 +315,11 @@ async fn open(
     let keyring = key_file.as_deref().map(Keyring::read).transpose()?;
     let (seeds, local_seeds) = followed_seeds(args, config.as_ref(), &data_dir, backup_store.is_some())?;
     engines.await_databases(seeds.is_warming());
+    let model = config
+        .as_ref()
+        .and_then(|config| config.embedding_model.clone())
+        .or_else(|| args.embedding_model.clone());
+    let embedder = model.as_deref().map(load_model).transpose()?;
     let sources = Sources::new(args.import_dir.as_deref())?;
     let tasks = TaskStore::open(&data_dir.join("tasks"))?;
     let loads = DailyLoads::open(&data_dir)?;
@@ -345,6 +354,7 @@ async fn open(
         backup_store,
         keyring,
         seeds,
+        embedder,
         settings,
         stop: stop.clone(),
     });
@@ -371,6 +381,19 @@ fn followed_seeds(
     }
     let local = LocalSeeds::open(data_dir, &seeds)?;
     Ok((seeds, Some(Arc::new(local))))
+}
+
+fn load_model(dir: &Path) -> Result<Arc<dyn Embedder>, EmbedError> {
+    let started = Instant::now();
+    let embedder = tokio::task::block_in_place(|| OnnxEmbedder::open(dir))?;
+    tracing::info!(
+        operation = "start",
+        model = embedder.model(),
+        dimension = embedder.dimension(),
+        duration_ms = started.elapsed().as_millis() as u64,
+        "embedding model loaded"
+    );
+    Ok(Arc::new(embedder))
 }
 
 fn make_private(dir: &Path) -> Result<(), StartError> {

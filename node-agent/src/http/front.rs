@@ -228,6 +228,7 @@ fn operation(method: &Method, path: &str) -> Route {
         ("admin", [Some("connections"), ..]) => read("connections"),
         ("admin", [Some("seed"), ..]) => write("seed_refresh"),
         ("admin", _) => write("drain"),
+        ("embeddings", _) => read("embeddings"),
         ("tasks", [Some("queue"), ..]) => read("task_queue"),
         ("tasks", [Some("stats"), ..]) => read("task_stats"),
         ("tasks", [_, Some("monitor"), ..]) => read("task_monitor"),
@@ -346,6 +347,7 @@ mod tests {
                 "/databases/kg1/semantic-memory/rows/mem_1",
                 "semantic_memory_change",
             ),
+            (Method::POST, "/embeddings", "embeddings"),
             (Method::GET, "/wp-admin.php", "other"),
             (Method::GET, "/databases/a/b/c/d/e/f/g", "other"),
         ] {

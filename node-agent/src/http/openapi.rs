@@ -38,6 +38,7 @@ fn operations() -> Vec<Operation> {
         super::backup::operations(),
         super::download::operations(),
         super::restore::operations(),
+        super::embeddings::operations(),
         super::tasks::operations(),
         super::system::operations(),
         super::seeds::operations(),

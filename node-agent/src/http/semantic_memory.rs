@@ -3,6 +3,7 @@
 use super::{
     BODY_LIMIT, body,
     databases::{elapsed_ms, finished},
+    embeddings,
     error::ApiError,
     openapi::Operation,
     query::joined,
@@ -285,13 +286,22 @@ fn provenance(fields: &mut Fields) -> Option<String> {
 }
 
 /// The vectors of texts that came without, from the node's model.
-async fn embed(_: &AppState, _: Vec<String>) -> Result<Vec<Vec<f32>>, ApiError> {
-    Err(ApiError::new(
-        StatusCode::NOT_IMPLEMENTED,
-        format!(
-            "This node has no model to embed texts with; send a vector of {MEMORY_DIMENSION} numbers with every text"
-        ),
-    ))
+async fn embed(state: &AppState, texts: Vec<String>) -> Result<Vec<Vec<f32>>, ApiError> {
+    if let Some(model) = state
+        .embedder
+        .as_deref()
+        .filter(|model| model.dimension() != MEMORY_DIMENSION)
+    {
+        return Err(ApiError::new(
+            StatusCode::NOT_IMPLEMENTED,
+            format!(
+                "The model of this node, {}, makes vectors of {} numbers, and memories have {MEMORY_DIMENSION}; send vectors",
+                model.model(),
+                model.dimension()
+            ),
+        ));
+    }
+    embeddings::embed(state, texts).await
 }
 
 struct AskedSearch {

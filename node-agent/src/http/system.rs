@@ -2,6 +2,7 @@
 
 use super::{
     body,
+    embeddings::{self, EmbeddingModel},
     error::ApiError,
     figures::{Figures, figures, mb, percent},
     headers,
@@ -184,6 +185,7 @@ struct Info {
     engines: EngineVersions,
     /// The seeds that a replica follows.
     seeds: Vec<FollowedSeed>,
+    embeddings: EmbeddingModel,
     configuration: Configuration,
 }
 
@@ -250,6 +252,7 @@ pub(super) async fn info(Extract(state): Extract<AppState>) -> Result<Response, 
         epoch: state.standing.volume_epoch(),
         engines: state.facts.engines.clone(),
         seeds: seeds::list(&state),
+        embeddings: embeddings::info(&state),
         configuration: Configuration {
             base_path,
             read_only: state.is_replica(),

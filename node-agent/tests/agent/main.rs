@@ -8,6 +8,7 @@ mod contract;
 mod downloads;
 mod drain;
 mod durability;
+mod embeddings;
 mod executes;
 mod fixture;
 mod forks;
