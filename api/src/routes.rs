@@ -103,6 +103,45 @@ fn data() -> Router<App> {
             "/v1/graphs/{graph}/tables/{table}/materialize",
             to_agent(Op::Materialize),
         )
+        .route("/v1/graphs/{graph}/tables/{table}/insert", to_agent(Op::InsertFiles))
+        .route("/v1/graphs/{graph}/tables/{table}/rejected", to_agent(Op::Rejected))
+        .route("/v1/graphs/{graph}/copy", to_agent(Op::Copy))
+        .route("/v1/graphs/{graph}/ingest", to_agent(Op::Ingest))
+        .route("/v1/graphs/{graph}/rebuild", to_agent(Op::Rebuild))
+        .route("/v1/graphs/{graph}/storage", to_agent(Op::Storage))
+        .route("/v1/graphs/{graph}/embeddings", to_agent(Op::Embed))
+        .route(
+            "/v1/graphs/{graph}/tables/{table}/vector",
+            to_agent(Op::ShowVectors).merge(to_agent(Op::DropVectors)),
+        )
+        .route(
+            "/v1/graphs/{graph}/tables/{table}/vector/build",
+            to_agent(Op::BuildVectors),
+        )
+        .route(
+            "/v1/graphs/{graph}/tables/{table}/vector/append",
+            to_agent(Op::AppendVectors),
+        )
+        .route(
+            "/v1/graphs/{graph}/tables/{table}/vector/reindex",
+            to_agent(Op::ReindexVectors),
+        )
+        .route(
+            "/v1/graphs/{graph}/tables/{table}/vector/search",
+            to_agent(Op::SearchVectors),
+        )
+        .route("/v1/graphs/{graph}/semantic-memory/rows", to_agent(Op::AddMemories))
+        .route(
+            "/v1/graphs/{graph}/semantic-memory/search",
+            to_agent(Op::SearchMemories),
+        )
+        .route("/v1/graphs/{graph}/semantic-memory/list", to_agent(Op::ListMemories))
+        .route(
+            "/v1/graphs/{graph}/semantic-memory/rows/{row}",
+            to_agent(Op::ReadMemory)
+                .merge(to_agent(Op::ChangeMemory))
+                .merge(to_agent(Op::DeleteMemory)),
+        )
         .route("/v1/graphs/{graph}/tasks", to_agent(Op::ListTasks))
         .route(
             "/v1/graphs/{graph}/tasks/{task}",

@@ -172,10 +172,12 @@ into Airport. A directory stands for the Parquet files in it. Files with the col
 `to` fill a relationship table, others a node table; node tables are filled first. Loading a file
 again replaces its rows in the staging table, and adds nothing twice: nodes whose key the graph has
 already are left out, and so are relationships that it has with the same ends and properties.
+A dry run looks at the graph as it is: relationships to nodes of the same run count as left out.
 
 Examples:
   graphplane load airports Airport.parquet Route.parquet
   graphplane load airports data/ --create-tables --relationship Route=Airport:Airport
+  graphplane load airports Airport.parquet --dry-run
   graphplane load airports Airport.parquet --stage-only")]
 pub struct LoadArguments {
     /// Name or id of the graph
@@ -195,6 +197,9 @@ pub struct LoadArguments {
     /// Fill the staging tables and leave the graph as it is
     #[arg(long)]
     pub stage_only: bool,
+    /// Say which rows would be loaded and which left out; nothing is changed
+    #[arg(long, conflicts_with = "stage_only")]
+    pub dry_run: bool,
     /// Give up after so long, for example 90s, 10m or 2h
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub timeout: Option<Duration>,

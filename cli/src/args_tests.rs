@@ -123,6 +123,8 @@ fn a_relationship_names_both_ends_and_needs_create_tables() {
 
 #[test]
 fn load_needs_a_file_and_create_needs_a_name() {
+    let both = ["load", "g", "f.parquet", "--dry-run", "--stage-only"];
+    assert_eq!(refused(&both).kind(), ErrorKind::ArgumentConflict);
     assert_eq!(refused(&["load", "g"]).kind(), ErrorKind::MissingRequiredArgument);
     assert_eq!(refused(&["create", "graph"]).kind(), ErrorKind::MissingRequiredArgument);
     assert_eq!(

@@ -99,6 +99,20 @@ pub struct Args {
     #[arg(long, env = "GRAPHPLANE_BACKUP_KEY_FILE", value_name = "FILE")]
     pub backup_key_file: Option<PathBuf>,
 
+    /// What a replica serves: the key of a graph's seeds below the object store (`seeds/<graph>`), or of one seed or
+    /// backup; may be given several times. The configuration's value wins.
+    #[arg(long, env = "GRAPHPLANE_SEEDS", value_name = "KEY", value_delimiter = ',')]
+    pub seed: Vec<String>,
+
+    /// Seconds between two looks of a replica for newer seeds.
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub seed_poll_seconds: u64,
+
+    /// Directory of the model that turns texts into vectors: `model.onnx`, `tokenizer.json` and the configuration of
+    /// sentence-transformers. The configuration's value wins.
+    #[arg(long, env = "GRAPHPLANE_EMBEDDING_MODEL", value_name = "DIR")]
+    pub embedding_model: Option<PathBuf>,
+
     /// Largest number of databases (subgraphs are not counted).
     #[arg(long, env = "LBUG_MAX_DATABASES_PER_NODE", default_value_t = 10)]
     pub max_databases: u32,

@@ -95,6 +95,10 @@ pub struct BackupJob {
     pub scratch: PathBuf,
     /// Epoch under which it is made.
     pub epoch: u64,
+    /// Its number, if it is to be a seed.
+    pub version: Option<u64>,
+    /// Whether staging tables belong to it, if there are any.
+    pub with_staging: bool,
     /// How long the copy may wait for writers.
     pub timeout: Duration,
 }
@@ -110,17 +114,19 @@ impl BackupJob {
             return Ok(existing);
         }
         let created_at = crate::tasks::timestamp();
-        let copies = Copies::take(&self.engines, &self.database, &self.scratch, self.timeout).await?;
+        let staging = self.with_staging.then_some(&self.engines);
+        let copies = Copies::take(staging, &self.database, &self.scratch, self.timeout).await?;
         let snapshot = copies.snapshot();
         let total = copies.size_bytes();
         let (mut files, mut before) = (Vec::new(), 0);
         for (kind, path, size) in copies.files() {
+            let encrypted = self.encryption.is_some();
+            let name = BackupFile::name(kind, "", encrypted);
             let cipher = self
                 .encryption
                 .as_ref()
-                .map(|key| Manifest::cipher(id.as_str(), &created_at, kind, key));
-            let encrypted = cipher.is_some();
-            let key = self.child(BackupFile::name(kind, encrypted));
+                .map(|key| Manifest::cipher(id.as_str(), &created_at, &name, key));
+            let key = self.child(&name);
             let uploaded =
                 upload_compressed(path, &self.store, &key, cipher, |done| progress(before + done, total)).await?;
             files.push(BackupFile::uploaded(kind, encrypted, &uploaded));
@@ -132,6 +138,7 @@ impl BackupJob {
             key: self.key.to_string(),
             created_at,
             epoch: self.epoch,
+            version: self.version,
             node_count: snapshot.counts.nodes,
             relationship_count: snapshot.counts.relationships,
             ladybug_version: snapshot.ladybug_version.clone(),

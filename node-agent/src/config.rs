@@ -50,6 +50,12 @@ pub struct NodeConfig {
     /// File with the keys for encrypted backups.
     #[serde(default)]
     pub backup_key_file: Option<PathBuf>,
+    /// The seeds that a replica follows: keys below the object store.
+    #[serde(default)]
+    pub seeds: Vec<String>,
+    /// Directory of the model that turns texts into vectors.
+    #[serde(default)]
+    pub embedding_model: Option<PathBuf>,
     /// Identity of the machine; `local-<node>` when absent.
     #[serde(default)]
     pub instance_id: Option<String>,

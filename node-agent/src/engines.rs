@@ -1,9 +1,9 @@
-//! The embedded engines: LadybugDB for graphs, DuckDB for the tables from which graphs are loaded.
+//! The embedded engines: LadybugDB for graphs, DuckDB for the tables from which graphs are loaded, Lance for vectors.
 //!
 //! [`Engines`] knows all databases of the node, opens them on demand, keeps their memory within the node's, and closes
 //! those that are not used. A [`Database`] is one open graph: queries, schema, snapshots, and
 //! [`materialize`](Database::materialize), which moves staging tables into it. [`Staging`] are the tables of one graph
-//! that wait to be moved.
+//! that wait to be moved. [`Vectors`] are the tables of one graph that are searched by nearness.
 //!
 //! What the engines would do and must not is held here: several writers, a statement that never ends, a statement that
 //! reads the node's files, a file opened twice, rows that are acknowledged and not durable.
@@ -18,8 +18,10 @@ mod exchange;
 pub mod fence;
 mod files;
 mod fork;
+mod generations;
 mod inspect;
 mod ladybug;
+mod lance;
 mod lifecycle;
 mod lock;
 mod materialize;
@@ -37,8 +39,10 @@ mod type_names;
 pub use config::{EngineLimits, EnginesConfig};
 pub use error::{EngineError, ErrorClass, SyntaxStage};
 pub use fork::{ForkRequest, Forked};
+pub use generations::Retired;
 pub use inspect::{DatabaseInfo, EngineUsage};
 pub use lifecycle::{Created, DeleteScope, Deleted};
+pub(crate) use lock::FileLock;
 pub use materialize::{
     Batch, InvalidColumn, MaterializeReport, MaterializeRequest, MaterializeStatus, Progress, ProgressUpdate, Rejected,
 };
@@ -49,6 +53,11 @@ pub use registry::Engines;
 pub use restore::{Candidate, Replace};
 pub use rows::{Columns, Encoding, RowChunk, RowStream, RowSummary};
 pub use schemas::BaseSchema;
+
+pub use self::lance::{
+    BuildReport, Exported, Found, Imported, IndexInfo, MEMORY_DIMENSION, MemoryChange, MemoryRow, Reindexed,
+    RejectedVectors, SearchRequest, Vectors, is_memory_id,
+};
 
 pub use self::duckdb::{
     IncomingFile, SqlRequest, StageMode, StageOptions, StageReport, StagedFile, Staging, StagingColumn, StagingKind,

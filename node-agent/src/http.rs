@@ -8,6 +8,7 @@ mod backup;
 mod body;
 mod databases;
 mod download;
+mod embeddings;
 mod error;
 mod execute;
 mod figures;
@@ -27,6 +28,8 @@ mod rebuild;
 mod restore;
 mod rows;
 mod schema;
+mod seeds;
+mod semantic_memory;
 pub mod server;
 mod sql;
 mod stream;
@@ -37,6 +40,9 @@ mod tasks;
 mod tls;
 mod upload;
 mod validation;
+mod vector_archives;
+mod vector_tasks;
+mod vectors;
 
 pub use auth::Auth;
 pub use error::ApiError;
@@ -96,6 +102,8 @@ fn routes() -> Routes {
         .route("/metrics", get(system::metrics))
         .route("/admin/drain", post(system::drain))
         .route("/admin/connections", get(system::connections))
+        .route("/admin/seed/refresh", post(seeds::refresh))
+        .route("/embeddings", post(embeddings::post))
         .route("/databases", get(databases::list).post(databases::create))
         .route("/databases/{id}", get(databases::get).delete(databases::delete))
         .route("/databases/{id}/query", post(query::query))
@@ -129,6 +137,31 @@ fn routes() -> Routes {
         .route("/databases/{id}/tables/{table}/insert", post(tables::insert))
         .route("/databases/{id}/tables/{table}/materialize", post(materialize::post))
         .route("/databases/{id}/tables/{table}/rejected", get(materialize::rejected))
+        .route(
+            "/databases/{id}/tables/{table}/vector",
+            get(vectors::get).delete(vectors::delete),
+        )
+        .route("/databases/{id}/tables/{table}/vector/build", post(vectors::build))
+        .route("/databases/{id}/tables/{table}/vector/append", post(vectors::append))
+        .route("/databases/{id}/tables/{table}/vector/reindex", post(vectors::reindex))
+        .route("/databases/{id}/tables/{table}/vector/search", post(vectors::search))
+        .route(
+            "/databases/{id}/tables/{table}/vector/export",
+            post(vector_archives::export),
+        )
+        .route(
+            "/databases/{id}/tables/{table}/vector/import",
+            post(vector_archives::import),
+        )
+        .route("/databases/{id}/semantic-memory/rows", post(semantic_memory::add))
+        .route("/databases/{id}/semantic-memory/search", post(semantic_memory::search))
+        .route("/databases/{id}/semantic-memory/list", post(semantic_memory::list))
+        .route(
+            "/databases/{id}/semantic-memory/rows/{memory}",
+            get(semantic_memory::get)
+                .patch(semantic_memory::patch)
+                .delete(semantic_memory::delete),
+        )
         .route("/tasks", get(tasks::list))
         .route("/tasks/stats", get(tasks::stats))
         .route("/tasks/queue/info", get(tasks::queue))

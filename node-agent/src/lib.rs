@@ -6,6 +6,8 @@
 //! - [`registration`] decides whether this agent may write;
 //! - [`quota`] counts the loads of a day;
 //! - [`admission`] decides whether there is room for one more request;
+//! - [`seeds`] are what replicas serve from;
+//! - [`embed`] turns texts into vectors, if there is a model;
 //! - [`backup`] and [`objects`] move data from and to object storage;
 //! - [`metrics`] counts, and documents every series.
 
@@ -14,6 +16,7 @@ pub mod args;
 pub mod backup;
 pub mod config;
 pub mod disk;
+pub mod embed;
 pub mod engines;
 pub mod http;
 pub mod metrics;
@@ -22,5 +25,6 @@ pub mod quota;
 pub mod registration;
 pub mod reload;
 pub mod run;
+pub mod seeds;
 pub mod state;
 pub mod tasks;

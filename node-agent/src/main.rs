@@ -3,29 +3,34 @@
 use clap::Parser;
 use graphplane_node_agent::{args::Args, run::run};
 use std::process::ExitCode;
-use tracing_subscriber::{EnvFilter, filter::Directive, filter::LevelFilter};
+use tracing_subscriber::{EnvFilter, filter::Directive};
 
 // Requests allocate and free small pieces on several threads; this is faster at that than the system's allocator, and
 // gives memory back after a large answer.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-fn audit() -> Directive {
-    "audit=info".parse().unwrap_or_else(|_| LevelFilter::INFO.into())
+/// What holds unless the filter names the target itself: a quieter log must not lose who changed what, and Lance tells of
+/// every file and of every plan, with the values of callers in it.
+const UNLESS_NAMED: [(&str, &str); 2] = [("audit", "audit=info"), ("lance", "lance=warn")];
+
+fn complete(filter: EnvFilter) -> EnvFilter {
+    let given = filter.to_string();
+    let missing = UNLESS_NAMED.into_iter().filter(|(target, _)| !given.contains(target));
+    missing
+        .filter_map(|(_, directive)| directive.parse::<Directive>().ok())
+        .fold(filter, EnvFilter::add_directive)
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(&args.log_level));
-    // A quieter log must not lose who changed what, unless it names the target itself.
-    let named = filter.to_string().contains("audit");
-    let filter = if named { filter } else { filter.add_directive(audit()) };
     tracing_subscriber::fmt()
         .json()
         .flatten_event(true)
         .with_current_span(false)
         .with_span_list(false)
-        .with_env_filter(filter)
+        .with_env_filter(complete(filter))
         .with_writer(std::io::stderr)
         .init();
     let runtime = tokio::runtime::Builder::new_multi_thread()

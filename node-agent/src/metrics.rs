@@ -12,6 +12,12 @@
 //! | `graphplane_agent_staged_rows_total` | counter | | rows loaded into staging tables |
 //! | `graphplane_agent_materialized_rows_total` | counter | | rows moved from staging into graphs |
 //! | `graphplane_agent_backup_bytes_total` | counter | | compressed bytes of finished backups |
+//! | `graphplane_agent_seed_looks_total` | counter | `seed`, `outcome` | looks of a replica for a newer seed: `current`, `swapped`, `refused`, `failed` |
+//! | `graphplane_agent_seed_state` | gauge | `seed`, `state` | 1 for the present state: `waiting`, `fetching`, `ready`, `refreshing` |
+//! | `graphplane_agent_seed_epoch` | gauge | `seed` | epoch of the seed that is served |
+//! | `graphplane_agent_seed_version` | gauge | `seed` | its number within the epoch |
+//! | `graphplane_agent_seed_age_seconds` | gauge | `seed` | time since it was begun: what was written later is not in it |
+//! | `graphplane_agent_seed_size_bytes` | gauge | `seed` | its files on this node |
 //! | `graphplane_agent_state` | gauge | `state` | 1 for the present standing: `standalone`, `registering`, `active`, `fenced`, `draining` |
 //! | `graphplane_agent_epoch` | gauge | | highest epoch that the volume has seen |
 //! | `graphplane_agent_lease_remaining_seconds` | gauge | | time until the lease ends; 0 without one |
@@ -24,6 +30,10 @@
 //! | `graphplane_agent_disk_bytes` | gauge | `kind` | the volume: `size` of its file system, `used` by its files, `free` |
 //! | `graphplane_agent_uptime_seconds` | gauge | | age of the process |
 //! | `graphplane_agent_build_info` | gauge | `version`, `ladybug`, `duckdb` | always 1 |
+
+mod seeds;
+
+pub use seeds::{SeedLabel, SeedMetrics, SeedOutcome, SeedStateLabels};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
@@ -124,6 +134,8 @@ pub struct Metrics {
     pub materialized_rows: Counter,
     /// Compressed bytes of backups.
     pub backup_bytes: Counter,
+    /// The seeds of a replica.
+    pub seeds: SeedMetrics,
     /// The present standing.
     pub state: Family<StateLabel, Gauge>,
     /// Highest epoch of the volume.
@@ -178,6 +190,7 @@ impl Metrics {
             staged_rows: Counter::default(),
             materialized_rows: Counter::default(),
             backup_bytes: Counter::default(),
+            seeds: SeedMetrics::register(&mut registry),
             state: Family::default(),
             epoch: Gauge::default(),
             lease_remaining: Gauge::default(),
@@ -302,6 +315,7 @@ pub fn status_class(status: u16) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::seeds::{SeedStatus, SeedVersion, ServedSeed};
 
     #[test]
     fn every_documented_series_is_exposed() {
@@ -332,6 +346,25 @@ mod tests {
                 kind: "graph",
             })
             .set(4096);
+        metrics
+            .seeds
+            .looks
+            .get_or_create(&SeedOutcome {
+                seed: "seeds/kg1".into(),
+                outcome: "current",
+            })
+            .inc();
+        metrics.seeds.set(&[SeedStatus {
+            seed: "seeds/kg1".into(),
+            served: Some(ServedSeed {
+                at: SeedVersion { epoch: 1, version: 2 },
+                created_at: "2026-01-01T00:00:00.000Z".into(),
+                size_bytes: 4096,
+                node_count: 1,
+                relationship_count: 0,
+            }),
+            ..SeedStatus::default()
+        }]);
         for family in [&metrics.buffer_pool, &metrics.memory, &metrics.disk] {
             family.get_or_create(&Kind { kind: "free" }).set(1);
         }

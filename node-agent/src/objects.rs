@@ -7,6 +7,7 @@
 mod glob;
 mod source;
 mod store;
+mod update;
 
 pub use glob::Pattern;
 pub use source::{Bounds, Credentials, SourceError, SourceFile, Sources};

@@ -5,6 +5,7 @@ use crate::{
     args::{Args, Role},
     backup::{KeyError, Keyring},
     config::{ConfigError, NodeConfig},
+    embed::{EmbedError, Embedder, OnnxEmbedder},
     engines::{EngineError, Engines, EnginesConfig, LADYBUG_VERSION, duckdb_version, fence, ladybug_storage_version},
     http::{
         Auth, Front, Key, RateLimit, Tls, TlsError, read_keys,
@@ -20,6 +21,7 @@ use crate::{
         lease::Machine,
     },
     reload,
+    seeds::{self, LocalSeeds, SeedSetupError, Seeds},
     state::{AppState, NodeFacts, PATIENCE, Parts, engine_limits},
     tasks::{TaskError, TaskStore},
 };
@@ -57,6 +59,9 @@ pub enum StartError {
     /// The keys for backups are wrong.
     #[error("--backup-key-file: {0}")]
     BackupKey(#[from] KeyError),
+    /// The model for embeddings is wrong.
+    #[error("--embedding-model: {0}")]
+    Embedding(#[from] EmbedError),
     /// The import directory is wrong.
     #[error("--import-dir: {0}")]
     Import(#[from] SourceError),
@@ -96,6 +101,9 @@ pub enum StartError {
         /// Why.
         source: io::Error,
     },
+    /// The seeds cannot be followed.
+    #[error(transparent)]
+    Seed(#[from] SeedSetupError),
     /// The certificate is no good.
     #[error("TLS: {0}")]
     Tls(#[from] TlsError),
@@ -128,7 +136,7 @@ pub async fn run(args: Args, keys: &[String]) -> Result<(), StartError> {
         (Some(cert), Some(key)) => Some(Arc::new(Tls::load(cert.clone(), key.clone())?)),
         _ => None,
     };
-    let state = open(&args, chosen, started, &stop).await?;
+    let (state, local_seeds) = open(&args, chosen, started, &stop).await?;
     let address = SocketAddr::new(args.host, args.port);
     let listener = TcpListener::bind(address)
         .await
@@ -163,6 +171,12 @@ pub async fn run(args: Args, keys: &[String]) -> Result<(), StartError> {
             control_plane: ControlPlane::new(Duration::from_secs(5))?,
         };
         tokio::spawn(follow(follower, background.clone()));
+    }
+    if let Some(local) = local_seeds {
+        let every = Duration::from_secs(args.seed_poll_seconds);
+        for seed in state.seeds.iter() {
+            tokio::spawn(seeds::follow(state.clone(), seed.clone(), Arc::clone(&local), every));
+        }
     }
     follow_files(&state, fixed, args.api_key_file.clone(), tls.clone(), &background);
     let patience = Duration::from_secs(args.drain_seconds);
@@ -249,7 +263,12 @@ fn follow_files(
     }
 }
 
-async fn open(args: &Args, keys: Vec<Key>, started: Instant, stop: &CancellationToken) -> Result<AppState, StartError> {
+async fn open(
+    args: &Args,
+    keys: Vec<Key>,
+    started: Instant,
+    stop: &CancellationToken,
+) -> Result<(AppState, Option<Arc<LocalSeeds>>), StartError> {
     make_private(&args.data_dir)?;
     let data_dir = args.data_dir.canonicalize().map_err(|source| StartError::DataDir {
         path: args.data_dir.clone(),
@@ -294,6 +313,13 @@ async fn open(args: &Args, keys: Vec<Key>, started: Instant, stop: &Cancellation
         .and_then(|config| config.backup_key_file.clone())
         .or_else(|| args.backup_key_file.clone());
     let keyring = key_file.as_deref().map(Keyring::read).transpose()?;
+    let (seeds, local_seeds) = followed_seeds(args, config.as_ref(), &data_dir, backup_store.is_some())?;
+    engines.await_databases(seeds.is_warming());
+    let model = config
+        .as_ref()
+        .and_then(|config| config.embedding_model.clone())
+        .or_else(|| args.embedding_model.clone());
+    let embedder = model.as_deref().map(load_model).transpose()?;
     let sources = Sources::new(args.import_dir.as_deref())?;
     let tasks = TaskStore::open(&data_dir.join("tasks"))?;
     let loads = DailyLoads::open(&data_dir)?;
@@ -316,7 +342,7 @@ async fn open(args: &Args, keys: Vec<Key>, started: Instant, stop: &Cancellation
         Memory::sampled(stop.clone()),
     );
     let standing = Standing::new(standing, SystemClock);
-    Ok(AppState::new(Parts {
+    let state = AppState::new(Parts {
         engines,
         standing,
         tasks,
@@ -327,9 +353,47 @@ async fn open(args: &Args, keys: Vec<Key>, started: Instant, stop: &Cancellation
         facts,
         backup_store,
         keyring,
+        seeds,
+        embedder,
         settings,
         stop: stop.clone(),
-    }))
+    });
+    Ok((state, local_seeds))
+}
+
+/// The seeds to follow, and those that lie on the volume.
+fn followed_seeds(
+    args: &Args,
+    config: Option<&NodeConfig>,
+    data_dir: &Path,
+    with_store: bool,
+) -> Result<(Seeds, Option<Arc<LocalSeeds>>), SeedSetupError> {
+    let configured = config.map(|config| &config.seeds).filter(|seeds| !seeds.is_empty());
+    let seeds = Seeds::new(configured.unwrap_or(&args.seed))?;
+    if seeds.is_empty() {
+        return Ok((seeds, None));
+    }
+    if args.role != Role::Replica {
+        return Err(SeedSetupError::NotAReplica);
+    }
+    if !with_store {
+        return Err(SeedSetupError::NoStore);
+    }
+    let local = LocalSeeds::open(data_dir, &seeds)?;
+    Ok((seeds, Some(Arc::new(local))))
+}
+
+fn load_model(dir: &Path) -> Result<Arc<dyn Embedder>, EmbedError> {
+    let started = Instant::now();
+    let embedder = tokio::task::block_in_place(|| OnnxEmbedder::open(dir))?;
+    tracing::info!(
+        operation = "start",
+        model = embedder.model(),
+        dimension = embedder.dimension(),
+        duration_ms = started.elapsed().as_millis() as u64,
+        "embedding model loaded"
+    );
+    Ok(Arc::new(embedder))
 }
 
 fn make_private(dir: &Path) -> Result<(), StartError> {

@@ -5,6 +5,7 @@ use crate::{
     backup::Keyring,
     config::{NodeConfig, Settings},
     disk::disk,
+    embed::Embedder,
     engines::{DatabaseId, DatabaseInfo, EngineLimits, Engines},
     http::{ApiError, Auth},
     metrics::Metrics,
@@ -15,6 +16,7 @@ use crate::{
         client::{Capacity, DatabaseSize, EngineVersions, LeaseRequest, RegisterRequest},
         lease::{Refusal, State},
     },
+    seeds::Seeds,
     tasks::TaskStore,
 };
 use axum::http::{HeaderMap, StatusCode};
@@ -72,6 +74,12 @@ pub struct Shared {
     pub backup_store: RwLock<Option<BackupStore>>,
     /// With what backups are encrypted, if there is a key.
     pub keyring: Option<Keyring>,
+    /// The seeds that this node follows, if it is a replica.
+    pub seeds: Seeds,
+    /// What turns texts into vectors, if there is a model. Its work goes through `http::embeddings`, which bounds it.
+    pub embedder: Option<Arc<dyn Embedder>>,
+    /// Requests that the model works on at the same time.
+    pub embed_turns: Arc<Semaphore>,
     /// One backup or restore at a time: each holds a copy of a database on the volume.
     pub backup_turn: Arc<Semaphore>,
     /// Downloads at the same time: each holds a copy for as long as its client takes.
@@ -111,6 +119,10 @@ pub struct Parts {
     pub backup_store: Option<BackupStore>,
     /// With what backups are encrypted.
     pub keyring: Option<Keyring>,
+    /// The seeds that this node follows.
+    pub seeds: Seeds,
+    /// What turns texts into vectors.
+    pub embedder: Option<Arc<dyn Embedder>>,
     /// Figures of the tier.
     pub settings: Settings,
     /// Cancelled when the process is about to end.
@@ -160,6 +172,9 @@ impl AppState {
             facts: parts.facts,
             backup_store: RwLock::new(parts.backup_store),
             keyring: parts.keyring,
+            seeds: parts.seeds,
+            embedder: parts.embedder,
+            embed_turns: Arc::new(Semaphore::new(embed_turns())),
             backup_turn: Arc::new(Semaphore::new(1)),
             downloads: Arc::new(Semaphore::new(DOWNLOADS)),
             stop: parts.stop,
@@ -471,6 +486,11 @@ impl Host for AppState {
     fn drain(&self) {
         self.standing.drain();
     }
+}
+
+/// Texts are embedded by half of the cores: the engines need the others.
+fn embed_turns() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).clamp(1, 4))
 }
 
 /// Downloads of backups at the same time.

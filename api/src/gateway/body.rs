@@ -49,7 +49,15 @@ pub(super) async fn prepare(
     }
     match (op, op.need()) {
         (_, Need::Statement(language)) => statement(language, caller, headers, body, limit).await,
-        (Op::CreateTable, _) => {
+        // A question that is too large for a URL: it is small, and asking twice does no harm.
+        (_, Need::Read) => {
+            let content = object(body, limit).await?;
+            Ok(Outgoing {
+                repeatable: true,
+                ..once(Value::Object(content))
+            })
+        }
+        (Op::CreateTable | Op::InsertFiles | Op::Copy, _) => {
             let mut content = object(body, limit).await?;
             // The path says which graph is meant; nothing in the body can say otherwise.
             content.insert("graph_id".to_owned(), Value::from(target.database.as_str()));
@@ -243,8 +251,10 @@ mod tests {
     async fn a_body_cannot_name_another_tenants_database() {
         let database = target().database.to_string();
         let table = json!({"graph_id": "kgffffffffffffffff", "table_name": "A", "s3_pattern": "s3://b/x"}).to_string();
-        let sent = prepared(Op::CreateTable, Role::Editor, &table).await.unwrap();
-        assert_eq!(text(&sent)["graph_id"], database);
+        for op in [Op::CreateTable, Op::InsertFiles, Op::Copy] {
+            let sent = prepared(op, Role::Editor, &table).await.unwrap();
+            assert_eq!(text(&sent)["graph_id"], database);
+        }
         for (source, good) in [
             (json!(database), true),
             (json!(format!("{database}_dev")), true),
@@ -261,6 +271,14 @@ mod tests {
             );
         }
         assert!(prepared(Op::Materialize, Role::Editor, "").await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn searches_repeat() {
+        let search = json!({"embedding": [0.5, 1], "limit": 3}).to_string();
+        let sent = prepared(Op::SearchVectors, Role::Viewer, &search).await.unwrap();
+        assert!(sent.repeatable && text(&sent)["limit"] == 3);
+        assert!(prepared(Op::SearchMemories, Role::Viewer, "[]").await.is_err());
     }
 
     #[tokio::test]

@@ -29,7 +29,26 @@ pub(crate) enum Op {
     DropTable,
     PutFile,
     DeleteFile,
+    InsertFiles,
     Materialize,
+    Rejected,
+    Copy,
+    Ingest,
+    Rebuild,
+    Storage,
+    Embed,
+    ShowVectors,
+    BuildVectors,
+    AppendVectors,
+    ReindexVectors,
+    SearchVectors,
+    DropVectors,
+    AddMemories,
+    SearchMemories,
+    ListMemories,
+    ReadMemory,
+    ChangeMemory,
+    DeleteMemory,
     ListTasks,
     TaskStatus,
     TaskMonitor,
@@ -54,12 +73,35 @@ impl Op {
             Self::ReadSchema
             | Self::Metrics
             | Self::ListTables
+            | Self::Rejected
+            | Self::Storage
+            | Self::ShowVectors
+            | Self::ReadMemory
             | Self::ListTasks
             | Self::TaskStatus
             | Self::TaskMonitor => Method::GET,
-            Self::DropTable | Self::DeleteFile | Self::CancelTask => Method::DELETE,
+            Self::DropTable | Self::DeleteFile | Self::DropVectors | Self::DeleteMemory | Self::CancelTask => {
+                Method::DELETE
+            }
             Self::PutFile => Method::PUT,
-            Self::Query | Self::WriteSchema | Self::CreateTable | Self::QueryTables | Self::Materialize => Method::POST,
+            Self::ChangeMemory => Method::PATCH,
+            Self::Query
+            | Self::WriteSchema
+            | Self::CreateTable
+            | Self::QueryTables
+            | Self::InsertFiles
+            | Self::Materialize
+            | Self::Copy
+            | Self::Ingest
+            | Self::Rebuild
+            | Self::Embed
+            | Self::BuildVectors
+            | Self::AppendVectors
+            | Self::ReindexVectors
+            | Self::SearchVectors
+            | Self::AddMemories
+            | Self::SearchMemories
+            | Self::ListMemories => Method::POST,
         }
     }
 
@@ -67,6 +109,7 @@ impl Op {
         match self {
             Self::Query => Need::Statement(Language::Cypher),
             Self::QueryTables => Need::Statement(Language::Sql),
+            Self::Embed | Self::SearchVectors | Self::SearchMemories | Self::ListMemories => Need::Read,
             _ if self.method() == Method::GET => Need::Read,
             _ => Need::Write,
         }
@@ -74,7 +117,7 @@ impl Op {
 
     /// The agent's path. Parameters were checked before, so that none of them can change the path's form.
     fn path(self, database: &str, parameters: &Parameters) -> String {
-        let Parameters { table, file, task } = parameters;
+        let Parameters { table, file, row, task } = parameters;
         match self {
             Self::Query => format!("/databases/{database}/query"),
             Self::ReadSchema | Self::WriteSchema => format!("/databases/{database}/schema"),
@@ -83,7 +126,25 @@ impl Op {
             Self::QueryTables => format!("/databases/{database}/tables/query"),
             Self::DropTable => format!("/databases/{database}/tables/{table}"),
             Self::PutFile | Self::DeleteFile => format!("/databases/{database}/tables/{table}/files/{file}"),
+            Self::InsertFiles => format!("/databases/{database}/tables/{table}/insert"),
             Self::Materialize => format!("/databases/{database}/tables/{table}/materialize"),
+            Self::Rejected => format!("/databases/{database}/tables/{table}/rejected"),
+            Self::Copy => format!("/databases/{database}/copy"),
+            Self::Ingest => format!("/databases/{database}/ingest"),
+            Self::Rebuild => format!("/databases/{database}/rebuild"),
+            Self::Storage => format!("/databases/{database}/storage"),
+            Self::Embed => "/embeddings".to_owned(),
+            Self::ShowVectors | Self::DropVectors => format!("/databases/{database}/tables/{table}/vector"),
+            Self::BuildVectors => format!("/databases/{database}/tables/{table}/vector/build"),
+            Self::AppendVectors => format!("/databases/{database}/tables/{table}/vector/append"),
+            Self::ReindexVectors => format!("/databases/{database}/tables/{table}/vector/reindex"),
+            Self::SearchVectors => format!("/databases/{database}/tables/{table}/vector/search"),
+            Self::AddMemories => format!("/databases/{database}/semantic-memory/rows"),
+            Self::SearchMemories => format!("/databases/{database}/semantic-memory/search"),
+            Self::ListMemories => format!("/databases/{database}/semantic-memory/list"),
+            Self::ReadMemory | Self::ChangeMemory | Self::DeleteMemory => {
+                format!("/databases/{database}/semantic-memory/rows/{row}")
+            }
             Self::ListTasks => "/tasks".to_owned(),
             Self::TaskStatus => format!("/tasks/{task}/status"),
             Self::TaskMonitor => format!("/tasks/{task}/monitor"),
@@ -97,9 +158,18 @@ impl Op {
         let grace = Duration::from_secs(10);
         match self {
             Self::Query | Self::QueryTables => (target.query_timeout + grace).max(default),
-            Self::CreateTable | Self::PutFile | Self::Materialize | Self::WriteSchema => {
-                (target.load_timeout + grace).max(default)
-            }
+            Self::CreateTable
+            | Self::PutFile
+            | Self::InsertFiles
+            | Self::Materialize
+            | Self::Copy
+            | Self::Ingest
+            | Self::Rebuild
+            | Self::BuildVectors
+            | Self::AppendVectors
+            | Self::ReindexVectors
+            | Self::AddMemories
+            | Self::WriteSchema => (target.load_timeout + grace).max(default),
             _ => default,
         }
     }
@@ -110,6 +180,7 @@ impl Op {
 struct Parameters {
     table: String,
     file: String,
+    row: String,
     task: String,
 }
 
@@ -119,6 +190,7 @@ impl Parameters {
         let parameters = Self {
             table: get("table"),
             file: get("file"),
+            row: get("row"),
             task: get("task"),
         };
         if !parameters.table.is_empty() {
@@ -127,7 +199,12 @@ impl Parameters {
                 .parse::<TableName>()
                 .map_err(|error| Problem::parameter("table", error.expected, &parameters.table))?;
         }
-        for (name, value) in [("file", &parameters.file), ("task", &parameters.task)] {
+        let ids = [
+            ("file", &parameters.file),
+            ("row", &parameters.row),
+            ("task", &parameters.task),
+        ];
+        for (name, value) in ids {
             let good = value
                 .bytes()
                 .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
@@ -242,13 +319,27 @@ mod tests {
     fn reading_needs_no_role_and_writing_does() {
         assert_eq!(Op::Metrics.need(), Need::Read);
         assert_eq!(Op::Query.need(), Need::Statement(Language::Cypher));
+        for op in [Op::Embed, Op::SearchVectors, Op::SearchMemories, Op::ListMemories] {
+            assert_eq!(op.need(), Need::Read, "{op:?}");
+        }
         for op in [
             Op::WriteSchema,
             Op::CreateTable,
             Op::DropTable,
             Op::PutFile,
             Op::DeleteFile,
+            Op::InsertFiles,
             Op::Materialize,
+            Op::Copy,
+            Op::Ingest,
+            Op::Rebuild,
+            Op::BuildVectors,
+            Op::AppendVectors,
+            Op::ReindexVectors,
+            Op::DropVectors,
+            Op::AddMemories,
+            Op::ChangeMemory,
+            Op::DeleteMemory,
             Op::CancelTask,
         ] {
             assert_eq!(op.need(), Need::Write, "{op:?}");

@@ -194,6 +194,7 @@ fn path_parameter(name: &str, tag: &str) -> &'static str {
         ("graph", _) => "Name or id of a graph.",
         ("table", _) => "Name of a table.",
         ("file", _) => "Id of a file, chosen by the client; the same id replaces its rows.",
+        ("row", _) => "Id of a row.",
         ("task", _) => "Id of a task, as the answer that started it gives it.",
         ("id", "operations") => "Id of an operation, as the answer to the change gives it.",
         ("id", _) => "Id of a key.",

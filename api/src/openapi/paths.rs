@@ -1,5 +1,7 @@
 //! Every path of the API, as the documentation shows it.
 
+mod data;
+
 use super::{SchemaOf, schema_of};
 use crate::auth::Role;
 use crate::auth::manage::{ApiKeyCreate, ApiKeyCreated, ApiKeyView};
@@ -56,6 +58,7 @@ pub(super) enum Parameter {
     TaskType,
     TaskLimit,
     Prefer,
+    Task,
 }
 
 impl Parameter {
@@ -120,8 +123,10 @@ impl Parameter {
                 text,
                 "`respond-async`: answer at once with a task to follow.",
             ),
+            Self::Task => ("task", "query", text, "Id of the task."),
         };
-        json!({"name": name, "in": place, "required": false, "schema": schema, "description": description})
+        let required = matches!(self, Self::Task);
+        json!({"name": name, "in": place, "required": required, "schema": schema, "description": description})
     }
 }
 
@@ -238,7 +243,7 @@ pub(super) fn paths() -> Vec<Path> {
         subgraphs(),
         backups(),
         operations(),
-        data(),
+        data::paths(),
         tiers(),
         machines(),
         keys(),
@@ -354,162 +359,6 @@ fn operations() -> Vec<Path> {
         .notes(
             "Server-sent events, each with the operation as JSON: `connected`, `progress` whenever it changes, and \
                  `completed` or `failed` as the last one.",
-        )
-        .answer(200, "A stream of events.", Some(("text/event-stream", None))),
-    ]
-}
-
-fn data() -> Vec<Path> {
-    let path = |access, line, id, summary| Path::new("data", access, line, id, summary);
-    let statement = "Reading statements are repeated when the node cannot be reached.";
-    vec![
-        path(
-            Access::Statement,
-            "post /v1/graphs/{graph}/query",
-            "query",
-            "Runs a Cypher statement",
-        )
-        .notes(statement)
-        .with(&[Parameter::Streaming])
-        .takes_agent(|| {
-            json!({
-                "type": "object", "required": ["cypher"],
-                "properties": {
-                    "cypher": {"type": "string", "description": "The statement."},
-                    "parameters": {"type": "object", "description": "Values of `$name` in the statement."},
-                    "timeout": {"type": "number", "description": "Seconds; can only shorten the tier's limit."},
-                },
-            })
-        })
-        .passes_on("Rows: `data`, `columns`, `row_count`, `execution_time_ms`."),
-        path(READ, "get /v1/graphs/{graph}/schema", "getSchema", "Shows the tables")
-            .passes_on("Node and relationship tables."),
-        path(WRITE, "post /v1/graphs/{graph}/schema", "applySchema", "Adds tables")
-            .notes("Prefer `schema.ddl` of the graph, which is kept with it.")
-            .takes_agent(|| {
-                json!({"type": "object", "required": ["type", "ddl"], "properties": {
-                    "type": {"type": "string", "enum": ["ddl", "custom"]}, "ddl": {"type": "string"},
-                }})
-            })
-            .passes_on("What was executed."),
-        path(
-            READ,
-            "get /v1/graphs/{graph}/metrics",
-            "getGraphMetrics",
-            "Shows sizes and counts",
-        )
-        .passes_on("Sizes and counts."),
-        path(
-            READ,
-            "get /v1/graphs/{graph}/tables",
-            "listTables",
-            "Lists staging tables",
-        )
-        .passes_on("Staging tables."),
-        path(
-            WRITE,
-            "post /v1/graphs/{graph}/tables",
-            "createTable",
-            "Makes a staging table of files in the object store",
-        )
-        .with(&[Parameter::Prefer])
-        .takes_agent(|| {
-            json!({"type": "object", "required": ["table_name", "s3_pattern"], "properties": {
-                "table_name": {"type": "string"},
-                "s3_pattern": {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
-            }})
-        })
-        .passes_on("The table."),
-        path(
-            Access::Statement,
-            "post /v1/graphs/{graph}/tables/query",
-            "queryTables",
-            "Runs SQL on staging tables",
-        )
-        .notes(statement)
-        .with(&[Parameter::Streaming, Parameter::ChunkSize])
-        .takes_agent(|| {
-            json!({"type": "object", "required": ["sql"], "properties": {
-                "sql": {"type": "string", "description": "One SELECT or WITH statement."},
-                "parameters": {"type": "array", "items": {}},
-            }})
-        })
-        .passes_on("Rows: `columns`, `rows`, `row_count`, `execution_time_ms`."),
-        path(
-            WRITE,
-            "delete /v1/graphs/{graph}/tables/{table}",
-            "dropTable",
-            "Drops a staging table",
-        )
-        .passes_on("Done."),
-        {
-            let mut upload = path(
-                WRITE,
-                "put /v1/graphs/{graph}/tables/{table}/files/{file}",
-                "putFile",
-                "Loads a Parquet file into a staging table",
-            );
-            upload.request = Some(Body::Parquet);
-            upload
-                .notes("The body streams through. The table is made if it does not exist; rows of the same file are replaced.")
-                .passes_on("What was loaded: `row_count`, `columns`, `kind`.")
-        },
-        path(
-            WRITE,
-            "delete /v1/graphs/{graph}/tables/{table}/files/{file}",
-            "deleteFile",
-            "Removes the rows of a file from a staging table",
-        )
-        .passes_on("How many rows were removed."),
-        path(
-            WRITE,
-            "post /v1/graphs/{graph}/tables/{table}/materialize",
-            "materialize",
-            "Moves a staging table into the graph",
-        )
-        .with(&[Parameter::Prefer])
-        .takes_agent(|| {
-            json!({"type": "object", "properties": {
-                "file_ids": {"type": "array", "items": {"type": "string"}, "description": "Only rows of these files."},
-                "create_table": {"type": "boolean", "description": "Make the table of the graph if it does not exist."},
-                "from_table": {"type": "string", "description": "Node table where a new relationship table begins."},
-                "to_table": {"type": "string", "description": "Node table where a new relationship table ends."},
-            }})
-        })
-        .answer(
-            202,
-            "With `Prefer: respond-async`: a task to follow.",
-            Some(("application/json", None)),
-        )
-        .passes_on("How many rows were moved."),
-        path(
-            READ,
-            "get /v1/graphs/{graph}/tasks",
-            "listTasks",
-            "Lists the graph's tasks",
-        )
-        .with(&[Parameter::TaskStatus, Parameter::TaskType, Parameter::TaskLimit])
-        .passes_on("Tasks, the newest first."),
-        path(READ, "get /v1/graphs/{graph}/tasks/{task}", "getTask", "Shows a task").passes_on("The task."),
-        path(
-            WRITE,
-            "delete /v1/graphs/{graph}/tasks/{task}",
-            "cancelTask",
-            "Cancels a task",
-        )
-        .passes_on("It was asked to stop."),
-        path(
-            READ,
-            "get /v1/graphs/{graph}/tasks/{task}/status",
-            "getTaskStatus",
-            "Shows a task, as the node's own path has it",
-        )
-        .passes_on("The task."),
-        path(
-            READ,
-            "get /v1/graphs/{graph}/tasks/{task}/monitor",
-            "followTask",
-            "Follows a task",
         )
         .answer(200, "A stream of events.", Some(("text/event-stream", None))),
     ]

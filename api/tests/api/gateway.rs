@@ -94,6 +94,81 @@ async fn every_kind_of_call_has_its_path() {
             "tables/Airport/materialize",
             format!("/databases/{id}/tables/Airport/materialize"),
         ),
+        (
+            "POST",
+            "tables/Airport/insert",
+            format!("/databases/{id}/tables/Airport/insert"),
+        ),
+        (
+            "GET",
+            "tables/Airport/rejected?task=t1",
+            format!("/databases/{id}/tables/Airport/rejected?task=t1"),
+        ),
+        ("POST", "copy", format!("/databases/{id}/copy")),
+        ("POST", "ingest", format!("/databases/{id}/ingest")),
+        ("POST", "rebuild", format!("/databases/{id}/rebuild")),
+        ("GET", "storage", format!("/databases/{id}/storage")),
+        ("POST", "embeddings", "/embeddings".to_owned()),
+        (
+            "GET",
+            "tables/Airport/vector",
+            format!("/databases/{id}/tables/Airport/vector"),
+        ),
+        (
+            "DELETE",
+            "tables/Airport/vector",
+            format!("/databases/{id}/tables/Airport/vector"),
+        ),
+        (
+            "POST",
+            "tables/Airport/vector/build",
+            format!("/databases/{id}/tables/Airport/vector/build"),
+        ),
+        (
+            "POST",
+            "tables/Airport/vector/append",
+            format!("/databases/{id}/tables/Airport/vector/append"),
+        ),
+        (
+            "POST",
+            "tables/Airport/vector/reindex",
+            format!("/databases/{id}/tables/Airport/vector/reindex"),
+        ),
+        (
+            "POST",
+            "tables/Airport/vector/search",
+            format!("/databases/{id}/tables/Airport/vector/search"),
+        ),
+        (
+            "POST",
+            "semantic-memory/rows",
+            format!("/databases/{id}/semantic-memory/rows"),
+        ),
+        (
+            "POST",
+            "semantic-memory/search",
+            format!("/databases/{id}/semantic-memory/search"),
+        ),
+        (
+            "POST",
+            "semantic-memory/list",
+            format!("/databases/{id}/semantic-memory/list"),
+        ),
+        (
+            "GET",
+            "semantic-memory/rows/mem_1",
+            format!("/databases/{id}/semantic-memory/rows/mem_1"),
+        ),
+        (
+            "PATCH",
+            "semantic-memory/rows/mem_1",
+            format!("/databases/{id}/semantic-memory/rows/mem_1"),
+        ),
+        (
+            "DELETE",
+            "semantic-memory/rows/mem_1",
+            format!("/databases/{id}/semantic-memory/rows/mem_1"),
+        ),
         ("GET", &format!("tasks/{task}"), format!("/tasks/{task}/status")),
         ("GET", &format!("tasks/{task}/status"), format!("/tasks/{task}/status")),
         (
@@ -104,7 +179,7 @@ async fn every_kind_of_call_has_its_path() {
         ("DELETE", &format!("tasks/{task}"), format!("/tasks/{task}")),
     ] {
         agent.book.reading.store(true, Ordering::SeqCst);
-        let body = (method == "POST").then(|| json!({"sql": "SELECT 1"}));
+        let body = matches!(method, "POST" | "PATCH").then(|| json!({"sql": "SELECT 1"}));
         plane
             .call(method, &format!("/v1/graphs/karate/{ours}"), EDITOR, body)
             .await
@@ -135,7 +210,15 @@ async fn every_kind_of_call_has_its_path() {
             answer.body
         );
     }
-    for path in ["backup", "restore", "tables/A/fork-from/x", "admin/drain", "copy"] {
+    // What names keys of the whole object store, or databases beside the graph, is the control plane's.
+    for path in [
+        "backup",
+        "restore",
+        "swap",
+        "tables/A/fork-from/x",
+        "tables/A/vector/export",
+        "admin/drain",
+    ] {
         let answer = plane
             .call("POST", &format!("/v1/graphs/karate/{path}"), EDITOR, Some(json!({})))
             .await;
@@ -204,6 +287,42 @@ async fn viewers_read_and_nothing_else() {
     sql("SELECT count(*) FROM Airport").await.expect(200);
     assert_eq!(sql("DROP TABLE Airport").await.expect(403).problem(), "forbidden");
     assert_eq!(agent.calls(), 2);
+    let call = |method: &'static str, path: &'static str| {
+        let body = (method != "GET" && method != "DELETE").then(|| json!({"limit": 1}));
+        let path = format!("/v1/graphs/karate/{path}");
+        let plane = &plane;
+        async move { plane.call(method, &path, VIEWER, body).await }
+    };
+    for (method, path) in [
+        ("GET", "storage"),
+        ("GET", "tables/A/rejected?task=t"),
+        ("GET", "tables/A/vector"),
+        ("POST", "tables/A/vector/search"),
+        ("POST", "semantic-memory/search"),
+        ("POST", "semantic-memory/list"),
+        ("GET", "semantic-memory/rows/mem_1"),
+        ("POST", "embeddings"),
+    ] {
+        call(method, path).await.expect(200);
+        assert_eq!(agent.last().headers["x-graphplane-epoch"], "0", "{path}");
+    }
+    let calls = agent.calls();
+    for (method, path) in [
+        ("POST", "copy"),
+        ("POST", "ingest"),
+        ("POST", "rebuild"),
+        ("POST", "tables/A/insert"),
+        ("POST", "tables/A/vector/build"),
+        ("POST", "tables/A/vector/append"),
+        ("POST", "tables/A/vector/reindex"),
+        ("DELETE", "tables/A/vector"),
+        ("POST", "semantic-memory/rows"),
+        ("PATCH", "semantic-memory/rows/mem_1"),
+        ("DELETE", "semantic-memory/rows/mem_1"),
+    ] {
+        assert_eq!(call(method, path).await.expect(403).problem(), "forbidden", "{path}");
+    }
+    assert_eq!(agent.calls(), calls);
 }
 
 #[tokio::test]

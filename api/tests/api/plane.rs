@@ -81,9 +81,22 @@ impl Plane {
     }
 
     pub(crate) async fn with(change: impl FnOnce(Settings) -> Settings) -> Self {
+        Self::on(|config| config, change).await
+    }
+
+    /// On a server that remembers so many events only.
+    pub(crate) async fn forgetful(history_events: usize) -> Self {
+        let config = |config| ServerConfig {
+            history_events,
+            ..config
+        };
+        Self::on(config, |settings| settings).await
+    }
+
+    async fn on(config: impl FnOnce(ServerConfig) -> ServerConfig, change: impl FnOnce(Settings) -> Settings) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let config = ServerConfig::new(folder.path()).with_crds(graphplane_crds::all_crds());
-        let server = EmbeddedServer::open(config).await.unwrap();
+        let usual = ServerConfig::new(folder.path()).with_crds(graphplane_crds::all_crds());
+        let server = EmbeddedServer::open(config(usual)).await.unwrap();
         let client = server.client("default");
         let mut other = Namespace::default();
         other.metadata.name = Some("team-b".into());

@@ -444,6 +444,35 @@ async fn lists_come_in_pages() {
 }
 
 #[tokio::test]
+async fn a_page_of_a_list_that_the_server_forgot_is_gone() {
+    let plane = Plane::forgetful(5).await;
+    plane.tier("t").await;
+    for name in ["a", "b", "c"] {
+        plane
+            .post("/v1/graphs", json!({"name": name, "tier": "t"}))
+            .await
+            .expect(202);
+    }
+    let next = format!(
+        "/v1/graphs?limit=1&continue={}",
+        plane.get("/v1/graphs?limit=1").await.text("/continue")
+    );
+    let second = plane.get(&next).await.expect(200);
+    assert_eq!(second.text("/items/0/name"), "b");
+    for n in 0..10 {
+        let text = json!({"displayName": format!("after {n}")});
+        plane
+            .call("PATCH", "/v1/graphs/a", EDITOR, Some(text))
+            .await
+            .expect(202);
+    }
+    assert_eq!(plane.get(&next).await.expect(410).problem(), "expired");
+    // As the answer advises: from the beginning it works.
+    let first = plane.get("/v1/graphs?limit=1").await.expect(200);
+    assert_eq!(first.text("/items/0/displayName"), "after 9");
+}
+
+#[tokio::test]
 async fn nodes_and_volumes_are_for_admins() {
     let plane = Plane::start().await;
     plane.node("n1", "token", 3).await;

@@ -87,6 +87,7 @@ fn write<T>(archive: &Archive<T>, blocks: Blocks) -> io::Result<u64> {
         let extension = match kind {
             FileKind::Graph => "lbug",
             FileKind::Staging => "duckdb",
+            FileKind::Vectors => "lance.tar",
         };
         let name = format!("{}.{extension}", archive.graph_id);
         zip.start_file(&name, options)?;

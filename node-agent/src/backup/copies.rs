@@ -17,12 +17,13 @@ pub struct Copies {
 }
 
 impl Copies {
-    /// Copies the database and, if it has staging, that. Writers wait meanwhile, at most for `timeout`.
+    /// Copies the database and, given the engines that hold it, its staging if it has any. Writers wait meanwhile, at most
+    /// for `timeout`.
     ///
     /// # Errors
     /// When the copies cannot be made.
     pub async fn take(
-        engines: &Engines,
+        staging: Option<&Engines>,
         database: &Database,
         scratch: &Path,
         timeout: Duration,
@@ -30,12 +31,13 @@ impl Copies {
         let directory = Scratch::new(scratch)?;
         let graph = directory.0.join("graph.lbug");
         let snapshot = database.snapshot(&graph, timeout).await?;
-        let staging = if engines.has_staging(database.id()) {
-            let path = directory.0.join("staging.duckdb");
-            let size = copy_staging(engines, database, &path).await?;
-            Some((path, size))
-        } else {
-            None
+        let staging = match staging.filter(|engines| engines.has_staging(database.id())) {
+            Some(engines) => {
+                let path = directory.0.join("staging.duckdb");
+                let size = copy_staging(engines, database, &path).await?;
+                Some((path, size))
+            }
+            None => None,
         };
         Ok(Self {
             graph,

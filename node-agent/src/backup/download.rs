@@ -225,7 +225,7 @@ mod tests {
             let source = dir.path().join("source");
             std::fs::write(&source, plain).unwrap();
             let key = BackupStore::key("object").unwrap();
-            let cipher = encrypted.then(|| Manifest::cipher("kg1", "today", FileKind::Graph, &BackupKey::new([3; 32])));
+            let cipher = encrypted.then(|| Manifest::cipher("kg1", "today", "graph", &BackupKey::new([3; 32])));
             let uploaded = upload_compressed(&source, &store, &key, cipher.clone(), |_| ())
                 .await
                 .unwrap();

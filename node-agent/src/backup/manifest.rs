@@ -4,9 +4,10 @@ use super::{
     crypt::{ALGORITHM, BackupKey, FileCipher},
     upload::Uploaded,
 };
-use crate::engines::DatabaseId;
+use crate::engines::{DatabaseId, TableName};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 /// Which engine's file it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,12 +17,14 @@ pub enum FileKind {
     Graph,
     /// Its staging tables.
     Staging,
+    /// One of its tables of vectors; there may be any number.
+    Vectors,
 }
 
 /// One file of a backup.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackupFile {
-    /// `graph` or `staging`.
+    /// `graph`, `staging` or `vectors`.
     pub kind: FileKind,
     /// Name beside the manifest.
     pub name: String,
@@ -44,7 +47,7 @@ impl BackupFile {
     pub(super) fn uploaded(kind: FileKind, encrypted: bool, uploaded: &Uploaded) -> Self {
         Self {
             kind,
-            name: Self::name(kind, encrypted).to_owned(),
+            name: Self::name(kind, "", encrypted),
             compression: ZSTD.to_owned(),
             sha256: uploaded.sha256.clone(),
             size_bytes: uploaded.size_bytes,
@@ -53,14 +56,14 @@ impl BackupFile {
         }
     }
 
-    /// What the object of this kind is called.
-    pub(super) fn name(kind: FileKind, encrypted: bool) -> &'static str {
-        match (kind, encrypted) {
-            (FileKind::Graph, false) => "graph.lbug.zst",
-            (FileKind::Graph, true) => "graph.lbug.zst.enc",
-            (FileKind::Staging, false) => "staging.duckdb.zst",
-            (FileKind::Staging, true) => "staging.duckdb.zst.enc",
-        }
+    /// What the object of this kind is called; of vectors, that of this table.
+    pub(super) fn name(kind: FileKind, table: &str, encrypted: bool) -> String {
+        let (table, ending) = match kind {
+            FileKind::Graph => ("", "graph.lbug.zst"),
+            FileKind::Staging => ("", "staging.duckdb.zst"),
+            FileKind::Vectors => (table, ".lance.tar.zst"),
+        };
+        format!("{table}{ending}{}", if encrypted { ".enc" } else { "" })
     }
 }
 
@@ -96,6 +99,9 @@ pub struct Manifest {
     pub created_at: String,
     /// Epoch under which it was made.
     pub epoch: u64,
+    /// Its number among the seeds of this epoch; other backups have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u64>,
     /// Nodes of the graph.
     pub node_count: u64,
     /// Relationships of the graph.
@@ -160,12 +166,17 @@ pub struct Content {
     pub graph: BackupFile,
     /// Its staging tables.
     pub staging: Option<BackupFile>,
+    /// Its tables of vectors.
+    pub vectors: BTreeMap<TableName, BackupFile>,
 }
 
 impl Content {
     /// Size of the plain files, in bytes.
     pub fn plain_bytes(&self) -> u64 {
-        self.graph.plain_size_bytes + self.staging.as_ref().map_or(0, |file| file.plain_size_bytes)
+        let further = self.staging.iter().chain(self.vectors.values());
+        further.fold(self.graph.plain_size_bytes, |sum, file| {
+            sum.saturating_add(file.plain_size_bytes)
+        })
     }
 }
 
@@ -211,9 +222,11 @@ impl Manifest {
         {
             return field(format!("encryption.algorithm is not {ALGORITHM}"));
         }
-        let (mut graph, mut staging) = (None, None);
+        let (mut graph, mut staging, mut vectors) = (None, None, BTreeMap::new());
         for file in &self.files {
-            let name = BackupFile::name(file.kind, self.encryption.is_some());
+            let ending = BackupFile::name(file.kind, "", self.encryption.is_some());
+            let table = file.name.strip_suffix(&ending).unwrap_or_default();
+            let name = BackupFile::name(file.kind, table, self.encryption.is_some());
             let digest = |text: &str| text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit());
             if file.name != name || file.compression != ZSTD {
                 return field(format!("expected a file {name} compressed with {ZSTD}"));
@@ -221,11 +234,15 @@ impl Manifest {
             if !digest(&file.sha256) || !digest(&file.plain_sha256) {
                 return field(format!("a hash of {name} is not SHA-256"));
             }
-            let place = match file.kind {
-                FileKind::Graph => &mut graph,
-                FileKind::Staging => &mut staging,
+            let before = match file.kind {
+                FileKind::Graph => graph.replace(file.clone()),
+                FileKind::Staging => staging.replace(file.clone()),
+                FileKind::Vectors => match TableName::parse(table) {
+                    Ok(table) => vectors.insert(table, file.clone()),
+                    Err(error) => return field(format!("vectors: {error}")),
+                },
             };
-            if place.replace(file.clone()).is_some() {
+            if before.is_some() {
                 return field(format!("{name} is listed twice"));
             }
         }
@@ -238,18 +255,22 @@ impl Manifest {
                 limit: abilities.graph_bytes,
             });
         }
-        let together = staging.as_ref().map_or(0, |file| file.plain_size_bytes);
-        if together.checked_add(graph.plain_size_bytes).is_none() {
+        let content = Content {
+            graph,
+            staging,
+            vectors,
+        };
+        if content.plain_bytes() == u64::MAX {
             return field("its sizes are impossible".into());
         }
-        Ok(Content { graph, staging })
+        Ok(content)
     }
 
-    /// Encryption of one file of this backup with `key`: bound to the backup and to the file.
-    pub(super) fn cipher(graph_id: &str, created_at: &str, kind: FileKind, key: &BackupKey) -> FileCipher {
+    /// Encryption of one file of this backup with `key`: bound to the backup and to the file's name there.
+    pub(crate) fn cipher(graph_id: &str, created_at: &str, name: &str, key: &BackupKey) -> FileCipher {
         FileCipher {
             key: key.clone(),
-            context: format!("{graph_id}\n{created_at}\n{}", BackupFile::name(kind, true)),
+            context: format!("{graph_id}\n{created_at}\n{name}"),
         }
     }
 
@@ -274,6 +295,7 @@ impl Manifest {
             "duckdb_included": file(FileKind::Staging).is_some(),
             "created_at": self.created_at,
             "epoch": self.epoch,
+            "version": self.version,
             "is_encrypted": self.encryption.is_some(),
             "encryption": self.encryption,
         })
@@ -300,6 +322,14 @@ mod tests {
         BackupFile::uploaded(kind, false, &uploaded)
     }
 
+    fn vectors(table: &str) -> BackupFile {
+        BackupFile {
+            kind: FileKind::Vectors,
+            name: BackupFile::name(FileKind::Vectors, table, false),
+            ..file(FileKind::Graph)
+        }
+    }
+
     fn manifest() -> Manifest {
         Manifest {
             format: Manifest::FORMAT,
@@ -307,6 +337,7 @@ mod tests {
             key: "backups/kg1/0/x".into(),
             created_at: "2026-01-01T00:00:00.000Z".into(),
             epoch: 0,
+            version: None,
             node_count: 1,
             relationship_count: 0,
             ladybug_version: "0.22.1".into(),
@@ -328,6 +359,10 @@ mod tests {
             ..manifest()
         };
         assert_eq!(older.content(ABILITIES).unwrap().staging, None);
+        let mut more = manifest();
+        more.files.extend(["Element", "Fact"].map(vectors));
+        let content = more.content(ABILITIES).unwrap();
+        assert_eq!((content.vectors.len(), content.plain_bytes()), (2, 4 * 4096));
     }
 
     #[test]
@@ -346,7 +381,7 @@ mod tests {
             with(|m| m.files[0].plain_size_bytes = u64::MAX),
             Unusable::TooLarge { .. }
         ));
-        let changes: [fn(&mut Manifest); 10] = [
+        let changes: [fn(&mut Manifest); 14] = [
             |m| m.files[0].name = "../../../etc/passwd".into(),
             |m| m.files[0].name = "staging.duckdb.zst".into(),
             |m| m.files[1].plain_size_bytes = u64::MAX,
@@ -354,6 +389,15 @@ mod tests {
             |m| m.files[0].plain_sha256 = "../".repeat(21) + "x",
             |m| m.files[0].compression = "none".into(),
             |m| m.files.push(file(FileKind::Graph)),
+            |m| m.files.extend([vectors("T"), vectors("T")]),
+            |m| m.files.push(vectors("")),
+            |m| m.files.push(vectors("../T")),
+            |m| {
+                m.files[1] = BackupFile {
+                    kind: FileKind::Vectors,
+                    ..m.files[1].clone()
+                }
+            },
             |m| {
                 m.files.remove(0);
             },
@@ -370,7 +414,7 @@ mod tests {
         }
         // To take encryption out of the manifest is not enough to have other files restored as if they were plain.
         let mut plain = manifest();
-        plain.files[0].name = BackupFile::name(FileKind::Graph, true).into();
+        plain.files[0].name = BackupFile::name(FileKind::Graph, "", true);
         assert!(matches!(plain.content(ABILITIES), Err(Unusable::Field(_))));
     }
 }

@@ -84,16 +84,16 @@ impl RestoreJob {
         let candidate = self.engines.candidate(&self.id, self.content.staging.is_some())?;
         let total = self.content.plain_bytes();
         let mut before = 0;
-        let graph = (FileKind::Graph, Some(&self.content.graph), Some(candidate.graph()));
-        let staging = (FileKind::Staging, self.content.staging.as_ref(), candidate.staging());
-        for (kind, file, target) in [graph, staging] {
+        let graph = (Some(&self.content.graph), Some(candidate.graph()));
+        let staging = (self.content.staging.as_ref(), candidate.staging());
+        for (file, target) in [graph, staging] {
             let (Some(file), Some(target)) = (file, target) else {
                 continue;
             };
             let cipher = self
                 .decryption
                 .as_ref()
-                .map(|key| Manifest::cipher(&self.manifest.graph_id, &self.manifest.created_at, kind, key));
+                .map(|key| Manifest::cipher(&self.manifest.graph_id, &self.manifest.created_at, &file.name, key));
             let object = self.key.clone().join(file.name.as_str());
             download(&self.store, &object, file, cipher, target, |done| {
                 progress(before + done, total);

@@ -29,10 +29,11 @@ impl Budget {
         self.state.lock().total = total;
     }
 
-    /// Takes `bytes`, or nothing if there is not enough.
-    pub(crate) fn reserve(self: &Arc<Self>, bytes: u64) -> Option<Reservation> {
+    /// Takes `most` bytes or what is left of them; nothing if `least` are not left.
+    pub(crate) fn reserve(self: &Arc<Self>, least: u64, most: u64) -> Option<Reservation> {
         let mut state = self.state.lock();
-        if state.reserved.checked_add(bytes)? > state.total {
+        let bytes = state.total.saturating_sub(state.reserved).min(most);
+        if bytes < least {
             return None;
         }
         state.reserved += bytes;
@@ -58,6 +59,12 @@ pub(crate) struct Reservation {
     bytes: u64,
 }
 
+impl Reservation {
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
 impl Drop for Reservation {
     fn drop(&mut self) {
         self.budget.state.lock().reserved -= self.bytes;
@@ -72,16 +79,16 @@ mod tests {
     #[test]
     fn the_total_is_never_exceeded() {
         let budget = Budget::new(100);
-        let first = budget.reserve(60).unwrap();
-        assert!(budget.reserve(41).is_none());
-        let second = budget.reserve(40).unwrap();
-        assert_eq!(budget.reserved(), 100);
+        let first = budget.reserve(60, 60).unwrap();
+        assert!(budget.reserve(41, 41).is_none());
+        let second = budget.reserve(30, 50).unwrap();
+        assert_eq!((second.bytes(), budget.reserved()), (40, 100));
         drop(first);
         assert_eq!(budget.reserved(), 40);
         budget.set_total(30);
-        assert!(budget.reserve(1).is_none());
+        assert!(budget.reserve(1, 1).is_none());
         drop(second);
-        assert!(budget.reserve(30).is_some());
-        assert!(budget.reserve(u64::MAX).is_none());
+        assert!(budget.reserve(30, 30).is_some());
+        assert!(budget.reserve(u64::MAX, u64::MAX).is_none());
     }
 }

@@ -95,9 +95,13 @@ impl Engines {
             .filter(|slot| slot.exists())
             .cloned()
             .ok_or_else(|| not_found(id))?;
-        let path = self.inner.files.graph(id);
+        let generation = slot.generation.read().clone();
+        let path = self.inner.graph_file(&slot);
         let file = std::fs::metadata(&path).ok();
-        let graph = self.inner.files.of_graph(id)?;
+        let graph = match &generation {
+            Some(file) => vec![file.clone()],
+            None => self.inner.files.of_graph(id)?,
+        };
         let open = slot.graph.read().clone();
         let last_used = slot.last_used.load(Ordering::Relaxed);
         let recovered = open.as_ref().is_some_and(|open| open.recovered())

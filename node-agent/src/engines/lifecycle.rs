@@ -29,11 +29,11 @@ pub struct Created {
 /// What to remove.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeleteScope {
-    /// The graph and its staging tables.
+    /// The graph, its staging tables and its vectors.
     Everything,
-    /// The graph; its staging tables stay, for building it anew.
+    /// The graph; its staging tables and its vectors stay, for building it anew.
     KeepStaging,
-    /// The staging tables; the graph stays.
+    /// The staging tables; the graph and its vectors stay.
     StagingOnly,
 }
 
@@ -152,6 +152,8 @@ impl Engines {
         slot.deleted.store(graph, Ordering::Release);
         let closed = async {
             if graph {
+                // First: a build of vectors reads the graph or its staging.
+                self.inner.lance.close(id, CLOSE_PATIENCE).await?;
                 close_graph(&slot, CLOSE_PATIENCE).await?;
             }
             // Staging that stays is closed as well: it cannot be reached without its graph.
@@ -175,6 +177,7 @@ impl Engines {
         existed: bool,
     ) -> Result<Deleted, EngineError> {
         let (files, id) = (self.inner.files.clone(), id.clone());
+        let vectors = self.inner.lance.layout.of(&id);
         tokio::task::spawn_blocking(move || {
             let mut paths = Vec::new();
             if scope != DeleteScope::StagingOnly {
@@ -182,6 +185,10 @@ impl Engines {
             }
             if scope != DeleteScope::KeepStaging {
                 paths.extend(files.of_staging(&id)?);
+            }
+            // A graph that is built anew from its staging finds its vectors and its memory again.
+            if scope == DeleteScope::Everything && vectors.exists() {
+                paths.push(vectors);
             }
             let mut deleted = Deleted {
                 existed,

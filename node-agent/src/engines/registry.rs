@@ -1,6 +1,7 @@
 //! All databases of a node: which exist, which are open, and which of the open ones gives way when memory is short.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -15,6 +16,7 @@ use super::error::EngineError;
 use super::files::Files;
 use super::ladybug::open::OpenOptions;
 use super::ladybug::{Database, OpenDatabase};
+use super::lance::{Lance, Layout};
 use super::lock::FileLock;
 use super::memory::{Boost, Boosted};
 use super::names::DatabaseId;
@@ -36,7 +38,10 @@ pub(crate) struct Inner {
     limits: RwLock<EngineLimits>,
     pub(crate) slots: RwLock<HashMap<DatabaseId, Arc<Slot>>>,
     pub(crate) budget: Arc<Budget>,
+    pub(crate) lance: Lance,
     stopping: AtomicBool,
+    /// Whether databases may still arrive that callers ask for already.
+    pub(crate) awaiting: AtomicBool,
     sweeping: CancellationToken,
     started: Instant,
     pub(crate) started_at: SystemTime,
@@ -50,6 +55,8 @@ pub(crate) struct Slot {
     pub(crate) gate: tokio::sync::Mutex<()>,
     pub(crate) graph: RwLock<Option<Arc<OpenDatabase>>>,
     pub(crate) staging: RwLock<Option<Arc<OpenStaging>>>,
+    /// The graph's file, if it is not the one that bears its name: on replicas, each generation has its own.
+    pub(crate) generation: RwLock<Option<PathBuf>>,
     /// True before the database is made and while it is removed.
     pub(crate) deleted: AtomicBool,
     /// Milliseconds since the engines started; 0 for never.
@@ -67,6 +74,7 @@ impl Slot {
             gate: tokio::sync::Mutex::new(()),
             graph: RwLock::new(None),
             staging: RwLock::new(None),
+            generation: RwLock::new(None),
             deleted: AtomicBool::new(false),
             last_used: AtomicU64::new(0),
             writes_held: Arc::default(),
@@ -92,8 +100,9 @@ impl Engines {
     pub async fn start(config: EnginesConfig) -> Result<Self, EngineError> {
         config.limits.check()?;
         let files = Files::new(&config.data_dir);
+        let vectors = Layout::new(&config.data_dir);
         let read_only = config.read_only;
-        let (files, lock, ids) = tokio::task::spawn_blocking(move || {
+        let (files, vectors, lock, ids) = tokio::task::spawn_blocking(move || {
             let mut lock = None;
             if !read_only {
                 files.make_directories()?;
@@ -102,7 +111,10 @@ impl Engines {
                 files.remove_leftovers()?;
             }
             let ids = files.list()?;
-            Ok::<_, EngineError>((files, lock, ids))
+            if !read_only {
+                vectors.remove_leftovers(&ids)?;
+            }
+            Ok::<_, EngineError>((files, vectors, lock, ids))
         })
         .await
         .unwrap_or_else(|error| {
@@ -114,9 +126,11 @@ impl Engines {
             files,
             read_only,
             budget: Budget::new(config.limits.node_memory),
+            lance: Lance::new(vectors)?,
             limits: RwLock::new(config.limits),
             slots: RwLock::new(ids.into_iter().map(|id| (id.clone(), Slot::new(id))).collect()),
             stopping: AtomicBool::new(false),
+            awaiting: AtomicBool::new(false),
             sweeping: CancellationToken::new(),
             started: Instant::now(),
             started_at: SystemTime::now(),
@@ -171,7 +185,7 @@ impl Engines {
         }
         // What is left is a handle that has to be opened anew.
         close_graph(&slot, CLOSE_PATIENCE).await?;
-        let open = self.inner.open_graph(id, self.inner.files.graph(id)).await?;
+        let open = self.inner.open_graph(id, self.inner.graph_file(&slot)).await?;
         *slot.graph.write() = Some(Arc::clone(&open));
         Ok(Database::new(open))
     }
@@ -243,7 +257,7 @@ impl Inner {
             .get(id)
             .filter(|slot| slot.exists())
             .cloned()
-            .ok_or_else(|| not_found(id))?;
+            .ok_or_else(|| self.absent(id))?;
         if self.stopping.load(Ordering::Acquire) {
             return Err(EngineError::Busy {
                 reason: "the agent is stopping".into(),
@@ -252,6 +266,22 @@ impl Inner {
         }
         slot.last_used.store(self.now(), Ordering::Relaxed);
         Ok(slot)
+    }
+
+    fn absent(&self, id: &DatabaseId) -> EngineError {
+        if self.awaiting.load(Ordering::Acquire) {
+            return EngineError::Busy {
+                reason: "this node is still fetching its databases".into(),
+                retry_after: Duration::from_secs(5),
+            };
+        }
+        not_found(id)
+    }
+
+    /// Where the graph of a slot lies.
+    pub(crate) fn graph_file(&self, slot: &Slot) -> PathBuf {
+        let generation = slot.generation.read().clone();
+        generation.unwrap_or_else(|| self.files.graph(&slot.id))
     }
 
     pub(crate) fn still_there(&self, slot: &Slot) -> Result<(), EngineError> {
@@ -268,11 +298,7 @@ impl Inner {
             .max(1)
     }
 
-    pub(crate) async fn open_graph(
-        &self,
-        id: &DatabaseId,
-        path: std::path::PathBuf,
-    ) -> Result<Arc<OpenDatabase>, EngineError> {
+    pub(crate) async fn open_graph(&self, id: &DatabaseId, path: PathBuf) -> Result<Arc<OpenDatabase>, EngineError> {
         let limits = self.limits();
         let boost = self.boosted(id).graph;
         let (memory, pool_bytes) = self.reserve_boosted(boost, limits.database_memory, id).await?;
@@ -284,7 +310,7 @@ impl Inner {
     }
 
     /// How a graph is opened under these limits.
-    pub(crate) fn open_options(&self, id: &DatabaseId, path: std::path::PathBuf, limits: &EngineLimits) -> OpenOptions {
+    pub(crate) fn open_options(&self, id: &DatabaseId, path: PathBuf, limits: &EngineLimits) -> OpenOptions {
         OpenOptions {
             id: id.clone(),
             path,
@@ -328,17 +354,27 @@ impl Inner {
 
     /// Takes memory for a database, closing others that are not in use, the longest unused first.
     pub(crate) async fn reserve(&self, bytes: u64, wanted_for: &DatabaseId) -> Result<Reservation, EngineError> {
+        self.reserve_some(bytes, bytes, wanted_for).await
+    }
+
+    /// The same; if databases in use leave less than `most`, takes what they leave, but no less than `least`.
+    pub(crate) async fn reserve_some(
+        &self,
+        least: u64,
+        most: u64,
+        wanted_for: &DatabaseId,
+    ) -> Result<Reservation, EngineError> {
         loop {
-            if let Some(memory) = self.budget.reserve(bytes) {
+            if let Some(memory) = self.budget.reserve(most, most) {
                 return Ok(memory);
             }
             if !self.close_least_used(wanted_for).await {
-                return Err(EngineError::Busy {
+                return self.budget.reserve(least, most).ok_or_else(|| EngineError::Busy {
                     reason: format!(
                         "{} MiB of the node's {} MiB are with databases in use, and {} MiB are needed",
                         self.budget.reserved() >> 20,
                         self.budget.total() >> 20,
-                        bytes >> 20
+                        least >> 20
                     ),
                     retry_after: Duration::from_secs(5),
                 });

@@ -1,4 +1,4 @@
-//! `POST /databases/{id}/backup`: starts a backup to the node's object store.
+//! `POST /databases/{id}/backup`: starts a backup to the node's object store, or the publication of a seed.
 
 use super::{
     BODY_LIMIT, body,
@@ -9,10 +9,11 @@ use super::{
     validation::{ANY, Fields, Text},
 };
 use crate::{
-    backup::{BackupError, BackupJob, BackupKey, Manifest},
+    backup::{BackupJob, BackupKey, Manifest},
     engines::{DatabaseId, EngineError},
     objects::BackupStore,
     registration::lease::Refusal,
+    seeds,
     state::{AppState, WritePermit},
     tasks::{TaskContext, TaskType},
 };
@@ -26,6 +27,24 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 
+/// What a backup is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// To be restored: lies under the key itself, and is the same however often it is asked for.
+    Standard,
+    /// To be served by replicas: lies below the key under a number, and is a new one each time.
+    Replica,
+}
+
+impl Purpose {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Standard => "standard",
+            Self::Replica => "replica",
+        }
+    }
+}
+
 /// How long a copy may wait for writers.
 pub(super) const COPY_TIMEOUT: Duration = Duration::from_secs(600);
 
@@ -36,7 +55,10 @@ pub(super) fn operations() -> Vec<Operation> {
         "backup",
         "Starts a backup to the object store",
     )
-    .notes("A backup to the same key that is under way already is that task.")
+    .notes(
+        "A backup to the same key that is under way already is that task. With `backup_type` `replica` it is a seed below \
+         the key, a new one each time, which replicas take up.",
+    )
     .changes()
     .may_read(Asked::read)
     .gives::<BackupStarted>("The task to follow.");
@@ -52,15 +74,19 @@ struct BackupStarted {
     message: String,
     database: String,
     backup_format: &'static str,
+    /// `standard` or `replica`.
+    backup_type: &'static str,
     monitor_url: String,
     /// Always null.
     estimated_completion_time: Option<String>,
-    /// Where it goes, below the object store.
+    /// Where it goes, below the object store; of a seed, the prefix.
     key: String,
 }
 
 /// A request as its body has it.
 struct Asked {
+    purpose: Purpose,
+    with_staging: bool,
     compression: bool,
     encryption: bool,
     destination: Option<Map<String, Value>>,
@@ -80,12 +106,16 @@ impl Asked {
             let fields = json!({"key": key});
             json!({"type": ["object", "null"], "properties": fields, "required": ["key"], "additionalProperties": false})
         });
-        // The contract's later fields: every backup is one of these, begins with a checkpoint, and is as small as it gets.
+        // The contract's later fields: a backup of a shared repository is like any other, and every backup begins with a
+        // checkpoint, and is as small as it gets.
         let kinds = Text {
             one_of: Some(&["standard", "replica", "shared_repository"]),
             ..ANY
         };
-        fields.text("backup_type", kinds);
+        let purpose = match fields.text("backup_type", kinds).as_deref() {
+            Some("replica") => Purpose::Replica,
+            _ => Purpose::Standard,
+        };
         fields.flag("checkpoint", true);
         fields.flag("vacuum", false);
         fields.shape("s3_destination", || {
@@ -94,6 +124,8 @@ impl Asked {
             json!({"type": ["object", "null"], "properties": fields, "required": ["key"], "additionalProperties": false})
         });
         Self {
+            purpose,
+            with_staging: fields.flag("include_duckdb", purpose == Purpose::Standard),
             compression: fields.flag("compression", true),
             encryption: fields.flag("encryption", false),
             destination: fields.object("destination"),
@@ -102,7 +134,8 @@ impl Asked {
     }
 }
 
-/// Starts the task; a backup to the same key that is under way already is that task.
+/// Starts the task; a backup to the same key that is under way already is that task. A seed is always a task of its own:
+/// one that is under way may lack what was written since it began.
 pub(super) async fn post(
     State(state): State<AppState>,
     Path(id): Path<String>,
@@ -116,6 +149,8 @@ pub(super) async fn post(
     let asked = Asked::read(&mut fields);
     fields.finish()?;
     let Asked {
+        purpose,
+        with_staging,
         compression,
         encryption,
         destination,
@@ -150,6 +185,7 @@ pub(super) async fn post(
     let store = store(&state)?;
     let epoch = state.standing.volume_epoch();
     let key = match destination {
+        None if purpose == Purpose::Replica => format!("seeds/{id}"),
         None => fresh_key(&id, epoch, ""),
         Some(mut fields) => match (fields.remove("key"), fields.remove("bucket"), fields.is_empty()) {
             (Some(Value::String(key)), None | Some(Value::Null), true) => key,
@@ -171,22 +207,32 @@ pub(super) async fn post(
     let about = [
         ("graph_id", id.as_str()),
         ("key", key.as_str()),
+        ("backup_type", purpose.as_str()),
         ("encryption_key_id", key_id.as_str()),
     ];
-    let task_id = match state.tasks.find_unfinished(TaskType::Backup, &about) {
+    let running = match purpose {
+        Purpose::Standard => state.tasks.find_unfinished(TaskType::Backup, &about),
+        Purpose::Replica => None,
+    };
+    let task_id = match running {
         Some(running) => running,
         None => {
             let metadata = Map::from_iter([
                 ("graph_id".to_owned(), json!(id.as_str())),
                 ("key".to_owned(), json!(key)),
                 ("epoch".to_owned(), json!(epoch)),
+                ("backup_type".to_owned(), json!(purpose.as_str())),
                 ("encryption_key_id".to_owned(), json!(key_id)),
             ]);
             let work = {
                 let (state, id) = (state.clone(), id.clone());
                 move |context: TaskContext| async move {
                     let job = job(&state, &id, store, path, encryption).await;
-                    let manifest = run(job.map_err(|error| error.to_string())?, &permit, &context).await?;
+                    let job = BackupJob {
+                        with_staging,
+                        ..job.map_err(|error| error.to_string())?
+                    };
+                    let manifest = run(job, purpose, &permit, &context).await?;
                     state.metrics.backup_bytes.inc_by(manifest.size_bytes());
                     Ok(manifest.result())
                 }
@@ -207,6 +253,7 @@ pub(super) async fn post(
         message: format!("Backup of {id} to {key} started"),
         database: id.to_string(),
         backup_format: "full_dump",
+        backup_type: purpose.as_str(),
         estimated_completion_time: None,
         key,
     })
@@ -253,13 +300,31 @@ pub(super) async fn job(
         encryption,
         scratch: state.scratch(),
         epoch: state.standing.volume_epoch(),
+        version: None,
+        with_staging: true,
         timeout: COPY_TIMEOUT,
     })
 }
 
-async fn run(job: BackupJob, permit: &WritePermit, context: &TaskContext) -> Result<Manifest, String> {
+async fn run(
+    job: BackupJob,
+    purpose: Purpose,
+    permit: &WritePermit,
+    context: &TaskContext,
+) -> Result<Manifest, String> {
+    let progress = |done, total| context.progress(done, total);
+    let work = async {
+        match purpose {
+            Purpose::Standard => job.run(progress).await.map_err(|error| error.to_string()),
+            Purpose::Replica => {
+                let prefix = job.key.clone();
+                let published = seeds::publish(job, &prefix, progress).await;
+                published.map_err(|error| error.to_string())
+            }
+        }
+    };
     tokio::select! {
-        result = job.run(|done, total| context.progress(done, total)) => result.map_err(|error: BackupError| error.to_string()),
+        result = work => result,
         () = context.cancelled().cancelled() => Err("cancelled".to_owned()),
         () = permit.ends.cancelled() => Err(Refusal::Fenced.message().to_owned()),
     }

@@ -260,7 +260,7 @@ pub(super) async fn create(State(state): State<AppState>, request: Request) -> R
 }
 
 /// Waits for work that goes on even if the caller goes away.
-async fn finished<T>(work: tokio::task::JoinHandle<T>) -> Result<T, ApiError> {
+pub(super) async fn finished<T>(work: tokio::task::JoinHandle<T>) -> Result<T, ApiError> {
     work.await.map_err(|error| {
         ApiError::new(
             StatusCode::INTERNAL_SERVER_ERROR,
@@ -418,7 +418,8 @@ struct StorageItem {
     bytes: u64,
 }
 
-/// Bytes of a graph and of what belongs to it: its staging, its subgraphs, and databases on their way in or out.
+/// Bytes of a graph and of what belongs to it: its staging, its vectors, its subgraphs, and databases on their way in or
+/// out.
 pub(super) async fn storage(State(state): State<AppState>, Path(id): Path<String>) -> Result<Response, ApiError> {
     let id = DatabaseId::parse(&id)?;
     info(&state, &id)?;
@@ -428,8 +429,13 @@ pub(super) async fn storage(State(state): State<AppState>, Path(id): Path<String
         let Some(kind) = part_of(id.as_str(), info.id.as_str()) else {
             continue;
         };
-        for (kind, bytes) in [(kind, info.size_bytes), ("staging", info.staging_bytes)] {
-            if kind != "staging" || bytes > 0 {
+        let vectors = state.engines.vector_bytes(&info.id);
+        for (kind, bytes) in [
+            (kind, info.size_bytes),
+            ("staging", info.staging_bytes),
+            ("vectors", vectors),
+        ] {
+            if !matches!(kind, "staging" | "vectors") || bytes > 0 {
                 total += bytes;
                 items.push(StorageItem {
                     kind,

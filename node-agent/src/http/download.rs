@@ -64,7 +64,7 @@ pub(super) async fn download(
     let info = state.engines.info(&id)?;
     state.check_disk(info.size_bytes + info.staging_bytes)?;
     let database = state.engines.database(&id).await?;
-    let copies = Copies::take(&state.engines, &database, &state.scratch(), COPY_TIMEOUT).await;
+    let copies = Copies::take(Some(&state.engines), &database, &state.scratch(), COPY_TIMEOUT).await;
     // The copy needs it no more, and who sends it for an hour should not keep the database open.
     drop(database);
     let copies = copies.map_err(|error| match error {

@@ -249,7 +249,10 @@ impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         let status = match error {
             StoreError::Key { .. } | StoreError::TooLarge { .. } => StatusCode::BAD_REQUEST,
+            StoreError::Room { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            StoreError::Absent { .. } => StatusCode::NOT_FOUND,
             StoreError::Url { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+            StoreError::Contended { .. } => StatusCode::SERVICE_UNAVAILABLE,
             StoreError::Store { .. } => StatusCode::BAD_GATEWAY,
         };
         Self::new(status, error.to_string())

@@ -1,5 +1,6 @@
 //! What callers say in headers and in the query string.
 
+use super::error::ApiError;
 use crate::engines::Encoding;
 use axum::http::{HeaderMap, header};
 
@@ -54,6 +55,20 @@ pub(super) fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
                 .next()
                 .is_some_and(|name| name.trim().eq_ignore_ascii_case(media_type))
         })
+}
+
+/// `?wait_seconds=n`: how long the caller waits for what it asks for.
+///
+/// # Errors
+/// 400 when it is not a number up to an hour.
+pub(super) fn wait_seconds(query: Option<&str>) -> Result<u64, ApiError> {
+    match parameter(query, "wait_seconds").map(|text| text.parse::<u64>()) {
+        None => Ok(0),
+        Some(Ok(seconds)) if seconds <= 3600 => Ok(seconds),
+        Some(_) => Err(ApiError::bad_request(
+            "wait_seconds: expected a whole number from 0 to 3600",
+        )),
+    }
 }
 
 /// Whether `Prefer: respond-async` was sent (RFC 7240).

@@ -8,7 +8,7 @@ mod operation;
 mod parameter;
 
 pub(super) use operation::{Operation, SchemaOf, Written, schema_of};
-pub(super) use parameter::{header, query};
+pub(super) use parameter::{Parameter, header, query};
 
 use super::error::ApiError;
 use axum::{body::Bytes, response::Response};
@@ -32,11 +32,16 @@ fn operations() -> Vec<Operation> {
         super::swap::operations(),
         super::memory::operations(),
         super::fork::operations(),
+        super::vectors::operations(),
+        super::vector_archives::operations(),
+        super::semantic_memory::operations(),
         super::backup::operations(),
         super::download::operations(),
         super::restore::operations(),
+        super::embeddings::operations(),
         super::tasks::operations(),
         super::system::operations(),
+        super::seeds::operations(),
         vec![
             Operation::new("get /openapi.json", "openapi", "This document")
                 .open()

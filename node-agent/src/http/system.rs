@@ -2,10 +2,12 @@
 
 use super::{
     body,
+    embeddings::{self, EmbeddingModel},
     error::ApiError,
     figures::{Figures, figures, mb, percent},
     headers,
-    openapi::{Operation, Written, query, schema_of},
+    openapi::{Operation, Parameter, Written, query, schema_of},
+    seeds::{self, FollowedSeed},
 };
 use crate::{
     admission::sample,
@@ -37,11 +39,15 @@ pub(super) fn operations() -> Vec<Operation> {
             .notes("Never waits for an engine.")
             .open()
             .gives::<Health>("It does.")
-            .answers(503, "The volume is gone.", &json(schema_of::<Unhealthy>)),
+            .answers(
+                503,
+                "The volume is gone, or a replica has nothing to serve yet.",
+                &json(schema_of::<Unhealthy>),
+            ),
         Operation::new("get /status", "status", "Whether the node should get traffic")
             .open()
             .gives::<Health>("It should.")
-            .answers(503, "It drains.", &json(schema_of::<Health>)),
+            .answers(503, "It drains or warms.", &json(schema_of::<Health>)),
         Operation::new("get /info", "info", "What the node is, its limits and databases")
             .open()
             .gives::<Info>("The node."),
@@ -56,21 +62,26 @@ pub(super) fn operations() -> Vec<Operation> {
         ),
         Operation::new("post /admin/drain", "drain", "Takes no new writes")
             .notes("Waits, if asked to, for what runs, and then checkpoints every database.")
-            .with([query(
-                "wait_seconds",
-                json!({"type": "integer", "minimum": 0, "maximum": 3600, "default": 0}),
-                "How long to wait.",
-            )])
+            .with([wait_seconds()])
             .fails(&[400])
             .gives::<Drained>("How far it is."),
         Operation::new("get /admin/connections", "connections", "What is under way").gives::<Connections>("Counts."),
     ]
 }
 
+/// The parameter of requests that may wait for what they ask for.
+pub(super) fn wait_seconds() -> Parameter {
+    query(
+        "wait_seconds",
+        json!({"type": "integer", "minimum": 0, "maximum": 3600, "default": 0}),
+        "How long to wait.",
+    )
+}
+
 /// How the process is.
 #[derive(Serialize, JsonSchema)]
 struct Health {
-    /// `healthy`, or `draining` for who asks `/status`.
+    /// `healthy`, or for who asks `/status` `draining` or `warming`.
     status: &'static str,
     uptime_seconds: f64,
     database_count: usize,
@@ -89,9 +100,10 @@ struct Health {
     draining: bool,
 }
 
-/// A process without its volume.
+/// A process without its volume, or a replica without a seed.
 #[derive(Serialize, JsonSchema)]
 struct Unhealthy {
+    /// `unhealthy` or `warming`.
     status: &'static str,
     error: &'static str,
 }
@@ -126,26 +138,30 @@ fn unavailable(body: &impl Serialize, seconds: u32) -> Result<Response, ApiError
     Ok(response)
 }
 
-/// Whether the process is alive and its volume is there; a long query does not delay it.
+/// Whether the process is alive, its volume is there, and it has something to serve; a long query does not delay it.
 pub(super) async fn health(Extract(state): Extract<AppState>) -> Result<Response, ApiError> {
-    if disk(&state.facts.data_dir).size > 0 {
+    let (status, error) = if disk(&state.facts.data_dir).size == 0 {
+        ("unhealthy", "Service temporarily unavailable")
+    } else if state.seeds.is_warming() {
+        ("warming", "The seeds of this replica are on their way")
+    } else {
         return body::value(&health_body(&state));
-    }
-    let body = Unhealthy {
-        status: "unhealthy",
-        error: "Service temporarily unavailable",
     };
-    unavailable(&body, 5)
+    unavailable(&Unhealthy { status, error }, 5)
 }
 
-/// As `/health`, but 503 once the node should get no new traffic: what a load balancer asks.
+/// 503 while the node should get no traffic: what a load balancer asks.
 pub(super) async fn status(Extract(state): Extract<AppState>) -> Result<Response, ApiError> {
     let mut answer = health_body(&state);
-    if !answer.draining {
-        return body::value(&answer);
+    if answer.draining {
+        answer.status = "draining";
+        return unavailable(&answer, 30);
     }
-    answer.status = "draining";
-    unavailable(&answer, 30)
+    if state.seeds.is_warming() {
+        answer.status = "warming";
+        return unavailable(&answer, 5);
+    }
+    body::value(&answer)
 }
 
 /// What a node is.
@@ -167,6 +183,9 @@ struct Info {
     state: &'static str,
     epoch: u64,
     engines: EngineVersions,
+    /// The seeds that a replica follows.
+    seeds: Vec<FollowedSeed>,
+    embeddings: EmbeddingModel,
     configuration: Configuration,
 }
 
@@ -232,6 +251,8 @@ pub(super) async fn info(Extract(state): Extract<AppState>) -> Result<Response, 
         state: standing.name(),
         epoch: state.standing.volume_epoch(),
         engines: state.facts.engines.clone(),
+        seeds: seeds::list(&state),
+        embeddings: embeddings::info(&state),
         configuration: Configuration {
             base_path,
             read_only: state.is_replica(),
@@ -274,17 +295,7 @@ pub(super) async fn metrics(Extract(state): Extract<AppState>, headers: HeaderMa
 
 /// Takes no new writes; with `?wait_seconds=n` waits until what runs has ended and everything is checkpointed.
 pub(super) async fn drain(Extract(state): Extract<AppState>, request: Request) -> Result<Response, ApiError> {
-    let wait = match headers::parameter(request.uri().query(), "wait_seconds") {
-        None => 0,
-        Some(text) => match text.parse::<u64>() {
-            Ok(seconds) if seconds <= 3600 => seconds,
-            _ => {
-                return Err(ApiError::bad_request(
-                    "wait_seconds: expected a whole number from 0 to 3600",
-                ));
-            }
-        },
-    };
+    let wait = headers::wait_seconds(request.uri().query())?;
     state.standing.drain();
     tracing::info!(operation = "drain", wait_seconds = wait, "draining");
     let until = tokio::time::Instant::now() + Duration::from_secs(wait);
@@ -424,6 +435,7 @@ fn refresh(state: &AppState) {
         metrics.disk.get_or_create(&Kind { kind }).set(gauge(bytes));
     }
     metrics.uptime.set(state.facts.started.elapsed().as_secs_f64());
+    metrics.seeds.set(&state.seeds.list());
     // Databases come and go: what is gone must not be shown for ever.
     metrics.database_size.clear();
     for info in state.databases() {

@@ -122,7 +122,7 @@ pub(super) async fn put(
 }
 
 /// Writes a body to a file, within a limit that also holds for a body of unknown length.
-async fn receive(body: Body, target: &FilePath, limit: Option<u64>) -> Result<u64, ApiError> {
+pub(super) async fn receive(body: Body, target: &FilePath, limit: Option<u64>) -> Result<u64, ApiError> {
     let limit = limit.unwrap_or(u64::MAX);
     if body.size_hint().lower() > limit {
         return Err(body::too_large(limit));
@@ -150,7 +150,7 @@ async fn receive(body: Body, target: &FilePath, limit: Option<u64>) -> Result<u6
     }
     file.flush().await.map_err(failed)?;
     if size == 0 {
-        return Err(ApiError::bad_request("The body is empty; send a Parquet file"));
+        return Err(ApiError::bad_request("The body is empty; send the file"));
     }
     Ok(size)
 }

@@ -260,6 +260,40 @@ impl Fields {
         }
     }
 
+    /// A list of numbers that may be absent or null.
+    pub(super) fn numbers(&mut self, name: &'static str) -> Option<Vec<f32>> {
+        self.shape(name, || json!({"type": ["array", "null"], "items": {"type": "number"}}));
+        let items = self.list(name)?;
+        let numbers: Option<Vec<f32>> = items
+            .iter()
+            .map(|item| item.as_f64().map(|number| number as f32))
+            .collect();
+        if numbers.is_none() {
+            self.wrong("float_type", name, "Every item should be a valid number", &Value::Null);
+        }
+        numbers
+    }
+
+    /// Whether the body has the field, if only as null.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.object.contains_key(name)
+    }
+
+    /// The fields of an object within the body. Its mistakes are [adopted](Self::adopt) when it has been read.
+    pub(super) fn within(object: Map<String, Value>) -> Self {
+        Self::of(object, false)
+    }
+
+    /// Takes over the mistakes of the item at `index` of the list `name`.
+    pub(super) fn adopt(&mut self, name: &'static str, index: usize, item: Self) {
+        for mut entry in item.mistakes() {
+            if let Some(loc) = entry["loc"].as_array_mut() {
+                drop(loc.splice(1..1, [json!(name), json!(index)]));
+            }
+            self.errors.push(entry);
+        }
+    }
+
     /// An object that may be absent or null.
     pub(super) fn object(&mut self, name: &'static str) -> Option<Map<String, Value>> {
         self.shape(name, || json!({"type": ["object", "null"]}));
@@ -310,7 +344,16 @@ impl Fields {
     ///
     /// # Errors
     /// 422 with every mistake.
-    pub(super) fn finish(mut self) -> Result<(), ApiError> {
+    pub(super) fn finish(self) -> Result<(), ApiError> {
+        let mistakes = self.mistakes();
+        if mistakes.is_empty() {
+            Ok(())
+        } else {
+            Err(unprocessable(mistakes))
+        }
+    }
+
+    fn mistakes(mut self) -> Vec<Value> {
         let unknown: Vec<String> = self
             .object
             .keys()
@@ -326,11 +369,7 @@ impl Fields {
                 input,
             ));
         }
-        if self.errors.is_empty() {
-            Ok(())
-        } else {
-            Err(unprocessable(self.errors))
-        }
+        self.errors
     }
 
     fn check_text(&mut self, name: &'static str, value: Value, rule: Text) -> Option<String> {
@@ -463,6 +502,30 @@ mod tests {
             .iter()
             .map(|(kind, name)| ((*kind).to_owned(), json!(["body", name])))
             .collect();
+        assert_eq!(kinds(&refused), expected);
+    }
+
+    #[test]
+    fn numbers_have_bounds_and_items_have_places() {
+        let mut fields = Fields::parse(br#"{"a":5,"b":"5","c":101,"v":[1,2.5],"w":[1,"x"],"n":null}"#).unwrap();
+        let bounds = || 1..=100u64;
+        assert_eq!(
+            (fields.whole("a", bounds()), fields.whole("n", bounds())),
+            (Some(5), None)
+        );
+        assert_eq!((fields.whole("b", bounds()), fields.whole("c", bounds())), (None, None));
+        assert_eq!((fields.numbers("v"), fields.numbers("w")), (Some(vec![1.0, 2.5]), None));
+        assert!(fields.has("n") && !fields.has("m"));
+        let mut item = Fields::within(Map::new());
+        item.required_text("text", ANY);
+        fields.adopt("records", 3, item);
+        let refused = fields.finish().unwrap_err();
+        let expected = [
+            ("int_type".to_owned(), json!(["body", "b"])),
+            ("int_type".to_owned(), json!(["body", "c"])),
+            ("float_type".to_owned(), json!(["body", "w"])),
+            ("missing".to_owned(), json!(["body", "records", 3, "text"])),
+        ];
         assert_eq!(kinds(&refused), expected);
     }
 

@@ -1,10 +1,15 @@
 //! The object store of the node's operator, to which backups go.
 
+use futures::StreamExt;
 use object_store::{
-    ObjectStore, ObjectStoreExt, aws::AmazonS3Builder, aws::AmazonS3ConfigKey, local::LocalFileSystem,
-    path::Path as ObjectPath, prefix::PrefixStore,
+    GetResult, ObjectStore, ObjectStoreExt, aws::AmazonS3Builder, aws::AmazonS3ConfigKey, buffered::BufWriter,
+    local::LocalFileSystem, path::Path as ObjectPath, prefix::PrefixStore,
 };
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+use tokio::io::{AsyncWriteExt, BufReader};
 
 /// An object store that cannot be used, or a key that must not be.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +38,28 @@ pub enum StoreError {
         /// Its size.
         size: u64,
     },
+    /// Others replaced the object each time before this agent could.
+    #[error("object store, {key} was changed by others again and again; try again")]
+    Contended {
+        /// On which key.
+        key: String,
+    },
+    /// There is no such object.
+    #[error("object store, there is no {key}")]
+    Absent {
+        /// The key.
+        key: String,
+    },
+    /// There is no room for an object.
+    #[error("object store, {key} has {size} bytes, and there is room for {limit}")]
+    Room {
+        /// On which key.
+        key: String,
+        /// Its size.
+        size: u64,
+        /// What there is room for.
+        limit: u64,
+    },
     /// The store refused or could not be reached.
     #[error("object store, {action} {key}: {source}")]
     Store {
@@ -47,12 +74,16 @@ pub enum StoreError {
 
 /// Largest object that is read as a whole, in bytes.
 const SMALL: u64 = 1 << 20;
+/// Bytes of a part of a file that is sent as it is.
+const PART: usize = 8 << 20;
 
 /// A place for backups.
 #[derive(Clone, Debug)]
 pub struct BackupStore {
-    store: Arc<dyn ObjectStore>,
+    pub(super) store: Arc<dyn ObjectStore>,
     bucket: Option<String>,
+    /// The directory that stands for a bucket.
+    pub(super) directory: Option<PathBuf>,
 }
 
 impl BackupStore {
@@ -65,14 +96,15 @@ impl BackupStore {
             url: url.to_owned(),
             message,
         };
-        let mut named = None;
+        let (mut named, mut directory) = (None, None);
         let store: Arc<dyn ObjectStore> = if let Some(dir) = url.strip_prefix("file://") {
             if !dir.starts_with('/') {
                 return Err(wrong("expected file:/// and an absolute path".into()));
             }
             std::fs::create_dir_all(dir).map_err(|error| wrong(error.to_string()))?;
             let local = LocalFileSystem::new_with_prefix(Path::new(dir)).map_err(|error| wrong(error.to_string()))?;
-            Arc::new(local.with_fsync(true))
+            directory = Some(PathBuf::from(dir));
+            Arc::new(local.with_fsync(true).with_automatic_cleanup(true))
         } else if let Some(rest) = url.strip_prefix("s3://") {
             let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
             named = Some(bucket.to_owned());
@@ -84,7 +116,11 @@ impl BackupStore {
         } else {
             return Err(wrong("expected file:///directory or s3://bucket/prefix".into()));
         };
-        Ok(Self { store, bucket: named })
+        Ok(Self {
+            store,
+            bucket: named,
+            directory,
+        })
     }
 
     /// The store below its root.
@@ -130,20 +166,95 @@ impl BackupStore {
     /// # Errors
     /// When the store cannot be read, or the object is not small.
     pub async fn read(&self, key: &ObjectPath) -> Result<Option<bytes::Bytes>, StoreError> {
-        let failed = |source| StoreError::Store {
+        match self.store.get(key).await {
+            Ok(object) => Self::small(key, object).await.map(Some),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(source) => Err(StoreError::Store {
+                action: "read",
+                key: key.to_string(),
+                source,
+            }),
+        }
+    }
+
+    /// The content of an object that must be small.
+    pub(super) async fn small(key: &ObjectPath, object: GetResult) -> Result<bytes::Bytes, StoreError> {
+        if object.meta.size > SMALL {
+            return Err(StoreError::TooLarge {
+                key: key.to_string(),
+                size: object.meta.size,
+            });
+        }
+        object.bytes().await.map_err(|source| StoreError::Store {
             action: "read",
             key: key.to_string(),
             source,
+        })
+    }
+
+    /// Sends a file as it is, in parts, and returns its size.
+    ///
+    /// # Errors
+    /// When the file cannot be read or the store cannot be written; what was sent is given up then.
+    pub async fn upload(&self, file: &Path, key: &ObjectPath) -> Result<u64, StoreError> {
+        let failed = |source| StoreError::Store {
+            action: "upload",
+            key: key.to_string(),
+            source,
         };
-        match self.store.get(key).await {
-            Ok(object) if object.meta.size > SMALL => Err(StoreError::TooLarge {
+        let mut file = tokio::fs::File::open(file)
+            .await
+            .map_err(|error| failed(local(error)))?;
+        let mut upload = BufWriter::with_capacity(Arc::clone(&self.store), key.clone(), PART);
+        let sent = async {
+            let size = tokio::io::copy_buf(&mut BufReader::with_capacity(PART, &mut file), &mut upload).await?;
+            upload.shutdown().await?;
+            Ok(size)
+        };
+        match sent.await {
+            Ok(size) => Ok(size),
+            Err(error) => {
+                if let Err(error) = upload.abort().await {
+                    tracing::warn!(operation = "upload", %key, %error, "incomplete upload not removed");
+                }
+                Err(failed(local(error)))
+            }
+        }
+    }
+
+    /// Writes an object to a file, if it has at most `limit` bytes.
+    ///
+    /// # Errors
+    /// When there is no such object, it is larger, or the file cannot be written.
+    pub async fn download(&self, key: &ObjectPath, file: &Path, limit: u64) -> Result<u64, StoreError> {
+        let failed = |source| StoreError::Store {
+            action: "download",
+            key: key.to_string(),
+            source,
+        };
+        let object = self.store.get(key).await.map_err(|error| match error {
+            object_store::Error::NotFound { .. } => StoreError::Absent { key: key.to_string() },
+            other => failed(other),
+        })?;
+        if object.meta.size > limit {
+            return Err(StoreError::Room {
                 key: key.to_string(),
                 size: object.meta.size,
-            }),
-            Ok(object) => object.bytes().await.map(Some).map_err(failed),
-            Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(failed(error)),
+                limit,
+            });
         }
+        let mut content = object.into_stream();
+        let mut file = tokio::fs::File::create(file)
+            .await
+            .map_err(|error| failed(local(error)))?;
+        let mut size = 0;
+        while let Some(part) = content.next().await {
+            let part = part.map_err(failed)?;
+            size += part.len() as u64;
+            file.write_all(&part).await.map_err(|error| failed(local(error)))?;
+        }
+        file.flush().await.map_err(|error| failed(local(error)))?;
+        Ok(size)
     }
 
     /// Writes a small object in one request.
@@ -157,6 +268,14 @@ impl BackupStore {
             key: key.to_string(),
             source,
         })
+    }
+}
+
+/// A failure on the side of the node's own file.
+fn local(error: std::io::Error) -> object_store::Error {
+    object_store::Error::Generic {
+        store: "volume",
+        source: Box::new(error),
     }
 }
 
@@ -191,6 +310,25 @@ mod tests {
         assert!(file.exists());
         std::fs::write(&file, vec![b' '; SMALL as usize + 1]).unwrap();
         assert!(matches!(store.read(&key).await, Err(StoreError::TooLarge { .. })));
+    }
+
+    #[tokio::test]
+    async fn files_go_there_and_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = BackupStore::open(&format!("file://{}/objects", dir.path().display())).unwrap();
+        let (file, back) = (dir.path().join("file"), dir.path().join("back"));
+        let content: Vec<u8> = (0..PART * 2 + 5).map(|n| n as u8).collect();
+        std::fs::write(&file, &content).unwrap();
+        let key = BackupStore::key("vectors/kg1/Element.tar.gz").unwrap();
+        let size = content.len() as u64;
+        assert_eq!(store.upload(&file, &key).await.unwrap(), size);
+        assert_eq!(store.download(&key, &back, size).await.unwrap(), size);
+        assert!(std::fs::read(&back).unwrap() == content);
+        let refused = store.download(&key, &back, size - 1).await.unwrap_err();
+        assert!(matches!(refused, StoreError::Room { .. }), "{refused}");
+        let absent = BackupStore::key("vectors/kg1/Nothing.tar.gz").unwrap();
+        assert!(store.download(&absent, &back, size).await.is_err());
+        assert!(store.upload(&dir.path().join("absent"), &absent).await.is_err());
     }
 
     #[test]

@@ -25,11 +25,13 @@ pub enum TaskType {
     Fork,
     /// A graph made anew from its staging tables.
     Rebuild,
+    /// Vectors of a table.
+    Vector,
 }
 
 impl TaskType {
     /// Every type, in the order in which statistics list them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Staging,
         Self::Ingestion,
         Self::Backup,
@@ -38,6 +40,7 @@ impl TaskType {
         Self::Migration,
         Self::Fork,
         Self::Rebuild,
+        Self::Vector,
     ];
 
     /// The word in answers and in metrics.
@@ -51,6 +54,7 @@ impl TaskType {
             Self::Migration => "migration",
             Self::Fork => "fork",
             Self::Rebuild => "rebuild",
+            Self::Vector => "vector",
         }
     }
 }

@@ -531,6 +531,9 @@ fn interrupted(record: &TaskRecord) -> String {
         (_, TaskType::Restore) => {
             "the database is wholly as it was before or wholly the restored one, never a mixture: compare its counts with the backup's"
         }
+        (_, TaskType::Vector) => {
+            "the vectors of the table are wholly the old ones or wholly the new ones: compare their count"
+        }
         (_, TaskType::Staging) => "the staging table is as it was before",
         (_, TaskType::Fork) => "the database was made as a whole or not at all, and nothing else of it is left",
         (_, TaskType::Rebuild) => "the graph is wholly the one that it was or wholly the rebuilt one",

@@ -19,11 +19,29 @@ use std::time::{Duration, Instant};
 ///
 /// # Errors
 /// A file cannot be loaded, which is said before anything is sent where it can be seen; the server refuses one; or a
-/// table cannot be filled. Tables that were filled before stay filled, and loading again leaves out what is there.
+/// table cannot be filled. Tables that were filled before stay filled, and loading again leaves out what is there. Of a
+/// dry run also that a load would fail.
 pub async fn run(arguments: &LoadArguments, global: &GlobalOptions, client: &Client) -> Result<(), Failure> {
     let sources = plan::sources(arguments)?;
-    let reports = within(arguments.timeout, "the load", work(arguments, client, &sources)).await?;
-    report::print(&reports, global.output)
+    let reports = within(arguments.timeout, "the load", async {
+        let outcome = work(arguments, client, &sources).await;
+        if arguments.dry_run {
+            let removed = unstage(arguments, client, &sources).await;
+            return outcome.and_then(|reports| removed.map(|()| reports));
+        }
+        outcome
+    });
+    let reports = reports.await?;
+    report::print(&reports, global.output)?;
+    report::check(&reports)
+}
+
+/// Leaves the staging tables as they were before a dry run.
+async fn unstage(arguments: &LoadArguments, client: &Client, sources: &[plan::Source]) -> Result<(), Failure> {
+    for source in sources {
+        transfer::unstage(client, &arguments.graph, source).await?;
+    }
+    Ok(())
 }
 
 async fn work(
@@ -58,7 +76,9 @@ async fn work(
             files: table.file_ids.len(),
             rows_staged: table.rows,
             rows_loaded: None,
+            rows_acceptable: None,
             rejected: Rejected::default(),
+            invalid_columns: Vec::new(),
             ignored: Vec::new(),
             seconds: 0.0,
             table: name.clone(),
@@ -68,14 +88,20 @@ async fn work(
             let started = Instant::now();
             let loaded = transfer::load(client, arguments, &table, progress).await?;
             took += started.elapsed();
+            let (done, rows) = match loaded.rows_acceptable {
+                Some(rows) => ("checked", rows),
+                None => ("loaded", loaded.rows_ingested),
+            };
             let made = if loaded.created_table { " (table created)" } else { "" };
             crate::output::note(format_args!(
-                "loaded {name}: {} rows in {}{made}",
-                grouped(loaded.rows_ingested),
+                "{done} {name}: {} rows in {}{made}",
+                grouped(rows),
                 human(started.elapsed())
             ));
             report.kind = loaded.kind.unwrap_or(report.kind);
-            report.rows_loaded = Some(loaded.rows_ingested);
+            report.rows_loaded = loaded.rows_acceptable.is_none().then_some(loaded.rows_ingested);
+            report.rows_acceptable = loaded.rows_acceptable;
+            report.invalid_columns = loaded.invalid_columns;
             report.rejected = loaded.rejected;
             report.ignored = loaded.ignored_columns;
         }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 pub(super) struct Source {
     pub(super) path: PathBuf,
     pub(super) table: TableName,
-    /// Under which its rows are staged: loading a file of the same name again replaces them.
+    /// Under which its rows are staged: loading a file of the same name again replaces them, and a dry run does not.
     pub(super) file_id: String,
     pub(super) bytes: u64,
 }
@@ -30,7 +30,7 @@ pub(super) fn sources(arguments: &LoadArguments) -> Result<Vec<Source>, Failure>
         .into_iter()
         .flatten()
     {
-        let source = source(path, arguments.table.as_deref())?;
+        let source = source(path, arguments)?;
         let key = (source.table.clone(), source.file_id.clone());
         if let Some(other) = known.insert(key, source.path.clone()) {
             let (one, two) = (other.display(), source.path.display());
@@ -72,13 +72,19 @@ fn expand(path: &Path) -> Result<Vec<PathBuf>, Failure> {
     Ok(files)
 }
 
-fn source(path: PathBuf, table: Option<&str>) -> Result<Source, Failure> {
+fn source(path: PathBuf, arguments: &LoadArguments) -> Result<Source, Failure> {
     let bytes = check_parquet(&path)?;
-    let file_id = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let name = table.unwrap_or_else(|| file_id.split('.').next().unwrap_or_default());
+    let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let of_file = || file.split('.').next().unwrap_or_default();
+    let name = arguments.table.as_deref().unwrap_or_else(of_file);
     let table = name.parse::<TableName>().map_err(|error| {
         Failure::usage(format!("{}: {error}", path.display())).advise("rename the file, or name the table with --table")
     })?;
+    let file_id = if arguments.dry_run {
+        format!("dry-run.{file}")
+    } else {
+        file
+    };
     Ok(Source {
         path,
         table,
@@ -187,6 +193,7 @@ mod tests {
             create_tables: false,
             relationships: Vec::new(),
             stage_only: false,
+            dry_run: false,
             timeout: None,
         }
     }
@@ -208,6 +215,11 @@ mod tests {
             [("Route", "Route.parquet"), ("Airport", "Airport.2.parquet")]
         );
         assert_eq!(found[0].bytes, 18);
+        let dry = LoadArguments {
+            dry_run: true,
+            ..arguments(&files)
+        };
+        assert_eq!(names(&sources(&dry).unwrap())[0], ("Route", "dry-run.Route.parquet"));
         let named = LoadArguments {
             table: Some("T".into()),
             ..arguments(&files)

@@ -2,7 +2,7 @@
 
 use super::plan::{Source, StagedTable};
 use super::progress::{Bar, Progress};
-use super::report::Rejected;
+use super::report::{InvalidColumn, Rejected};
 use crate::args::LoadArguments;
 use crate::client::{Client, Events, failure_of};
 use crate::failure::{Exit, Failure};
@@ -40,6 +40,10 @@ pub(super) struct Loaded {
     pub(super) rejected: Rejected,
     pub(super) created_table: bool,
     pub(super) ignored_columns: Vec<String>,
+    /// Of a dry run: rows that would be loaded.
+    pub(super) rows_acceptable: Option<u64>,
+    /// Of a dry run: columns with values that end a load.
+    pub(super) invalid_columns: Vec<InvalidColumn>,
 }
 
 /// Sends one file into its staging table.
@@ -77,7 +81,15 @@ pub(super) async fn stage(client: &Client, graph: &str, source: &Source, bar: &B
         .map_err(|failure| about(&source.path.display().to_string(), failure))
 }
 
-/// Fills a table of the graph from its staging table.
+/// Takes the rows of a file out of its staging table; there may be none.
+pub(super) async fn unstage(client: &Client, graph: &str, source: &Source) -> Result<(), Failure> {
+    let table = source.table.as_str();
+    let path = ["v1", "graphs", graph, "tables", table, "files", &source.file_id];
+    client.send(client.request(Method::DELETE, &path)).await?;
+    Ok(())
+}
+
+/// Fills a table of the graph from its staging table, or says what would become of it.
 pub(super) async fn load(
     client: &Client,
     arguments: &LoadArguments,
@@ -87,6 +99,9 @@ pub(super) async fn load(
     let name = table.name.as_str();
     // All of the file, also what clients of the contract leave behind unless they ask for it.
     let mut body = json!({"file_ids": table.file_ids, "materialize_embeddings": true});
+    if arguments.dry_run {
+        body["dry_run"] = json!(true);
+    }
     if arguments.create_tables {
         body["create_table"] = json!(true);
         if let Some(relationship) = arguments.relationships.iter().find(|one| one.table == name) {

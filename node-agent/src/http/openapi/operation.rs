@@ -17,7 +17,7 @@ pub(in crate::http) fn schema_of<T: JsonSchema>(generator: &mut SchemaGenerator)
 }
 
 /// The statuses of failures: name in the components, and meaning.
-pub(super) const FAILURES: [(u16, &str, &str); 15] = [
+pub(super) const FAILURES: [(u16, &str, &str); 16] = [
     (400, "BadRequest", "The request is wrong; `detail` says what is."),
     (401, "Unauthorized", "No key, or a wrong one."),
     (
@@ -50,6 +50,11 @@ pub(super) const FAILURES: [(u16, &str, &str); 15] = [
         "Another caller cancelled the work that this one waited for.",
     ),
     (500, "Internal", "A fault of this node; its log has the reason."),
+    (
+        501,
+        "NotImplemented",
+        "This node has not what it takes: a model for texts.",
+    ),
     (502, "BadGateway", "The object store failed."),
     (
         503,

@@ -64,6 +64,10 @@ pub(super) fn of_path(path: &str) -> impl Iterator<Item = Value> {
                 json!({"type": "string", "minLength": 1, "maxLength": 256, "pattern": "^[^\\x00-\\x1f\\x7f-\\x9f]+$"}),
                 "Id of a file, chosen by the caller; the same id replaces its rows.",
             ),
+            "memory" => (
+                json!({"type": "string", "pattern": "^mem_[0-9a-f]{32}$"}),
+                "Id of a memory.",
+            ),
             _ => (json!({"type": "string", "minLength": 1}), "Name."),
         };
         json!({"name": name, "in": "path", "required": true, "schema": schema, "description": description})

@@ -1,0 +1,349 @@
+//! A table of vectors as one file, out and in: a tar, compressed with gzip, of a manifest and the table's directory.
+//!
+//! An archive that comes in is hostile until it is shown to be good: its entries are plain files below `data/`, few and
+//! small enough; what they make up is opened, looked over, counted and searched before it becomes the table.
+
+use std::fs::{self, File};
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::datatypes::Schema;
+use flate2::{Compression, read::GzDecoder, write::GzEncoder};
+use lance::Dataset;
+use lance::index::DatasetIndexExt;
+use serde::{Deserialize, Serialize};
+use tar::{Archive, Builder, EntryType, Header};
+use tokio_util::sync::CancellationToken;
+
+use super::super::error::EngineError;
+use super::super::names::TableName;
+use super::columns::{check_column, vector_field};
+use super::error::failed;
+use super::layout::{Name, Record, walk};
+use super::pool::blocking;
+use super::search::{Nearest, find};
+use super::table::{INDEX, IndexInfo, VECTOR, Vectors, describe, no_vectors};
+
+const FORMAT: u32 = 1;
+const MANIFEST: &str = "manifest.json";
+const DATA: &str = "data";
+const MAX_ENTRIES: usize = 100_000;
+const MAX_MANIFEST: u64 = 64 << 10;
+/// Directories below `data/`, with the file.
+const MAX_DEPTH: usize = 4;
+
+/// What an archive says of the table in it.
+#[derive(Debug, Serialize, Deserialize)]
+struct Manifest {
+    format: u32,
+    rows: u64,
+    #[serde(flatten)]
+    record: Record,
+}
+
+/// An archive that was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exported {
+    /// Rows of the table.
+    pub rows: u64,
+    /// Bytes of the archive.
+    pub size_bytes: u64,
+}
+
+/// A table that came from an archive.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Imported {
+    /// The table as it is now.
+    pub table: IndexInfo,
+}
+
+impl Vectors {
+    /// Writes a table as an archive to `target`, which must not exist. Changes of the table wait; searches do not.
+    ///
+    /// # Errors
+    /// `NotFound`; `Cancelled`; the archive cannot be written.
+    pub async fn export(
+        &self,
+        table: &TableName,
+        target: &Path,
+        stop: &CancellationToken,
+    ) -> Result<Exported, EngineError> {
+        let change = self.change(Name::Index(table.clone())).await?;
+        let generation = change.current().await?.ok_or_else(|| no_vectors(table))?;
+        let rows = generation.dataset().count_rows(None).await.map_err(failed("count"))? as u64;
+        let manifest = Manifest {
+            format: FORMAT,
+            rows,
+            record: generation.record.clone(),
+        };
+        let (directory, target) = (generation.directory().to_owned(), target.to_owned());
+        // Ends when the caller goes away, too: the thread that packs looks at it.
+        let stop = stop.child_token();
+        let _guard = stop.clone().drop_guard();
+        let packing = blocking(move || {
+            pack(&manifest, &directory, &target, &stop).map_err(|error| {
+                if stop.is_cancelled() {
+                    EngineError::Cancelled
+                } else {
+                    EngineError::io("write", &target, error)
+                }
+            })
+        });
+        Ok(Exported {
+            rows,
+            size_bytes: packing.await?,
+        })
+    }
+
+    /// Puts the table of an archive in the place of the one that is there. It may unpack to at most `max_bytes`.
+    ///
+    /// # Errors
+    /// `Invalid` if the archive is not good; `Cancelled`; nothing has changed then.
+    pub async fn import(
+        &self,
+        table: &TableName,
+        archive: &Path,
+        max_bytes: u64,
+        stop: &CancellationToken,
+    ) -> Result<Imported, EngineError> {
+        let change = self.change(Name::Index(table.clone())).await?;
+        // The length is the archive's to say.
+        let mut made = change.begin(0).await?;
+        let (source, directory) = (archive.to_owned(), made.directory.clone());
+        let stop_unpacking = stop.child_token();
+        let _guard = stop_unpacking.clone().drop_guard();
+        let manifest = blocking(move || unpack(&source, &directory, max_bytes, &stop_unpacking)).await?;
+        let lance = self.lance();
+        let record = manifest.record.clone();
+        // A file in it that is broken is the archive's fault, whatever it breaks.
+        let opened = async {
+            let dataset = lance.open(made.directory.clone()).await?;
+            let checking = dataset.clone();
+            lance.pool.run(async move { check(checking, &manifest).await }).await?;
+            Ok(dataset)
+        };
+        let dataset = change.until(stop, opened).await.map_err(|error| match error {
+            EngineError::Cancelled => EngineError::Cancelled,
+            other => bad(format!("does not hold a table of vectors: {other}")),
+        })?;
+        made.record = Record {
+            generation: made.record.generation.clone(),
+            built_at: made.record.built_at.clone(),
+            ..record
+        };
+        let generation = change.publish(made, dataset).await?;
+        Ok(Imported {
+            table: lance.pool.run(describe(generation)).await?,
+        })
+    }
+}
+
+fn bad(message: impl Into<String>) -> EngineError {
+    EngineError::invalid("archive", message)
+}
+
+fn pack(manifest: &Manifest, directory: &Path, target: &Path, stop: &CancellationToken) -> io::Result<u64> {
+    let file = BufWriter::new(File::create_new(target)?);
+    let mut tar = Builder::new(GzEncoder::new(file, Compression::fast()));
+    let text = serde_json::to_vec_pretty(manifest)?;
+    tar.append_data(&mut header(text.len() as u64), MANIFEST, text.as_slice())?;
+    let mut pack_one = |path: &Path, metadata: &fs::Metadata| {
+        if stop.is_cancelled() {
+            return Err(io::Error::other("cancelled"));
+        }
+        if metadata.is_dir() {
+            return Ok(());
+        }
+        let below = path.strip_prefix(directory).map_err(io::Error::other)?;
+        let name = Path::new(DATA).join(below);
+        tar.append_data(&mut header(metadata.len()), name, File::open(path)?)
+    };
+    walk(directory, &mut pack_one)?;
+    let mut file = tar.into_inner()?.finish()?;
+    file.flush()?;
+    let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
+    file.sync_all()?;
+    Ok(file.metadata()?.len())
+}
+
+fn header(size: u64) -> Header {
+    let mut header = Header::new_ustar();
+    header.set_size(size);
+    header.set_mode(0o600);
+    header.set_entry_type(EntryType::Regular);
+    header
+}
+
+/// Writes the files of an archive below `directory`, and reads its manifest, which comes first.
+fn unpack(archive: &Path, directory: &Path, max_bytes: u64, stop: &CancellationToken) -> Result<Manifest, EngineError> {
+    let file = File::open(archive).map_err(|error| EngineError::io("open", archive, error))?;
+    let unreadable = |error: io::Error| bad(format!("cannot be read as tar.gz: {error}"));
+    let unwritable = |error: io::Error| EngineError::io("write", directory, error);
+    fs::create_dir_all(directory).map_err(unwritable)?;
+    let mut archive = Archive::new(GzDecoder::new(BufReader::new(file)));
+    let mut manifest = None;
+    let mut left = max_bytes;
+    // Raw: extensions of the format are entries of their own here, and refused, since they would be read as a whole.
+    for (number, entry) in archive.entries().map_err(unreadable)?.raw(true).enumerate() {
+        let mut entry = entry.map_err(unreadable)?;
+        if stop.is_cancelled() {
+            return Err(EngineError::Cancelled);
+        }
+        if number >= MAX_ENTRIES {
+            return Err(bad(format!("has more than {MAX_ENTRIES} entries")));
+        }
+        let path = entry.path().map_err(unreadable)?.into_owned();
+        let shown = path.to_string_lossy().chars().take(100).collect::<String>();
+        let (kind, size) = (entry.header().entry_type(), entry.size());
+        if kind == EntryType::Directory && size == 0 {
+            continue;
+        }
+        if kind != EntryType::Regular {
+            return Err(bad(format!("has an entry {shown:?} that is no plain file")));
+        }
+        left = left.checked_sub(size).ok_or_else(|| {
+            bad(format!(
+                "unpacks to more than the {max_bytes} bytes that there is room for"
+            ))
+        })?;
+        if path == Path::new(MANIFEST) && manifest.is_none() {
+            if size > MAX_MANIFEST {
+                return Err(bad("has a manifest that is too large"));
+            }
+            let mut text = Vec::new();
+            entry.read_to_end(&mut text).map_err(unreadable)?;
+            manifest = Some(read_manifest(&text)?);
+            continue;
+        }
+        let name = below_data(&path).ok_or_else(|| bad(format!("has an entry {shown:?}, which is not expected")))?;
+        let target = directory.join(name);
+        let parent = target.parent().unwrap_or(directory);
+        fs::create_dir_all(parent).map_err(unwritable)?;
+        let mut file = File::create_new(&target).map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => bad(format!("has two entries {shown:?}")),
+            _ => EngineError::io("write", &target, error),
+        })?;
+        let copied = copy(&mut entry, &mut file, stop).map_err(unreadable)?;
+        if copied != size {
+            return Err(match stop.is_cancelled() {
+                true => EngineError::Cancelled,
+                false => bad(format!("ends within {shown:?}")),
+            });
+        }
+    }
+    manifest.ok_or_else(|| bad(format!("has no {MANIFEST}")))
+}
+
+fn copy(from: &mut impl Read, to: &mut File, stop: &CancellationToken) -> io::Result<u64> {
+    let mut buffer = vec![0; 256 << 10];
+    let mut copied = 0;
+    loop {
+        let length = from.read(&mut buffer)?;
+        if length == 0 || stop.is_cancelled() {
+            return Ok(copied);
+        }
+        to.write_all(&buffer[..length])?;
+        copied += length as u64;
+    }
+}
+
+fn read_manifest(text: &[u8]) -> Result<Manifest, EngineError> {
+    let manifest: Manifest =
+        serde_json::from_slice(text).map_err(|error| bad(format!("has a manifest that is not one: {error}")))?;
+    if manifest.format == FORMAT {
+        Ok(manifest)
+    } else {
+        Err(bad(format!(
+            "has format {}, and this agent reads format {FORMAT}",
+            manifest.format
+        )))
+    }
+}
+
+/// The path of a file below `data/`, if it is as Lance names its files.
+fn below_data(path: &Path) -> Option<PathBuf> {
+    let below = path.strip_prefix(DATA).ok()?;
+    let mut depth = 0;
+    for component in below.components() {
+        let Component::Normal(name) = component else {
+            return None;
+        };
+        depth += 1;
+        if !is_plain(name.to_str()?) {
+            return None;
+        }
+    }
+    (1..=MAX_DEPTH).contains(&depth).then(|| below.to_owned())
+}
+
+fn is_plain(name: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    (1..=128).contains(&name.len()) && !name.starts_with('.') && name.bytes().all(plain)
+}
+
+/// Shows that a table is what its manifest says, that it refers to nothing outside of itself, and that it can be searched.
+async fn check(dataset: Dataset, manifest: &Manifest) -> Result<(), EngineError> {
+    let record = &manifest.record;
+    let indices = dataset.load_indices().await.map_err(failed("read"))?;
+    let elsewhere = !dataset.manifest().base_paths.is_empty()
+        || indices.iter().any(|index| index.base_id.is_some())
+        || dataset
+            .fragments()
+            .iter()
+            .flat_map(|fragment| &fragment.files)
+            .any(|file| file.base_id.is_some() || !is_plain(&file.path));
+    if elsewhere {
+        return Err(bad("refers to files that are not in it"));
+    }
+    let schema = Schema::from(dataset.schema());
+    for field in schema.fields() {
+        if field.name() == VECTOR {
+            if field.data_type() != vector_field(record.dimension).data_type() {
+                return Err(bad(format!("has vectors of another length than {}", record.dimension)));
+            }
+        } else {
+            check_column(field.name(), field.data_type()).map_err(bad)?;
+        }
+        if !field.metadata().is_empty() {
+            return Err(bad(format!("has a column {:?} of a special kind", field.name())));
+        }
+    }
+    let rows = dataset.count_rows(None).await.map_err(failed("count"))? as u64;
+    if rows != manifest.rows {
+        return Err(bad(format!(
+            "has {rows} rows where its manifest says {}",
+            manifest.rows
+        )));
+    }
+    let indexed = indices.iter().any(|index| index.name == INDEX);
+    if indexed != (record.partitions > 0) {
+        return Err(bad(
+            "has an index where its manifest says none, or none where it says one",
+        ));
+    }
+    let columns = schema.fields().iter().map(|field| field.name().clone()).collect();
+    let mut embedding = vec![0.0; record.dimension];
+    if let Some(first) = embedding.first_mut() {
+        *first = 1.0;
+    }
+    let nearest = Nearest {
+        embedding,
+        limit: 1,
+        columns,
+        filter: None,
+        nprobes: 1,
+        refine: 1,
+        use_index: indexed,
+    };
+    let found = find(&Arc::new(dataset), &nearest).await?;
+    if found.rows as u64 == rows.min(1) {
+        Ok(())
+    } else {
+        Err(bad("has an index that does not fit its rows"))
+    }
+}
+
+#[cfg(test)]
+#[path = "archive_tests.rs"]
+mod tests;

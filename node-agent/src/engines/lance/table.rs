@@ -1,0 +1,355 @@
+//! The tables of vectors of a node: which are open, who may change one, and when an old generation goes.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+
+use lance::dataset::builder::DatasetBuilder;
+use lance::session::Session;
+use lance::{Dataset, index::DatasetIndexExt};
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use super::super::error::EngineError;
+use super::super::names::{DatabaseId, TableName};
+use super::super::registry::{Engines, Slot, not_found};
+use super::change::Change;
+use super::error::failed;
+use super::layout::{self, Layout, Name, Record};
+use super::pool::{Pool, blocking};
+
+/// Caches of all tables of the node together. Lance's own defaults are 7 GiB.
+const INDEX_CACHE: usize = 64 << 20;
+const METADATA_CACHE: usize = 32 << 20;
+/// Tables that stay open without being used.
+const OPEN_TABLES: usize = 128;
+/// The column of the vectors, and the name of their index.
+pub(crate) const VECTOR: &str = "vector";
+pub(crate) const INDEX: &str = "vector_index";
+
+/// What all tables of the node share.
+pub(crate) struct Lance {
+    pub(crate) layout: Layout,
+    pub(crate) pool: Pool,
+    pub(crate) session: Arc<Session>,
+    /// One build at a time.
+    pub(crate) builds: Arc<Semaphore>,
+    /// Searches at the same time: each may read a whole table.
+    pub(crate) searches: Semaphore,
+    tables: Mutex<HashMap<(DatabaseId, Name), Arc<Table>>>,
+}
+
+impl Lance {
+    pub(crate) fn new(layout: Layout) -> Result<Self, EngineError> {
+        let threads = std::thread::available_parallelism().map_or(2, usize::from);
+        Ok(Self {
+            layout,
+            pool: Pool::start()?,
+            session: Arc::new(Session::new(INDEX_CACHE, METADATA_CACHE, Arc::default())),
+            builds: Arc::new(Semaphore::new(1)),
+            searches: Semaphore::new(threads.clamp(2, 8)),
+            tables: Mutex::default(),
+        })
+    }
+
+    fn table(&self, id: &DatabaseId, name: Name) -> Arc<Table> {
+        let mut tables = self.tables.lock();
+        if tables.len() >= OPEN_TABLES {
+            // One that is in use has another holder; the others are opened again when they are wanted.
+            tables.retain(|_, table| Arc::strong_count(table) > 1);
+        }
+        Arc::clone(tables.entry((id.clone(), name)).or_default())
+    }
+
+    /// Stops the changes of a database, waits for their end, and lets go of its tables.
+    ///
+    /// # Errors
+    /// `Busy` if they do not end in time; nothing is let go then.
+    pub(crate) async fn close(&self, id: &DatabaseId, patience: Duration) -> Result<(), EngineError> {
+        let of_database: Vec<Arc<Table>> = {
+            let tables = self.tables.lock();
+            let own = tables.iter().filter(|((owner, _), _)| owner == id);
+            own.map(|(_, table)| Arc::clone(table)).collect()
+        };
+        for table in of_database {
+            std::mem::take(&mut *table.closing.lock()).cancel();
+            if tokio::time::timeout(patience, table.change.lock()).await.is_err() {
+                return Err(EngineError::Busy {
+                    reason: format!("the vectors of {id} are being changed"),
+                    retry_after: Duration::from_secs(5),
+                });
+            }
+        }
+        self.tables.lock().retain(|(owner, _), _| owner != id);
+        Ok(())
+    }
+
+    pub(crate) async fn open(&self, directory: PathBuf) -> Result<Dataset, EngineError> {
+        let session = Arc::clone(&self.session);
+        let opening = async move {
+            let table = DatasetBuilder::from_uri(directory.to_string_lossy()).with_session(session);
+            table.load().await.map_err(failed("open"))
+        };
+        self.pool.run(opening).await
+    }
+}
+
+impl fmt::Debug for Lance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lance")
+            .field("layout", &self.layout)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A table, whether it exists or not.
+#[derive(Default)]
+pub(super) struct Table {
+    /// Held while it is changed.
+    change: Arc<tokio::sync::Mutex<()>>,
+    pub(super) current: RwLock<Option<Arc<Generation>>>,
+    /// Cancelled when the database goes.
+    closing: Mutex<CancellationToken>,
+}
+
+/// A table as it is on the volume. Its directory goes with the last reader, once another has taken its place.
+pub(crate) struct Generation {
+    pub(crate) record: Record,
+    directory: PathBuf,
+    dataset: RwLock<Arc<Dataset>>,
+    obsolete: AtomicBool,
+}
+
+impl Generation {
+    pub(super) fn new(record: Record, directory: PathBuf, dataset: Dataset) -> Self {
+        Self {
+            record,
+            directory,
+            dataset: RwLock::new(Arc::new(dataset)),
+            obsolete: AtomicBool::new(false),
+        }
+    }
+
+    /// Readers that come later see this state of it.
+    pub(super) fn advance(&self, dataset: Dataset) {
+        *self.dataset.write() = Arc::new(dataset);
+    }
+
+    /// Lets its directory go with its last reader.
+    pub(super) fn retire(&self) {
+        self.obsolete.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn dataset(&self) -> Arc<Dataset> {
+        Arc::clone(&self.dataset.read())
+    }
+
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+}
+
+impl Drop for Generation {
+    fn drop(&mut self) {
+        if self.obsolete.load(Ordering::Acquire) {
+            remove_beside(std::mem::take(&mut self.directory));
+        }
+    }
+}
+
+/// Removes a directory without keeping the caller waiting.
+pub(super) fn remove_beside(directory: PathBuf) {
+    std::thread::spawn(move || {
+        if let Err(error) = super::super::files::remove(&directory) {
+            tracing::warn!(%error, "vectors that nobody needs are removed at the next start");
+        }
+    });
+}
+
+/// What is known of a table of vectors.
+#[derive(Clone, Debug, PartialEq)]
+pub struct IndexInfo {
+    /// Rows of the table.
+    pub rows: u64,
+    /// Length of its vectors.
+    pub dimension: usize,
+    /// Rows that the index has.
+    pub indexed_rows: u64,
+    /// Partitions of the index; 0 if every search looks at all rows.
+    pub partitions: u64,
+    /// Codes per vector; 0 if there is no index.
+    pub sub_vectors: u64,
+    /// Rows that the index was trained on.
+    pub trained_rows: u64,
+    /// Bytes on the volume.
+    pub size_bytes: u64,
+    /// When it was built or trained, RFC 3339.
+    pub built_at: String,
+    /// Names and types of the columns.
+    pub columns: Vec<(String, String)>,
+    /// Where it is.
+    pub directory: PathBuf,
+}
+
+/// The vectors of one database.
+#[derive(Clone)]
+pub struct Vectors {
+    pub(crate) engines: Engines,
+    id: DatabaseId,
+    slot: Arc<Slot>,
+}
+
+impl Engines {
+    /// The vectors of a database.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no such database.
+    pub fn vectors(&self, id: &DatabaseId) -> Result<Vectors, EngineError> {
+        let slot = self.inner.slots.read().get(id).filter(|slot| slot.exists()).cloned();
+        Ok(Vectors {
+            engines: self.clone(),
+            id: id.clone(),
+            slot: slot.ok_or_else(|| not_found(id))?,
+        })
+    }
+
+    /// Bytes of the vectors of a database.
+    #[must_use]
+    pub fn vector_bytes(&self, id: &DatabaseId) -> u64 {
+        self.inner.lance.layout.size(id)
+    }
+
+    /// The turn of builds: one at a time on the node, since training needs memory.
+    #[must_use]
+    pub fn vector_turn(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.inner.lance.builds)
+    }
+}
+
+impl Vectors {
+    pub(crate) fn lance(&self) -> &Lance {
+        &self.engines.inner.lance
+    }
+
+    pub(crate) fn id(&self) -> &DatabaseId {
+        &self.id
+    }
+
+    /// The table as it is now, or `None` if there is none.
+    pub(crate) async fn current(&self, name: &Name) -> Result<Option<Arc<Generation>>, EngineError> {
+        let table = self.lance().table(&self.id, name.clone());
+        self.current_of(&table, name).await
+    }
+
+    pub(super) async fn current_of(&self, table: &Table, name: &Name) -> Result<Option<Arc<Generation>>, EngineError> {
+        // The record decides: on a node that only reads, a new seed may bring another.
+        let (layout, id, wanted) = (self.lance().layout.clone(), self.id.clone(), name.clone());
+        let Some(record) = blocking(move || layout.read(&id, &wanted)).await? else {
+            table.current.write().take();
+            return Ok(None);
+        };
+        let known = table.current.read().clone();
+        if let Some(known) = known.filter(|known| known.record == record) {
+            return Ok(Some(known));
+        }
+        let directory = self.lance().layout.generation(&self.id, name, &record.generation);
+        let dataset = self.lance().open(directory.clone()).await?;
+        let opened = Arc::new(Generation::new(record, directory, dataset));
+        *table.current.write() = Some(Arc::clone(&opened));
+        Ok(Some(opened))
+    }
+
+    /// The table, which must exist.
+    pub(crate) async fn existing(&self, table: &TableName) -> Result<Arc<Generation>, EngineError> {
+        let name = Name::Index(table.clone());
+        self.current(&name).await?.ok_or_else(|| no_vectors(table))
+    }
+
+    /// Takes the right to change a table.
+    ///
+    /// # Errors
+    /// `ReadOnly` on a node that only reads; `NotFound` if the database is gone.
+    pub(crate) async fn change(&self, name: Name) -> Result<Change, EngineError> {
+        if self.engines.is_read_only() {
+            return Err(EngineError::ReadOnly {
+                message: "this node only reads; vectors are changed on writers".into(),
+            });
+        }
+        let table = self.lance().table(&self.id, name.clone());
+        let lock = Arc::clone(&table.change).lock_owned().await;
+        // A database that goes waits for this lock, so one that is there now stays while it is held.
+        if !self.slot.exists() {
+            return Err(not_found(&self.id));
+        }
+        let closing = table.closing.lock().clone();
+        Ok(Change {
+            vectors: self.clone(),
+            name,
+            table,
+            closing,
+            begun: SystemTime::now() - Duration::from_secs(2),
+            _lock: lock,
+        })
+    }
+
+    /// What is known of a table of vectors, or `None` if there is none.
+    ///
+    /// # Errors
+    /// The files cannot be read.
+    pub async fn info(&self, table: &TableName) -> Result<Option<IndexInfo>, EngineError> {
+        let Some(generation) = self.current(&Name::Index(table.clone())).await? else {
+            return Ok(None);
+        };
+        self.lance().pool.run(describe(generation)).await.map(Some)
+    }
+
+    /// Removes the vectors of a table; false if there were none.
+    ///
+    /// # Errors
+    /// `ReadOnly`; the files cannot be removed.
+    pub async fn remove(&self, table: &TableName) -> Result<bool, EngineError> {
+        self.change(Name::Index(table.clone())).await?.remove().await
+    }
+}
+
+pub(crate) fn no_vectors(table: &TableName) -> EngineError {
+    EngineError::NotFound {
+        what: "vector index of table",
+        name: table.to_string(),
+    }
+}
+
+/// Counts rows, and what of them the index has.
+pub(crate) async fn describe(generation: Arc<Generation>) -> Result<IndexInfo, EngineError> {
+    let dataset = generation.dataset();
+    let rows = dataset.count_rows(None).await.map_err(failed("count"))? as u64;
+    let record = &generation.record;
+    let indexed_rows = if record.partitions == 0 {
+        0
+    } else {
+        let text = dataset.index_statistics(INDEX).await.map_err(failed("describe"))?;
+        let statistics: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+        statistics["num_indexed_rows"].as_u64().unwrap_or(0)
+    };
+    let directory = generation.directory.clone();
+    let size_bytes = blocking(move || Ok(layout::size(&directory))).await?;
+    let schema = arrow::datatypes::Schema::from(dataset.schema());
+    Ok(IndexInfo {
+        rows,
+        dimension: record.dimension,
+        indexed_rows,
+        partitions: record.partitions,
+        sub_vectors: record.sub_vectors,
+        trained_rows: record.trained_rows,
+        size_bytes,
+        built_at: record.built_at.clone(),
+        columns: (schema.fields().iter())
+            .map(|field| (field.name().clone(), field.data_type().to_string()))
+            .collect(),
+        directory: generation.directory.clone(),
+    })
+}
