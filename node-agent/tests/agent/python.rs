@@ -130,14 +130,15 @@ async fn seeded(root: &Path) -> Agent {
 async fn nothing_that_schemathesis_sends_is_answered_otherwise_than_documented() {
     let root = TempDir::new().unwrap();
     let agent = seeded(root.path()).await;
-    let config = folder().join("schemathesis.toml");
+    let (config, hooks) = (folder().join("schemathesis.toml"), folder().join("hooks.py"));
+    let envs = [("SCHEMATHESIS_HOOKS", hooks.to_str().unwrap())];
     let config = ["--config-file", config.to_str().unwrap(), "run"];
     let document = format!("{}/openapi.json", agent.url);
     // A drained node takes no writes, so the drain comes last.
     let drain = "/admin/drain";
     for filter in [["--exclude-path", drain], ["--include-path", drain]] {
         let args: Vec<&str> = config.into_iter().chain(filter).chain([document.as_str()]).collect();
-        python("schemathesis.cli", &args, &[]).await;
+        python("schemathesis.cli", &args, &envs).await;
     }
     agent.get("/health").await.ok();
     agent.cypher("kg1", "RETURN 1").await.ok();
