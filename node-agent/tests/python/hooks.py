@@ -3,4 +3,5 @@
 import schemathesis
 from hypothesis import strategies as st
 
-schemathesis.openapi.media_type("application/vnd.apache.parquet", st.binary(max_size=256))
+for media_type in ("application/vnd.apache.parquet", "application/gzip"):
+    schemathesis.openapi.media_type(media_type, st.binary(max_size=256))
