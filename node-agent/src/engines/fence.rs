@@ -25,12 +25,18 @@ const BLOCK: u64 = 32 << 20;
 const REFILL: u64 = 1 << 20;
 
 /// The limit belongs to the process, and so does this.
-static FENCE: Mutex<Fence> = Mutex::new(Fence { up: false, openings: 0 });
+static FENCE: Mutex<Fence> = Mutex::new(Fence {
+    up: false,
+    openings: 0,
+    opened: false,
+});
 
 struct Fence {
     up: bool,
     /// Databases that are being opened.
     openings: usize,
+    /// Some were since the fence was last set.
+    opened: bool,
 }
 
 /// Puts the fence up until `stop`: the process may grow while `reserve` bytes stay free, on the machine, in its control
@@ -44,8 +50,12 @@ pub fn raise(limit: Option<u64>, reserve: u64, stop: CancellationToken) -> io::R
     Builder::new().name("memory-fence".into()).spawn(move || {
         let mut height = u64::MAX;
         while !stop.is_cancelled() {
-            height = most(&sample(), limit, reserve, height);
-            let fence = FENCE.lock();
+            let now = sample();
+            let mut fence = FENCE.lock();
+            if std::mem::take(&mut fence.opened) {
+                height = u64::MAX;
+            }
+            height = most(&now, limit, reserve, height);
             if fence.openings == 0 {
                 set(Some(before.current.unwrap_or(u64::MAX).min(height)));
             }
@@ -93,7 +103,9 @@ pub(crate) struct Opening(());
 
 impl Drop for Opening {
     fn drop(&mut self) {
-        FENCE.lock().openings -= 1;
+        let mut fence = FENCE.lock();
+        fence.openings -= 1;
+        fence.opened = true;
     }
 }
 
