@@ -50,12 +50,11 @@ pub fn raise(limit: Option<u64>, reserve: u64, stop: CancellationToken) -> io::R
     Builder::new().name("memory-fence".into()).spawn(move || {
         let mut height = u64::MAX;
         while !stop.is_cancelled() {
-            let now = sample();
             let mut fence = FENCE.lock();
             if std::mem::take(&mut fence.opened) {
                 height = u64::MAX;
             }
-            height = most(&now, limit, reserve, height);
+            height = most(&sample(), limit, reserve, height);
             if fence.openings == 0 {
                 set(Some(before.current.unwrap_or(u64::MAX).min(height)));
             }
