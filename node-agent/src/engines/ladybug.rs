@@ -12,6 +12,7 @@ mod params;
 pub(crate) mod schema;
 pub(crate) mod session;
 pub(crate) mod snapshot;
+pub(crate) mod stand_ins;
 mod threads;
 mod tokens;
 mod typed;
