@@ -91,9 +91,8 @@ async fn cancel_all(g: &Database, staging: &Staging, readers: &Readers, count: &
             let (taken, why) = cut(g, staging, &format!("P{n}"), Some(after)).await;
             expected += taken;
             assert_eq!(one(g, &count.replace('#', &n.to_string())).await, expected);
-            match why {
-                None => break,
-                Some(class) => assert_eq!(class, ErrorClass::Cancelled),
+            if why.is_none() {
+                break;
             }
             cancelled += 1;
         }
