@@ -71,6 +71,7 @@ mod tests {
             "ingestion_kg0123456789abcdef_Airport_1a2b3c4d",
             "backup_kg0123456789abcdef_1a2b3c4d",
             "staging_kg0123456789abcdef_dev_T_1a2b3c4d",
+            "vector_kg0123456789abcdef_build_T_1a2b3c4d",
         ] {
             assert!(belongs(own, &graph), "{own}");
         }

@@ -3,7 +3,11 @@
 
 mod naive;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    fs,
+    path::Path,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 #[path = "../../src/engines"]
 #[allow(dead_code, unused_imports)]
@@ -19,6 +23,9 @@ mod engines {
     pub(crate) mod duckdb {
         pub(crate) mod sql_guard;
     }
+    pub(crate) mod lance {
+        pub(crate) mod unpack;
+    }
 }
 #[path = "../../src/http"]
 mod http {
@@ -31,7 +38,7 @@ mod backup {
 
 use engines::{
     duckdb::sql_guard,
-    error::EngineError,
+    error::{EngineError, ErrorClass},
     ladybug::{
         guard::{StatementKind, admit, schema_script},
         tokens::{TokenKind, tokenize},
@@ -109,8 +116,8 @@ pub fn names(text: &str) {
     {
         assert_eq!(name, text);
         assert!((1..=128).contains(&name.len()) && !name.contains(['/', '\\', '.', '\0']));
-        let path = std::path::Path::new("/volume").join(&name);
-        assert_eq!(path.parent(), Some(std::path::Path::new("/volume")));
+        let path = Path::new("/volume").join(&name);
+        assert_eq!(path.parent(), Some(Path::new("/volume")));
         assert_eq!(path.components().count(), 3);
     }
     if let Ok(id) = FileId::parse(text) {
@@ -176,4 +183,30 @@ pub fn archives(data: &[u8]) {
     if let Some(less) = (data.len() as u64).checked_sub(1) {
         assert!(unpack(&packed, less).0.is_err());
     }
+}
+
+/// Archives of tables: plain files appear below one directory, and no more than may.
+pub fn tables(data: &[u8]) {
+    let (limit, data) = data.split_at(data.len().min(2));
+    let limit = limit.iter().fold(0, |limit, byte| limit << 8 | u64::from(*byte));
+    let around = tempfile::tempdir().expect("there is a directory for temporary files");
+    let directory = around.path().join("table");
+    let outcome = engines::lance::unpack::unpack(data, &directory, limit, || false);
+    let beside = fs::read_dir(around.path()).expect("the directory can be read").count();
+    assert!(beside == 1 && size(&directory) <= limit);
+    if let Err(error) = outcome {
+        assert_eq!(error.class(), ErrorClass::Invalid, "{error}");
+    }
+}
+
+/// Bytes of the plain files below a directory, in which there is nothing else.
+fn size(directory: &Path) -> u64 {
+    let entries = fs::read_dir(directory).expect("the directory can be read");
+    let sizes = entries.map(|entry| {
+        let path = entry.expect("the directory can be read").path();
+        let metadata = fs::symlink_metadata(&path).expect("what is there can be looked at");
+        assert!(metadata.is_dir() || metadata.is_file(), "{path:?}");
+        if metadata.is_dir() { size(&path) } else { metadata.len() }
+    });
+    sizes.sum()
 }

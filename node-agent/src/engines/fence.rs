@@ -19,16 +19,24 @@ use crate::admission::{MemorySample, sample};
 
 /// How often the fence follows what is free.
 const PERIOD: Duration = Duration::from_millis(25);
-/// What may always be asked for: the blocks in which the allocators of the process take memory.
-const ALWAYS: u64 = 32 << 20;
+/// What may be asked for when nothing is free: the blocks in which the allocators of the process take memory.
+const BLOCK: u64 = 32 << 20;
+/// How much of it comes back in a period, so that what grows in small steps does not grow on.
+const REFILL: u64 = 1 << 20;
 
 /// The limit belongs to the process, and so does this.
-static FENCE: Mutex<Fence> = Mutex::new(Fence { up: false, openings: 0 });
+static FENCE: Mutex<Fence> = Mutex::new(Fence {
+    up: false,
+    openings: 0,
+    opened: false,
+});
 
 struct Fence {
     up: bool,
     /// Databases that are being opened.
     openings: usize,
+    /// Some were since the fence was last set.
+    opened: bool,
 }
 
 /// Puts the fence up until `stop`: the process may grow while `reserve` bytes stay free, on the machine, in its control
@@ -40,11 +48,15 @@ pub fn raise(limit: Option<u64>, reserve: u64, stop: CancellationToken) -> io::R
     let before = getrlimit(Resource::Data);
     FENCE.lock().up = true;
     Builder::new().name("memory-fence".into()).spawn(move || {
+        let mut height = u64::MAX;
         while !stop.is_cancelled() {
-            let most = before.current.unwrap_or(u64::MAX).min(most(&sample(), limit, reserve));
-            let fence = FENCE.lock();
+            let mut fence = FENCE.lock();
+            if std::mem::take(&mut fence.opened) {
+                height = u64::MAX;
+            }
+            height = most(&sample(), limit, reserve, height);
             if fence.openings == 0 {
-                set(Some(most));
+                set(Some(before.current.unwrap_or(u64::MAX).min(height)));
             }
             drop(fence);
             std::thread::sleep(PERIOD);
@@ -55,11 +67,15 @@ pub fn raise(limit: Option<u64>, reserve: u64, stop: CancellationToken) -> io::R
     Ok(())
 }
 
-/// Most data that the process may have.
-fn most(now: &MemorySample, limit: Option<u64>, reserve: u64) -> u64 {
+/// Most data that the process may have, which was `before` until now.
+fn most(now: &MemorySample, limit: Option<u64>, reserve: u64, before: u64) -> u64 {
     let left = limit.map_or(u64::MAX, |limit| limit.saturating_sub(now.resident));
     let free = now.available.min(left).saturating_sub(reserve);
-    now.data.saturating_add(free.max(ALWAYS))
+    if free > BLOCK {
+        now.data.saturating_add(free)
+    } else {
+        before.saturating_add(REFILL).min(now.data.saturating_add(BLOCK))
+    }
 }
 
 fn set(current: Option<u64>) {
@@ -86,7 +102,9 @@ pub(crate) struct Opening(());
 
 impl Drop for Opening {
     fn drop(&mut self) {
-        FENCE.lock().openings -= 1;
+        let mut fence = FENCE.lock();
+        fence.openings -= 1;
+        fence.opened = true;
     }
 }
 
@@ -103,10 +121,19 @@ mod tests {
             available: 1_000 * MIB,
             ..MemorySample::default()
         };
-        assert_eq!(most(&now, None, 64 * MIB), 5_936 * MIB);
-        assert_eq!(most(&now, Some(600 * MIB), 64 * MIB), 5_436 * MIB);
-        // What is left then is for requests of the usual size.
-        assert_eq!(most(&now, Some(120 * MIB), 64 * MIB), 5_032 * MIB);
-        assert_eq!(most(&now, Some(1), 64 * MIB), 5_032 * MIB);
+        let high = u64::MAX;
+        assert_eq!(most(&now, None, 64 * MIB, high), 5_936 * MIB);
+        assert_eq!(most(&now, Some(600 * MIB), 64 * MIB, high), 5_436 * MIB);
+        // What is left then is for requests of the usual size, and does not follow what grows.
+        for limit in [Some(120 * MIB), Some(1)] {
+            assert_eq!(most(&now, limit, 64 * MIB, high), 5_032 * MIB);
+            let grown = MemorySample {
+                data: 5_032 * MIB,
+                ..now
+            };
+            assert_eq!(most(&grown, limit, 64 * MIB, 5_032 * MIB), 5_033 * MIB);
+            // It comes back where nothing grows.
+            assert_eq!(most(&now, limit, 64 * MIB, 5_032 * MIB), 5_032 * MIB);
+        }
     }
 }

@@ -14,6 +14,7 @@ mod reading;
 pub(crate) mod schema;
 pub(crate) mod session;
 pub(crate) mod snapshot;
+pub(crate) mod stand_ins;
 mod threads;
 mod tokens;
 mod typed;

@@ -17,6 +17,7 @@ mod predicate;
 mod search;
 mod source;
 mod table;
+mod unpack;
 
 pub use archive::{Exported, Imported};
 pub use build::{BuildReport, Reindexed};

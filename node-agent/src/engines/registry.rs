@@ -15,6 +15,7 @@ use super::duckdb::{OpenStaging, Staging, StagingOptions};
 use super::error::EngineError;
 use super::files::Files;
 use super::ladybug::open::OpenOptions;
+use super::ladybug::stand_ins::replay_logs;
 use super::ladybug::{Database, OpenDatabase};
 use super::lance::{Lance, Layout};
 use super::lock::FileLock;
@@ -136,6 +137,7 @@ impl Engines {
             started_at: SystemTime::now(),
             _lock: lock,
         });
+        inner.replay_logs().await?;
         let (weak, stop) = (Arc::downgrade(&inner), inner.sweeping.clone());
         tokio::spawn(async move {
             while stop.run_until_cancelled(tokio::time::sleep(SWEEP)).await.is_some() {
@@ -246,6 +248,20 @@ impl Engines {
 }
 
 impl Inner {
+    /// Ends what a crash of this volume's last process left in the logs of loads.
+    async fn replay_logs(&self) -> Result<(), EngineError> {
+        if self.read_only {
+            return Ok(());
+        }
+        let limits = self.limits();
+        let ids: Vec<DatabaseId> = self.slots.read().keys().cloned().collect();
+        let options = |id: &DatabaseId| self.open_options(id, self.files.graph(id), &limits);
+        let databases: Vec<OpenOptions> = ids.iter().map(options).collect();
+        tokio::task::spawn_blocking(move || replay_logs(&databases))
+            .await
+            .unwrap_or_else(|error| Err(EngineError::internal(format!("the replay of logs ended: {error}"))))
+    }
+
     pub(crate) fn limits(&self) -> EngineLimits {
         self.limits.read().clone()
     }

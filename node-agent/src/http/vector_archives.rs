@@ -62,9 +62,9 @@ pub(super) fn operations() -> Vec<Operation> {
         )
         .notes("The body is the archive, or `{\"key\": …}` as JSON with its key below the node's object store.")
         .changes()
-        .takes_file(GZIP)
+        .takes_file_or(GZIP, AskedPlace::read)
         .asks_engine()
-        .fails(&[422, 502])
+        .fails(&[502])
         .gives::<VectorTable>("The vectors as they are then.")
         .gives_task_if_preferred(),
     ]

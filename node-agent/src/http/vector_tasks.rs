@@ -87,7 +87,8 @@ impl Job {
             ("operation", action),
         ];
         let metadata = Map::from_iter(about.map(|(name, value)| (name.to_owned(), json!(value))));
-        let name = format!("vector_{action}_{id}_{table}");
+        // The graph comes second, as in every task's id: the control plane tells tenants' tasks by it.
+        let name = format!("vector_{id}_{action}_{table}");
         let message = format!("Vectors of table {table}: {action} started");
         let running = {
             let state = state.clone();

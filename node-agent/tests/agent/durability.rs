@@ -1,6 +1,7 @@
 //! What was acknowledged is there after `kill -9`.
 
 use crate::fixture::{Agent, PEOPLE, acquaintances, people};
+use reqwest::Method;
 use serde_json::json;
 
 #[tokio::test]
@@ -65,6 +66,43 @@ async fn acknowledged_loads_survive() {
             .await,
         50_000
     );
+}
+
+#[tokio::test]
+async fn a_load_that_is_cut_off_in_its_checkpoint_leaves_a_graph_that_opens() {
+    const ROWS: u64 = 2_000;
+    let mut agent = Agent::start().await;
+    agent.database("kg1", PEOPLE).await;
+    agent
+        .put("/databases/kg1/tables/Person/files/f", people(ROWS))
+        .await
+        .ok();
+    let log = agent.volume().join("databases/kg1.lbug.wal.checkpoint");
+    for round in 0..5 {
+        let request = agent
+            .request(Method::POST, "/databases/kg1/tables/Person/materialize")
+            .json(&json!({}));
+        let load = tokio::spawn(request.send());
+        // The log has its second name while the checkpoint is being made.
+        while !log.exists() && !load.is_finished() {
+            tokio::task::yield_now().await;
+        }
+        agent.restart_after_kill().await;
+        let acknowledged = load.await.unwrap().is_ok_and(|response| response.status().is_success());
+        let loaded = "MATCH (p:Person) WHERE p.identifier >= 0 RETURN count(p)";
+        let count = agent.number("kg1", loaded).await;
+        assert!(
+            count == ROWS || count == 0 && !acknowledged,
+            "{count} rows in round {round}"
+        );
+        agent
+            .cypher("kg1", "MATCH (p:Person) WHERE p.identifier >= 0 DELETE p")
+            .await
+            .ok();
+        let write = format!("CREATE (:Person {{identifier: {}}})", -1 - round);
+        agent.cypher("kg1", &write).await.ok();
+    }
+    assert_eq!(agent.number("kg1", "MATCH (p:Person) RETURN count(p)").await, 5);
 }
 
 #[tokio::test]

@@ -104,8 +104,10 @@ async fn the_existing_client_works() {
 
 /// An agent with something behind every path that `schemathesis.toml` prefers.
 async fn seeded(root: &Path) -> Agent {
-    let limits = ["--query-timeout-seconds", "5", "--max-databases", "100000"];
-    let agent = Agent::with_store(root, &limits).await;
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models/mean");
+    let mut args = vec!["--query-timeout-seconds", "5", "--max-databases", "100000"];
+    args.extend(["--embedding-model", model.to_str().unwrap()]);
+    let agent = Agent::with_store(root, &args).await;
     agent.database("kg1", PEOPLE).await;
     let tables = "/databases/kg1/tables";
     agent
@@ -122,6 +124,12 @@ async fn seeded(root: &Path) -> Agent {
             .await
             .ok();
     }
+    let vectors = "SELECT identifier, name, [identifier::FLOAT, 1, 2] AS vector FROM Person";
+    let build = format!("{tables}/Person/vector/build");
+    agent.post(&build, json!({"query": vectors})).await.ok();
+    let record = json!({"id": format!("mem_{:032x}", 1), "vector": vec![0.5; 384], "text": "a memory"});
+    let memories = "/databases/kg1/semantic-memory/rows";
+    agent.post(memories, json!({"records": [record]})).await.ok();
     agent.backup("kg1", "backups/kg1/1", false).await;
     agent
 }
@@ -130,14 +138,15 @@ async fn seeded(root: &Path) -> Agent {
 async fn nothing_that_schemathesis_sends_is_answered_otherwise_than_documented() {
     let root = TempDir::new().unwrap();
     let agent = seeded(root.path()).await;
-    let config = folder().join("schemathesis.toml");
+    let (config, hooks) = (folder().join("schemathesis.toml"), folder().join("hooks.py"));
+    let envs = [("SCHEMATHESIS_HOOKS", hooks.to_str().unwrap())];
     let config = ["--config-file", config.to_str().unwrap(), "run"];
     let document = format!("{}/openapi.json", agent.url);
     // A drained node takes no writes, so the drain comes last.
     let drain = "/admin/drain";
     for filter in [["--exclude-path", drain], ["--include-path", drain]] {
         let args: Vec<&str> = config.into_iter().chain(filter).chain([document.as_str()]).collect();
-        python("schemathesis.cli", &args, &[]).await;
+        python("schemathesis.cli", &args, &envs).await;
     }
     agent.get("/health").await.ok();
     agent.cypher("kg1", "RETURN 1").await.ok();

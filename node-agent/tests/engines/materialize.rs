@@ -853,11 +853,14 @@ async fn second_rows_are_found_within_the_memory_of_staging() {
     engines.create(&id("g"), &BaseSchema::Custom(ddl.into())).await.unwrap();
     let g = engines.database(&id("g")).await.unwrap();
     let staging = engines.staging(&id("g")).await.unwrap();
-    // Three times as much as there is memory.
-    let rows = "SELECT range % 500000 AS identifier, repeat('x', 180) || range % 500000 AS text FROM range(1000000)";
+    // Twice as much as there is memory.
+    let rows = "SELECT range % 1000000 AS identifier, repeat('x', 40) || range % 1000000 AS text FROM range(2000000)";
     stage(&staging, "N", &[("f", rows)], ALL).await.unwrap();
     let report = materialize(&g, &staging, MaterializeRequest::new(table("N")))
         .await
         .unwrap();
-    assert_eq!((report.rows_ingested, report.rejected.duplicates), (500_000, 500_000));
+    assert_eq!(
+        (report.rows_ingested, report.rejected.duplicates),
+        (1_000_000, 1_000_000)
+    );
 }

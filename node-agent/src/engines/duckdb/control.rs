@@ -10,7 +10,6 @@ use parking_lot::Mutex;
 
 use super::super::error::EngineError;
 use super::super::rows::Producer;
-use super::error::is_interrupt;
 
 const REPEAT: Duration = Duration::from_millis(50);
 
@@ -98,10 +97,10 @@ impl SqlControl {
 
     /// What an error means: an interrupt of ours is a timeout or a cancellation.
     pub(crate) fn explain(&self, error: EngineError) -> EngineError {
-        if is_interrupt(&error) {
-            self.check().err().unwrap_or(error)
-        } else {
-            error
+        // A stream that was interrupted says that it is closed, and not why.
+        match error {
+            EngineError::Cancelled | EngineError::Runtime { .. } => self.check().err().unwrap_or(error),
+            error => error,
         }
     }
 }

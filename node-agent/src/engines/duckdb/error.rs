@@ -2,11 +2,6 @@
 
 use super::super::error::{EngineError, SyntaxStage};
 
-/// DuckDB stopped because it was interrupted.
-pub(crate) fn is_interrupt(error: &EngineError) -> bool {
-    matches!(error, EngineError::Cancelled)
-}
-
 pub(crate) fn from_duckdb(error: duckdb::Error, memory_mib: u64) -> EngineError {
     let text = match error {
         duckdb::Error::DuckDBFailure(_, Some(text)) => text,

@@ -61,10 +61,13 @@ pub(crate) fn classify_text(text: String, memory_mib: u64, job: Option<&JobContr
             retry_after: Duration::from_secs(2),
         };
     }
-    let refused = ["Buffer manager exception: Unable to allocate memory", "std::bad_alloc"];
-    if refused.iter().any(|start| text.starts_with(start)) {
+    let refused = text.starts_with("std::bad_alloc");
+    if refused || text.starts_with("Buffer manager exception: Unable to allocate memory") {
         return EngineError::OutOfMemory {
-            message: text,
+            message: match refused {
+                true => "a list or text of the statement is larger than the memory that is free on the node".into(),
+                false => text,
+            },
             limit_mib: memory_mib,
         };
     }

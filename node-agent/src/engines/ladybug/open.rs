@@ -115,6 +115,8 @@ fn log_is_at_fault(path: &Path, text: &str) -> bool {
         "Buffer manager",
         "Cannot open file",
         "Permission denied",
+        // Such a log is whole; the start of the process replays it.
+        "Failed to retrieve Arrow data",
     ];
     let log = beside(path, "wal");
     fs::metadata(log).is_ok_and(|log| log.len() > 0) && !other_causes.iter().any(|cause| text.contains(cause))

@@ -1,11 +1,12 @@
 //! A table of vectors as one file, out and in: a tar, compressed with gzip, of a manifest and the table's directory.
 //!
 //! An archive that comes in is hostile until it is shown to be good: its entries are plain files below `data/`, few and
-//! small enough; what they make up is opened, looked over, counted and searched before it becomes the table.
+//! small enough ([`unpack`](super::unpack)); what they make up is opened, looked over, counted and searched before it
+//! becomes the table.
 
 use std::fs::{self, File};
-use std::io::{self, BufReader, BufWriter, Read, Write};
-use std::path::{Component, Path, PathBuf};
+use std::io::{self, BufReader, BufWriter, Write};
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow::datatypes::Schema;
@@ -13,7 +14,7 @@ use flate2::{Compression, read::GzDecoder, write::GzEncoder};
 use lance::Dataset;
 use lance::index::DatasetIndexExt;
 use serde::{Deserialize, Serialize};
-use tar::{Archive, Builder, EntryType, Header};
+use tar::{Builder, EntryType, Header};
 use tokio_util::sync::CancellationToken;
 
 use super::super::error::EngineError;
@@ -24,14 +25,9 @@ use super::layout::{Name, Record, walk};
 use super::pool::blocking;
 use super::search::{Nearest, find};
 use super::table::{INDEX, IndexInfo, VECTOR, Vectors, describe, no_vectors};
+use super::unpack::{self, DATA, MANIFEST, bad, is_plain};
 
 const FORMAT: u32 = 1;
-const MANIFEST: &str = "manifest.json";
-const DATA: &str = "data";
-const MAX_ENTRIES: usize = 100_000;
-const MAX_MANIFEST: u64 = 64 << 10;
-/// Directories below `data/`, with the file.
-const MAX_DEPTH: usize = 4;
 
 /// What an archive says of the table in it.
 #[derive(Debug, Serialize, Deserialize)]
@@ -139,10 +135,6 @@ impl Vectors {
     }
 }
 
-fn bad(message: impl Into<String>) -> EngineError {
-    EngineError::invalid("archive", message)
-}
-
 fn pack(manifest: &Manifest, directory: &Path, target: &Path, stop: &CancellationToken) -> io::Result<u64> {
     let file = BufWriter::new(File::create_new(target)?);
     let mut tar = Builder::new(GzEncoder::new(file, Compression::fast()));
@@ -175,77 +167,11 @@ fn header(size: u64) -> Header {
     header
 }
 
-/// Writes the files of an archive below `directory`, and reads its manifest, which comes first.
+/// Writes the files of an archive below `directory`, and reads its manifest.
 fn unpack(archive: &Path, directory: &Path, max_bytes: u64, stop: &CancellationToken) -> Result<Manifest, EngineError> {
     let file = File::open(archive).map_err(|error| EngineError::io("open", archive, error))?;
-    let unreadable = |error: io::Error| bad(format!("cannot be read as tar.gz: {error}"));
-    let unwritable = |error: io::Error| EngineError::io("write", directory, error);
-    fs::create_dir_all(directory).map_err(unwritable)?;
-    let mut archive = Archive::new(GzDecoder::new(BufReader::new(file)));
-    let mut manifest = None;
-    let mut left = max_bytes;
-    // Raw: extensions of the format are entries of their own here, and refused, since they would be read as a whole.
-    for (number, entry) in archive.entries().map_err(unreadable)?.raw(true).enumerate() {
-        let mut entry = entry.map_err(unreadable)?;
-        if stop.is_cancelled() {
-            return Err(EngineError::Cancelled);
-        }
-        if number >= MAX_ENTRIES {
-            return Err(bad(format!("has more than {MAX_ENTRIES} entries")));
-        }
-        let path = entry.path().map_err(unreadable)?.into_owned();
-        let shown = path.to_string_lossy().chars().take(100).collect::<String>();
-        let (kind, size) = (entry.header().entry_type(), entry.size());
-        if kind == EntryType::Directory && size == 0 {
-            continue;
-        }
-        if kind != EntryType::Regular {
-            return Err(bad(format!("has an entry {shown:?} that is no plain file")));
-        }
-        left = left.checked_sub(size).ok_or_else(|| {
-            bad(format!(
-                "unpacks to more than the {max_bytes} bytes that there is room for"
-            ))
-        })?;
-        if path == Path::new(MANIFEST) && manifest.is_none() {
-            if size > MAX_MANIFEST {
-                return Err(bad("has a manifest that is too large"));
-            }
-            let mut text = Vec::new();
-            entry.read_to_end(&mut text).map_err(unreadable)?;
-            manifest = Some(read_manifest(&text)?);
-            continue;
-        }
-        let name = below_data(&path).ok_or_else(|| bad(format!("has an entry {shown:?}, which is not expected")))?;
-        let target = directory.join(name);
-        let parent = target.parent().unwrap_or(directory);
-        fs::create_dir_all(parent).map_err(unwritable)?;
-        let mut file = File::create_new(&target).map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => bad(format!("has two entries {shown:?}")),
-            _ => EngineError::io("write", &target, error),
-        })?;
-        let copied = copy(&mut entry, &mut file, stop).map_err(unreadable)?;
-        if copied != size {
-            return Err(match stop.is_cancelled() {
-                true => EngineError::Cancelled,
-                false => bad(format!("ends within {shown:?}")),
-            });
-        }
-    }
-    manifest.ok_or_else(|| bad(format!("has no {MANIFEST}")))
-}
-
-fn copy(from: &mut impl Read, to: &mut File, stop: &CancellationToken) -> io::Result<u64> {
-    let mut buffer = vec![0; 256 << 10];
-    let mut copied = 0;
-    loop {
-        let length = from.read(&mut buffer)?;
-        if length == 0 || stop.is_cancelled() {
-            return Ok(copied);
-        }
-        to.write_all(&buffer[..length])?;
-        copied += length as u64;
-    }
+    let tar = GzDecoder::new(BufReader::new(file));
+    read_manifest(&unpack::unpack(tar, directory, max_bytes, || stop.is_cancelled())?)
 }
 
 fn read_manifest(text: &[u8]) -> Result<Manifest, EngineError> {
@@ -259,27 +185,6 @@ fn read_manifest(text: &[u8]) -> Result<Manifest, EngineError> {
             manifest.format
         )))
     }
-}
-
-/// The path of a file below `data/`, if it is as Lance names its files.
-fn below_data(path: &Path) -> Option<PathBuf> {
-    let below = path.strip_prefix(DATA).ok()?;
-    let mut depth = 0;
-    for component in below.components() {
-        let Component::Normal(name) = component else {
-            return None;
-        };
-        depth += 1;
-        if !is_plain(name.to_str()?) {
-            return None;
-        }
-    }
-    (1..=MAX_DEPTH).contains(&depth).then(|| below.to_owned())
-}
-
-fn is_plain(name: &str) -> bool {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-    (1..=128).contains(&name.len()) && !name.starts_with('.') && name.bytes().all(plain)
 }
 
 /// Shows that a table is what its manifest says, that it refers to nothing outside of itself, and that it can be searched.

@@ -92,7 +92,11 @@ enum Body {
         media_types: &'static [&'static str],
         required: bool,
     },
-    Bytes(&'static str),
+    File {
+        media_type: &'static str,
+        /// JSON that may come instead, to say where the file is.
+        or: Option<Value>,
+    },
 }
 
 /// One method of one path.
@@ -196,11 +200,21 @@ impl Operation {
 
     /// A file as the body.
     pub(in crate::http) fn takes_file(self, media_type: &'static str) -> Self {
-        self.body(Body::Bytes(media_type))
+        self.body(Body::File { media_type, or: None })
+    }
+
+    /// A file as the body, or JSON of which `read` reads the fields.
+    pub(in crate::http) fn takes_file_or<T>(
+        self,
+        media_type: &'static str,
+        read: impl FnOnce(&mut Fields) -> T,
+    ) -> Self {
+        let or = Some(crate::http::validation::schema(read));
+        self.body(Body::File { media_type, or })
     }
 
     fn body(mut self, body: Body) -> Self {
-        let json = !matches!(body, Body::Bytes(_));
+        let json = !matches!(body, Body::File { or: None, .. });
         self.body = Some(body);
         let own = self.fails(&[400, 408, 413]);
         if json { own.fails(&[422]) } else { own }
@@ -318,8 +332,12 @@ impl Body {
                     .collect();
                 json!({"required": required, "content": content})
             }
-            Self::Bytes(media_type) => {
-                json!({"required": true, "content": {*media_type: {"schema": {"type": "string", "format": "binary"}}}})
+            Self::File { media_type, or } => {
+                let mut content = json!({*media_type: {"schema": {"type": "string", "format": "binary"}}});
+                if let Some(schema) = or {
+                    content["application/json"] = json!({"schema": schema});
+                }
+                json!({"required": true, "content": content})
             }
         }
     }

@@ -31,7 +31,12 @@ pub(crate) const LOADS: &[Operation] = &[
     },
 ];
 
-const RECORDED: &[(&str, &str)] = &[("tasks", "ingest_"), ("staging/kg1.incoming", "")];
+const RECORDED: &[(&str, &str)] = &[
+    ("tasks", "ingest_"),
+    ("staging/kg1.incoming", ""),
+    ("databases", "kg1.lbug.wal.checkpoint"),
+    ("databases", "kg2.lbug.wal.checkpoint"),
+];
 
 fn materialise(draw: &mut Draw, world: &World, table: &'static str) -> Option<Drawn> {
     let staged = world
