@@ -37,10 +37,16 @@ type Tables = BTreeMap<TableName, Vec<String>>;
 
 /// The operations of this module.
 pub(super) fn operations() -> Vec<Operation> {
-    let ingest = json!({"anyOf": [
-        validation::schema(|fields| (is_sync(fields), FromFile::read(fields))),
-        validation::schema(|fields| (is_sync(fields), FromBucket::read(fields))),
-    ]});
+    let from_file = validation::schema(|fields| {
+        fields.shape("mode", || json!({"enum": ["sync", null]}));
+        (is_sync(fields), FromFile::read(fields))
+    });
+    let from_bucket = validation::schema(|fields| {
+        fields.shape("mode", || json!({"const": "async"}));
+        fields.missing("mode");
+        (is_sync(fields), FromBucket::read(fields))
+    });
+    let ingest = json!({"anyOf": [from_file, from_bucket]});
     vec![
         Operation::new(
             "post /databases/{id}/copy",
