@@ -47,14 +47,15 @@ bench: engines ## Run the benches with release builds and print the figures (BEN
 
 generate: engines ## Write the generated files: CRDs, tiers, OpenAPI
 	cargo run -q --locked -p graphplane-crds --bin crdgen
-	for crate in api node-agent; do \
-	  cargo run -q --locked -p graphplane-$$crate --example openapi > $$crate/openapi.json || exit 1; done
+	cargo run -q --locked -p graphplane-api --example openapi > api/openapi.json
+	cargo build -q --locked --workspace --examples && $(BIN)/examples/agent_openapi > node-agent/openapi.json
 
+# Of node-agent/openapi.json a test of the agent says whether it is the present one: to build the agent for lint alone
+# would compile Lance once more, with other features of what it shares with the rest.
 check-generated: engines
 	cargo run -q --locked -p graphplane-crds --bin crdgen -- --check
-	for crate in api node-agent; do \
-	  cargo run -q --locked -p graphplane-$$crate --example openapi | diff -u $$crate/openapi.json - >/dev/null || \
-	    { echo "$$crate/openapi.json is not what the code says; run: make generate" >&2; exit 1; }; done
+	cargo run -q --locked -p graphplane-api --example openapi | diff -u api/openapi.json - >/dev/null || \
+	  { echo "api/openapi.json is not what the code says; run: make generate" >&2; exit 1; }
 
 fmt: ## Format the code
 	cargo fmt --all
