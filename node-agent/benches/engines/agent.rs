@@ -35,19 +35,11 @@ impl Agent {
         // One from an agent before.
         let _ = std::fs::remove_file(&address);
         let child = Command::new(env!("CARGO_BIN_EXE_graphplane-node-agent"))
-            .args([
-                "--port",
-                "0",
-                "--query-timeout-seconds",
-                "600",
-                "--log-level",
-                "error",
-                "--data-dir",
-            ])
+            .args(["--port", "0", "--query-timeout-seconds", "600", "--data-dir"])
             .arg(volume)
             .args(args)
             .env("GRAPH_API_KEY", KEY)
-            .env_remove("RUST_LOG")
+            .env("RUST_LOG", "error,audit=off")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()?;
