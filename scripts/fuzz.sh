@@ -23,8 +23,10 @@ trap 'rm -rf "$found"' EXIT
 for source in fuzz_targets/*.rs; do
   target=$(basename "$source" .rs)
   mkdir -p "$found/$target"
+  dictionary=()
+  if [ -f "dictionaries/$target" ]; then dictionary=("-dict=dictionaries/$target"); fi
   if "$target_dir/$host/release/$target" -max_total_time="$seconds" -timeout=5 -rss_limit_mb=512 -max_len=4096 \
-    -artifact_prefix="$failures$target-" "$found/$target" "corpus/$target" >"$found/$target.log" 2>&1; then
+    -artifact_prefix="$failures$target-" "${dictionary[@]}" "$found/$target" "corpus/$target" >"$found/$target.log" 2>&1; then
     echo "fuzz: $target: $(sed -n 's/^Done //p' "$found/$target.log")"
   else
     tail -n 40 "$found/$target.log" >&2
