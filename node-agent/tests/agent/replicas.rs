@@ -456,6 +456,10 @@ async fn a_replica_refuses_every_route_that_changes_something() {
     let harmless = [
         (Method::POST, "/databases/{id}/query"),
         (Method::POST, "/databases/{id}/tables/query"),
+        (Method::POST, "/databases/{id}/tables/{table}/vector/search"),
+        (Method::POST, "/databases/{id}/semantic-memory/search"),
+        (Method::POST, "/databases/{id}/semantic-memory/list"),
+        (Method::POST, "/embeddings"),
         (Method::POST, "/admin/seed/refresh"),
         (Method::POST, "/admin/drain"),
         (Method::DELETE, "/tasks/{id}"),
