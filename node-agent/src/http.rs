@@ -31,6 +31,7 @@ mod schema;
 mod seeds;
 mod semantic_memory;
 pub mod server;
+mod sources;
 mod sql;
 mod stream;
 mod swap;

@@ -10,7 +10,8 @@ use super::{
     materialize::{Loaded, materialize},
     openapi::Operation,
     rebuild::check_not_rebuilt,
-    tables::{FileIds, Sources, UNLIMITED, Wanted, Wishes, already, credentials, parse_credentials, stage_sources},
+    sources::{FileIds, Sources, Wanted, Wishes, credentials, parse_credentials, stage_sources},
+    tables::{UNLIMITED, already},
     tasks::{Finish, started_body, wait_for},
     validation::{self, ANY, Fields, IDENTIFIER, Text},
 };

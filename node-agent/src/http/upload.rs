@@ -6,7 +6,8 @@ use super::{
     error::ApiError,
     openapi::Operation,
     rebuild::check_not_rebuilt,
-    tables::{UNLIMITED, kind_word, stage},
+    sources::stage,
+    tables::{UNLIMITED, kind_word},
 };
 use crate::{
     engines::{DatabaseId, FileId, StageMode, StageOptions, StagedFile, StagingColumn, TableName},
