@@ -125,7 +125,7 @@ impl JsonSchema for ApiError {
             "required": ["type", "loc", "msg", "input"],
             "properties": {
                 "type": text(), "msg": text(), "ctx": {"type": "object"},
-                "loc": {"type": "array", "items": text()},
+                "loc": {"type": "array", "items": {"type": ["string", "integer"]}},
                 "input": {"description": "What was sent, shortened; null for what may be secret."},
             },
         });
