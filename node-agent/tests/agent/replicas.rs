@@ -479,9 +479,9 @@ async fn a_replica_refuses_every_route_that_changes_something() {
         if names(&harmless) || method == Method::GET && !names(&not_harmless) {
             continue;
         }
-        let mut target = path.replace("{id}", "kg1").replace("{parent}", "kg1");
+        let mut target = path.clone();
         while let (Some(from), Some(to)) = (target.find('{'), target.find('}')) {
-            target.replace_range(from..=to, "Person");
+            target.replace_range(from..=to, "kg1");
         }
         let request = replica.request(method.clone(), &target).json(&json!({}));
         let answer = Answer::to(request).await;
