@@ -279,7 +279,7 @@ Route     node       0          0   500 ms        0
                 "Airport: 2 values of latitude are no DOUBLE, for example \"north\"",
             ]
         );
-        assert!(check(&[good.clone()]).is_ok());
+        assert!(check(std::slice::from_ref(&good)).is_ok());
         let failure = check(&[good, bad]).unwrap_err();
         assert!(
             failure.message.contains("Airport") && !failure.message.contains("Route"),
