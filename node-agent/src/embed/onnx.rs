@@ -68,7 +68,11 @@ impl OnnxEmbedder {
             path: layout.model.clone(),
             reason,
         };
-        let (plan, inputs, dimension) = read_model(&layout.model).map_err(wrong)?;
+        let Graph {
+            plan,
+            inputs,
+            dimension,
+        } = read_model(&layout.model).map_err(wrong)?;
         if let Some(said) = layout.dimension
             && said != dimension
         {
@@ -224,8 +228,17 @@ fn read_tokenizer(layout: &Layout) -> Result<(Tokenizer, i64), EmbedError> {
     Ok((tokenizer, i64::from(pad)))
 }
 
-/// The graph ready to run, its inputs in their order, and the length of a vector; or what is wrong with it.
-fn read_model(path: &Path) -> Result<(Arc<TypedRunnableModel>, Vec<(Input, DatumType)>, usize), String> {
+/// A graph that is ready to run.
+struct Graph {
+    plan: Arc<TypedRunnableModel>,
+    /// In the order in which the plan takes them.
+    inputs: Vec<(Input, DatumType)>,
+    /// Numbers in a vector.
+    dimension: usize,
+}
+
+/// The graph in a file, or what is wrong with it.
+fn read_model(path: &Path) -> Result<Graph, String> {
     let because = |error: TractError| format!("{error:#}");
     // What the exporter noted of shapes inside of the graph has names of its own, which ours would contradict.
     let graph = tract_onnx::onnx().with_ignore_value_info(true);
@@ -247,7 +260,11 @@ fn read_model(path: &Path) -> Result<(Arc<TypedRunnableModel>, Vec<(Input, Datum
         ));
     };
     let plan = model.into_runnable().map_err(because)?;
-    Ok((plan, inputs, dimension))
+    Ok(Graph {
+        plan,
+        inputs,
+        dimension,
+    })
 }
 
 /// Says that every input is `[batch, tokens]`, with the same two unknowns, whatever the exporter called them.

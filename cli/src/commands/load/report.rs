@@ -217,6 +217,7 @@ fn table(reports: &[TableReport]) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn report(table: &str, loaded: Option<u64>) -> TableReport {
