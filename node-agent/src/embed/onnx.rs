@@ -68,7 +68,7 @@ impl OnnxEmbedder {
             path: layout.model.clone(),
             reason,
         };
-        let Graph {
+        let Encoder {
             plan,
             inputs,
             dimension,
@@ -229,7 +229,7 @@ fn read_tokenizer(layout: &Layout) -> Result<(Tokenizer, i64), EmbedError> {
 }
 
 /// A graph that is ready to run.
-struct Graph {
+struct Encoder {
     plan: Arc<TypedRunnableModel>,
     /// In the order in which the plan takes them.
     inputs: Vec<(Input, DatumType)>,
@@ -238,7 +238,7 @@ struct Graph {
 }
 
 /// The graph in a file, or what is wrong with it.
-fn read_model(path: &Path) -> Result<Graph, String> {
+fn read_model(path: &Path) -> Result<Encoder, String> {
     let because = |error: TractError| format!("{error:#}");
     // What the exporter noted of shapes inside of the graph has names of its own, which ours would contradict.
     let graph = tract_onnx::onnx().with_ignore_value_info(true);
@@ -260,7 +260,7 @@ fn read_model(path: &Path) -> Result<Graph, String> {
         ));
     };
     let plan = model.into_runnable().map_err(because)?;
-    Ok(Graph {
+    Ok(Encoder {
         plan,
         inputs,
         dimension,
