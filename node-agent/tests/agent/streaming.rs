@@ -106,7 +106,7 @@ async fn a_reader_that_goes_away_frees_its_place() {
 
 #[tokio::test]
 async fn a_reader_that_is_slow_is_waited_for() {
-    const ROWS: u64 = 200_000;
+    const ROWS: u64 = 40_000;
     let agent = Agent::start().await;
     agent.database("kg1", PEOPLE).await;
     let sent = || async {
