@@ -196,8 +196,9 @@ mod tests {
         let seeds = Seeds::new(&["seeds/kg1/".into(), "seeds/kg1".into(), "seeds/kg2".into()]).unwrap();
         assert_eq!((seeds.list().len(), seeds.is_warming()), (2, true));
         for seed in seeds.iter().cloned() {
+            // Before anybody asks: a look that was wanted earlier is no change for who comes later.
+            let mut wanted = seed.wanted();
             tokio::spawn(async move {
-                let mut wanted = seed.wanted();
                 while wanted.changed().await.is_ok() {
                     let asked = *wanted.borrow_and_update();
                     seed.update(|status| status.state = SeedState::Ready);
