@@ -328,13 +328,17 @@ pub(crate) async fn describe(generation: Arc<Generation>) -> Result<IndexInfo, E
     let dataset = generation.dataset();
     let rows = dataset.count_rows(None).await.map_err(failed("count"))? as u64;
     let record = &generation.record;
-    let indexed_rows = if record.partitions == 0 {
-        0
-    } else {
-        let text = dataset.index_statistics(INDEX).await.map_err(failed("describe"))?;
-        let statistics: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
-        statistics["num_indexed_rows"].as_u64().unwrap_or(0)
+    let indices = dataset.load_indices_by_name(INDEX).await.map_err(failed("describe"))?;
+    // From the manifest: the engine's own statistics read the whole index.
+    let covers = |fragment: u32| {
+        let mut covered = indices.iter().filter_map(|index| index.fragment_bitmap.as_ref());
+        covered.any(|fragments| fragments.contains(fragment))
     };
+    let indexed = dataset
+        .fragments()
+        .iter()
+        .filter(|fragment| u32::try_from(fragment.id).is_ok_and(covers));
+    let indexed_rows = indexed.filter_map(|fragment| fragment.num_rows()).sum::<usize>() as u64;
     let directory = generation.directory.clone();
     let size_bytes = blocking(move || Ok(layout::size(&directory))).await?;
     let schema = arrow::datatypes::Schema::from(dataset.schema());
