@@ -195,7 +195,8 @@ mod tests {
     async fn a_look_that_was_asked_for_is_waited_for() {
         let seeds = Seeds::new(&["seeds/kg1/".into(), "seeds/kg1".into(), "seeds/kg2".into()]).unwrap();
         assert_eq!((seeds.list().len(), seeds.is_warming()), (2, true));
-        for seed in seeds.iter().cloned() {
+        for seed in seeds.iter() {
+            let seed = seed.clone();
             // Before anybody asks: a look that was wanted earlier is no change for who comes later.
             let mut wanted = seed.wanted();
             tokio::spawn(async move {

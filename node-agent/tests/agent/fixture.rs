@@ -146,10 +146,11 @@ impl Agent {
         }
     }
 
-    pub(crate) fn resident_bytes(&self) -> u64 {
+    /// Memory that the process has asked for and uses, without the pages of its files.
+    pub(crate) fn allocated_bytes(&self) -> u64 {
         let pid = self.child.as_ref().unwrap().id();
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
         line.split_whitespace().next().unwrap().parse::<u64>().unwrap() << 10
     }
 

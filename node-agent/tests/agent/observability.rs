@@ -122,6 +122,8 @@ async fn an_idle_agent_is_small() {
     let agent = Agent::start().await;
     agent.database("kg1", PEOPLE).await;
     agent.cypher("kg1", "RETURN 1").await.ok();
-    let resident = agent.resident_bytes();
-    assert!(resident < 120 << 20, "{} MiB with one empty database", resident >> 20);
+    // Of the 120 MiB that an idle agent may have, two thirds; the rest is its code, of which an unoptimised build has
+    // several times as much. The `idle` bench measures the whole of a release build.
+    let allocated = agent.allocated_bytes();
+    assert!(allocated < 80 << 20, "{} MiB with one empty database", allocated >> 20);
 }

@@ -276,7 +276,8 @@ async fn a_bad_seed_is_refused_and_the_old_one_stays() {
     let first = publish(&writer).await;
     let replica = replica(root.path(), &[]).await;
     ready(&replica).await;
-    let damages: [(&str, fn(&Published)); 6] = [
+    type Damage = fn(&Published);
+    let damages: [(&str, Damage); 6] = [
         ("damaged or was exchanged", |published| {
             let path = published.directory.join("graph.lbug.zst");
             let mut object = fs::read(&path).unwrap();

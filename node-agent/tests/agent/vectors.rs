@@ -578,7 +578,8 @@ fn tampered(archive: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
         }
         tar.into_inner().unwrap().finish().unwrap()
     };
-    let with = |change: &dyn Fn(&mut Vec<(String, Vec<u8>)>)| {
+    type Entries = Vec<(String, Vec<u8>)>;
+    let with = |change: &dyn Fn(&mut Entries)| {
         let mut changed = entries.clone();
         change(&mut changed);
         pack(&changed, false)

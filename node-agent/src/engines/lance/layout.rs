@@ -256,7 +256,7 @@ mod tests {
         sync(&whole, SystemTime::UNIX_EPOCH).unwrap();
         layout.forget(&kept, &name).unwrap();
         assert_eq!(layout.read(&kept, &name).unwrap(), None);
-        layout.remove_leftovers(&[kept.clone()]).unwrap();
+        layout.remove_leftovers(std::slice::from_ref(&kept)).unwrap();
         assert_eq!(layout.size(&kept), 0);
     }
 }
