@@ -154,7 +154,7 @@ pub fn forms(data: &[u8]) {
     let bytes: usize = texts.iter().map(|(name, value)| name.len() + value.len()).sum();
     assert!(texts.len() <= MOST && bytes <= body.len());
     let plain = |(name, value): &(String, String)| {
-        !value.contains("\r\n--other") && name.trim() == name && !name.contains(['"', ';', '\r', '\n'])
+        !value.contains("--other") && name.trim() == name && !name.contains(['"', ';', '\r', '\n'])
     };
     if !texts.is_empty() && texts.iter().all(plain) {
         let mut body = String::new();

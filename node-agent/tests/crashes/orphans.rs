@@ -25,6 +25,7 @@ const BESIDE_GRAPHS: &[&str] = &[
     ".wal",
     ".wal.checkpoint",
     ".shadow",
+    ".pinned.tmp",
     ".checkpoint.intent.lock",
     ".checkpoint.apply.lock",
     ".agent.lock",
@@ -47,7 +48,12 @@ pub(crate) fn on_the_volume(volume: &Path, databases: &[String]) -> Vec<PathBuf>
             .any(|id| beside.iter().any(|beside| name == format!("{id}.{ending}{beside}")))
     };
     keep("", &|name| OWN.contains(&name));
-    keep("databases", &|name| of(name, "lbug", BESIDE_GRAPHS));
+    // The engine's log that a kill cut off in the middle of a record; the agent keeps a copy for whoever wants to know.
+    let log_kept = |name: &str| {
+        let of = |id: &String| name.starts_with(&format!("{id}.lbug.unreadable-wal-"));
+        databases.iter().any(of)
+    };
+    keep("databases", &|name| of(name, "lbug", BESIDE_GRAPHS) || log_kept(name));
     keep("staging", &|name| {
         let empty = |ending| of(name, ending, &[""]) && entries(&volume.join("staging").join(name)).is_empty();
         of(name, "duckdb", BESIDE_STAGING) || empty("incoming") || empty("tmp")

@@ -70,8 +70,8 @@ pub(crate) async fn rehearse(operations: &[Operation]) {
     let mut node = Node::start(seed).await;
     node.prepare().await;
     let mut left: BTreeSet<&str> = operations.iter().map(|operation| operation.name).collect();
-    for _ in 0..20 {
-        // Some need what others make.
+    for _ in 0..100 {
+        // Some need what others make, and yet others take that away again.
         for operation in operations {
             if let Some(drawn) = node.draw(operation) {
                 node.done_well(operation.name, drawn).await;
