@@ -54,10 +54,11 @@ fn backup(draw: &mut Draw, world: &World) -> Option<Drawn> {
     Some(drawn)
 }
 
-fn restored(id: &str, key: &str, existing: bool) -> impl Fn(&mut World) -> bool + Send + Sync + use<> {
+/// A forced restore also makes a database that somebody has deleted meanwhile; another one needs its id to be free.
+fn restored(id: &str, key: &str, forced: bool) -> impl Fn(&mut World) -> bool + Send + Sync + use<> {
     let (id, key) = (id.to_owned(), key.to_owned());
     move |world| match world.backups.get(&key) {
-        Some(backup) => world.databases.insert(id.clone(), backup.clone()).is_some() == existing,
+        Some(backup) => world.databases.insert(id.clone(), backup.clone()).is_none() || forced,
         None => false,
     }
 }
