@@ -5,6 +5,7 @@
 mod backups;
 mod conformance;
 mod contract;
+mod document;
 mod downloads;
 mod drain;
 mod durability;

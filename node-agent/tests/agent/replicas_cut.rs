@@ -54,10 +54,9 @@ const POINTS: [(&str, Point); 5] = [
     ("gone too far", |_| false),
 ];
 
-#[tokio::test]
-async fn a_killed_replica_serves_a_whole_seed_and_leaves_no_other() {
-    let root = TempDir::new().unwrap();
-    let writer = Agent::with_store(root.path(), &[]).await;
+/// A writer whose graph has people enough for a kill to meet the copy of it.
+async fn filled_writer(root: &Path) -> Agent {
+    let writer = Agent::with_store(root, &[]).await;
     writer.database("kg1", PEOPLE).await;
     writer
         .put("/databases/kg1/tables/Person/files/f", people(ROWS))
@@ -67,6 +66,13 @@ async fn a_killed_replica_serves_a_whole_seed_and_leaves_no_other() {
         .post("/databases/kg1/tables/Person/materialize", json!({}))
         .await
         .ok();
+    writer
+}
+
+#[tokio::test]
+async fn a_killed_replica_serves_a_whole_seed_and_leaves_no_other() {
+    let root = TempDir::new().unwrap();
+    let writer = filled_writer(root.path()).await;
     publish(&writer).await;
     let args = [
         "--role",
@@ -142,16 +148,7 @@ async fn a_killed_replica_serves_a_whole_seed_and_leaves_no_other() {
 #[tokio::test]
 async fn a_killed_writer_leaves_no_half_of_a_seed() {
     let root = TempDir::new().unwrap();
-    let mut writer = Agent::with_store(root.path(), &[]).await;
-    writer.database("kg1", PEOPLE).await;
-    writer
-        .put("/databases/kg1/tables/Person/files/f", people(ROWS))
-        .await
-        .ok();
-    writer
-        .post("/databases/kg1/tables/Person/materialize", json!({}))
-        .await
-        .ok();
+    let mut writer = filled_writer(root.path()).await;
     let prefix = root.path().join("objects/seeds/kg1");
     let seeds = || {
         let entries = fs::read_dir(prefix.join("0")).into_iter().flatten();

@@ -14,7 +14,6 @@
 mod caller;
 mod checks;
 // What every answer of the fixture is held to.
-#[allow(dead_code, unused_imports)]
 #[path = "../agent/conformance.rs"]
 mod conformance;
 #[allow(dead_code)]
