@@ -187,7 +187,14 @@ impl Engines {
         }
         // What is left is a handle that has to be opened anew.
         close_graph(&slot, CLOSE_PATIENCE).await?;
-        let open = self.inner.open_graph(id, self.inner.graph_file(&slot)).await?;
+        let file = self.inner.graph_file(&slot);
+        let open = match self.inner.open_graph(id, file.clone()).await {
+            // Nobody else can close the staging tables of this graph to make room: its gate is held here.
+            Err(EngineError::Busy { .. }) if closed(close_staging(&slot, Duration::ZERO).await) => {
+                self.inner.open_graph(id, file).await?
+            }
+            other => other?,
+        };
         *slot.graph.write() = Some(Arc::clone(&open));
         Ok(Database::new(open))
     }
@@ -213,7 +220,13 @@ impl Engines {
         }
         let limits = self.limits();
         let boost = slot.boosted().staging;
-        let (memory, memory_bytes) = self.inner.reserve_boosted(boost, limits.staging_memory, id).await?;
+        let (memory, memory_bytes) = match self.inner.reserve_boosted(boost, limits.staging_memory, id).await {
+            // As above: the gate is held here.
+            Err(EngineError::Busy { .. }) if closed(close_graph(&slot, Duration::ZERO).await) => {
+                self.inner.reserve_boosted(boost, limits.staging_memory, id).await?
+            }
+            other => other?,
+        };
         let options = StagingOptions {
             file: self.inner.files.staging(id),
             incoming: self.inner.files.incoming(id),
@@ -405,9 +418,7 @@ impl Inner {
         slots.sort_by_key(|slot| slot.last_used.load(Ordering::Relaxed));
         for slot in slots {
             let Ok(_gate) = slot.gate.try_lock() else { continue };
-            if close_graph(&slot, Duration::ZERO).await.is_ok_and(|closed| closed)
-                || close_staging(&slot, Duration::ZERO).await.is_ok_and(|closed| closed)
-            {
+            if closed(close_graph(&slot, Duration::ZERO).await) || closed(close_staging(&slot, Duration::ZERO).await) {
                 tracing::debug!(database = %slot.id, %wanted_for, "closed to make room");
                 return true;
             }
@@ -434,6 +445,11 @@ impl Inner {
             }
         }
     }
+}
+
+/// Whether something was closed, and its memory with it is free; what is in use is not.
+fn closed(result: Result<bool, EngineError>) -> bool {
+    result.is_ok_and(|closed| closed)
 }
 
 /// Closes the graph of a slot, whose gate is held. With patience, running statements are interrupted and waited for;
