@@ -130,7 +130,7 @@ async fn vectors(caller: &Caller, id: &str) -> Result<Option<BTreeSet<u64>>, Str
 }
 
 async fn nearest(caller: &Caller, id: &str, filter: &str, exact: bool) -> Result<Vec<Value>, String> {
-    let body = json!({"embedding": [1; DIMENSION], "limit": 100, "filter": filter, "exact": exact});
+    let body = json!({"embedding": vec![1; DIMENSION], "limit": 100, "filter": filter, "exact": exact});
     let answer = caller.post(&format!("{}/search", path(id)), body).await;
     let answer = answer.map_err(|outcome| format!("{outcome:?}"))?;
     Ok(answer["results"].as_array().unwrap().clone())
