@@ -8,7 +8,8 @@ mod answers;
 pub(crate) use answers::{CreateDatabase, Creation, Deletion, ForkTask, TaskState};
 
 use crate::metrics::Metrics;
-use answers::{SchemaAnswer, TaskAnswer, TaskListed, TaskStarted, detail, is_registering};
+use answers::{InfoAnswer, SchemaAnswer, TaskAnswer, TaskListed, TaskStarted, detail, is_registering};
+use graphplane_core::replica_plan::AgentSeen;
 use graphplane_core::schema_copy::Table;
 use graphplane_crds::quantities::Epoch;
 use reqwest::{Method, StatusCode};
@@ -206,13 +207,42 @@ impl Agent {
 
     /// Starts a backup, or finds the one that is under way to the same key; the task's id.
     pub(crate) async fn start_backup(&self, id: &str, key: &str) -> Result<String, AgentError> {
-        let body = json!({"destination": {"key": key}});
+        self.backup("start_backup", id, json!({"destination": {"key": key}})).await
+    }
+
+    /// Starts to publish a seed below a key; the task's id. Each call makes a seed of its own.
+    pub(crate) async fn start_seed(&self, id: &str, key: &str) -> Result<String, AgentError> {
+        let body = json!({"backup_type": "replica", "destination": {"key": key}});
+        self.backup("start_seed", id, body).await
+    }
+
+    async fn backup(&self, call: &'static str, id: &str, body: Value) -> Result<String, AgentError> {
         let path = format!("/databases/{id}/backup");
-        let answer = self.once("start_backup", Method::POST, &path, Some(body)).await?;
+        let answer = self.once(call, Method::POST, &path, Some(body)).await?;
         match answer.status {
             StatusCode::OK | StatusCode::ACCEPTED => Ok(self.parse::<TaskStarted>(&answer)?.task_id),
             StatusCode::BAD_REQUEST => Err(AgentError::Refused(detail(&answer.body))),
             StatusCode::CONFLICT => Err(self.wrong_epoch(&answer)),
+            _ => Err(self.unexpected(&answer)),
+        }
+    }
+
+    /// What a replica says of the seeds below a key; `None` if it follows others.
+    pub(crate) async fn seed(&self, key: &str) -> Result<Option<AgentSeen>, AgentError> {
+        let answer = self.once("get_info", Method::GET, "/info", None).await?;
+        match answer.status {
+            StatusCode::OK => Ok(self.parse::<InfoAnswer>(&answer)?.seed(key)),
+            _ => Err(self.unexpected(&answer)),
+        }
+    }
+
+    /// Has a replica look for newer seeds now, without waiting for what comes of it.
+    pub(crate) async fn refresh_seeds(&self) -> Result<(), AgentError> {
+        let answer = self
+            .repeated("refresh_seeds", Method::POST, "/admin/seed/refresh")
+            .await?;
+        match answer.status {
+            status if status.is_success() => Ok(()),
             _ => Err(self.unexpected(&answer)),
         }
     }

@@ -31,6 +31,8 @@ fn settings(dir: &TempDir, script: &str, url: &str) -> LocalSettings {
         agent_binary: agent(dir.path(), script),
         control_plane_url: url.into(),
         object_store_url: Some("file:///objects".into()),
+        backup_key_file: None,
+        embedding_model: None,
         stop_grace: PATIENCE,
     }
 }
@@ -51,7 +53,7 @@ async fn opened(dir: &TempDir) -> Local {
 fn request(token: &str) -> InstanceRequest {
     InstanceRequest {
         node: "std-0".into(),
-        volume: "std-0".into(),
+        purpose: Purpose::Write { volume: "std-0".into() },
         client_token: token.into(),
         bootstrap_token: "once".into(),
         cluster_id: "c".into(),
@@ -276,7 +278,7 @@ async fn a_program_that_cannot_be_started_is_named() {
     assert!(error.contains("agent.sh"), "{error}");
     assert_eq!(state(&local).await, None);
     let missing = InstanceRequest {
-        volume: "std-9".into(),
+        purpose: Purpose::Write { volume: "std-9".into() },
         ..request("t1")
     };
     let error = local.ensure_instance(&missing).await.unwrap_err().to_string();
