@@ -313,7 +313,7 @@ mod tests {
             id: "kg0123456789abcdef".into(),
             size_bytes: 1,
             staging_bytes: 2,
-            revision: Some(3),
+            revision: 3,
         }];
         let read = graphplane_core::usage::Usage::parse(&usage_text(&request).unwrap()).unwrap();
         assert_eq!(

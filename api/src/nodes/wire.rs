@@ -106,9 +106,8 @@ pub struct DatabaseUsage {
     pub size_bytes: u64,
     /// Its staging database, in bytes.
     pub staging_bytes: u64,
-    /// Another number after everything that changed the graph, under one epoch; absent from agents that do not count.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub revision: Option<u64>,
+    /// Another number after everything that changed the graph, under one epoch.
+    pub revision: u64,
 }
 
 /// The lease is renewed.

@@ -108,6 +108,11 @@ impl Publication {
                 let message = "waits for the graph's database to be made".to_owned();
                 Self::Waits(reasons::GRAPH_NOT_READY, message)
             }
+            // Without it, what is published now would look changed a moment later.
+            NodeSeen::Present(node) if replica.spec.publish.on_change && graph.mark.is_none() => {
+                let message = format!("waits for node {} to report the graph", node.name);
+                Self::Waits(reasons::GRAPH_NOT_READY, message)
+            }
             NodeSeen::Present(node) if node.serving == Serving::Yes => due,
             NodeSeen::Present(node) => {
                 let message = format!("waits for node {}, which does not answer now", node.name);

@@ -10,7 +10,6 @@ use crate::write;
 use graphplane_core::names;
 use graphplane_core::replica_plan::{Action, Observed};
 use graphplane_crds::annotations::{FINALIZER, GRAPH_ID_LABEL, REPLICA_LABEL, TIER_LABEL};
-use graphplane_crds::ids::GraphId;
 use graphplane_crds::node::{GraphNodeSpec, NodeRole, ReplicaOf};
 use graphplane_crds::replica::{Publishing, Replica, ReplicaStatus};
 use graphplane_crds::{Graph, GraphNode};
@@ -152,7 +151,7 @@ fn node_object(name: &str, replica: &Replica, graph: &Graph, of: &ReplicaOf, ctx
     let labels = [
         (TIER_LABEL, graph.spec.tier.clone()),
         (REPLICA_LABEL, of.uid.clone()),
-        (GRAPH_ID_LABEL, GraphId::to_string(&of.graph_id)),
+        (GRAPH_ID_LABEL, of.graph_id.to_string()),
     ];
     node.metadata.labels = Some(labels.map(|(key, value)| (key.to_owned(), value)).into());
     node

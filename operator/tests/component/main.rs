@@ -12,6 +12,7 @@ mod lifecycle;
 mod machines;
 mod placement;
 mod registrar;
+mod replicas;
 mod restarts;
 mod subgraphs;
 mod world;
