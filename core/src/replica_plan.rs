@@ -265,7 +265,12 @@ fn left(replica: &Replica, seen: &Observed) -> Option<Left> {
         return left(reasons::NODE_LOST, message, vec![], Some(RETRY));
     }
     if status.seeds.is_some() && seen.object_store {
-        return left(reasons::DELETING, "its seeds are removed", vec![Action::DeleteSeeds], None);
+        return left(
+            reasons::DELETING,
+            "its seeds are removed",
+            vec![Action::DeleteSeeds],
+            None,
+        );
     }
     None
 }

@@ -264,14 +264,22 @@ fn a_change_is_published_after_the_interval_and_taken_up_one_by_one() {
     world.now = begun + 10;
     world.state += 1;
     assert!(world.plan().actions.is_empty());
-    assert_eq!(world.plan().requeue, Some(Duration::from_secs(50)), "a minute where none is named");
+    assert_eq!(
+        world.plan().requeue,
+        Some(Duration::from_secs(50)),
+        "a minute where none is named"
+    );
     world.now = begun + 60;
     world.pass();
     world.publication_ends(Task::Completed);
     world.pass();
     let fetching = |world: &World| world.nodes.values().filter(|a| a.fetching.is_some()).count();
     assert_eq!(fetching(&world), 1);
-    assert_eq!(world.says(conditions::READY).0, Some(true), "the old seed is served meanwhile");
+    assert_eq!(
+        world.says(conditions::READY).0,
+        Some(true),
+        "the old seed is served meanwhile"
+    );
     assert_eq!(world.says(conditions::UP_TO_DATE), (Some(false), reasons::REFRESHING));
     world.pass();
     assert_eq!(fetching(&world), 1, "the others wait");
@@ -310,7 +318,10 @@ fn a_seed_that_is_refused_goes_no_further_than_the_budget() {
     let agent = seen.nodes[0].agent.as_mut().unwrap();
     (agent.latest, agent.error) = (Some(version(2)), Some("the hash differs".into()));
     let refused = plan_of(&seen);
-    assert!(refused.actions.is_empty() && refused.requeue == Some(RETRY), "{refused:?}");
+    assert!(
+        refused.actions.is_empty() && refused.requeue == Some(RETRY),
+        "{refused:?}"
+    );
     let late = refused.says.iter().find(|s| s.type_ == conditions::UP_TO_DATE).unwrap();
     assert_eq!(late.reason, reasons::SEED_NOT_SERVED);
     assert!(late.message.contains(&first) && late.message.contains("the hash differs"));
@@ -371,7 +382,8 @@ fn the_share_of_a_budget_is_of_the_fleet_and_never_nothing() {
 
 #[test]
 fn what_this_version_does_not_do_is_named() {
-    let spec = serde_json::json!({"graph": "g", "replicas": 0, "publish": {"schedule": "@daily"}, "targetCpuPercent": 50});
+    let spec =
+        serde_json::json!({"graph": "g", "replicas": 0, "publish": {"schedule": "@daily"}, "targetCpuPercent": 50});
     let mut world = World::new(spec);
     world.settle();
     let says = world.plan().says;
@@ -380,7 +392,10 @@ fn what_this_version_does_not_do_is_named() {
     let mut bare = world.observe();
     bare.object_store = false;
     let says = plan(&world.replica, &bare, at(0)).says;
-    assert!(says.iter().any(|s| s.type_ == conditions::STALLED && s.status == Some(true)));
+    assert!(
+        says.iter()
+            .any(|s| s.type_ == conditions::STALLED && s.status == Some(true))
+    );
 }
 
 #[derive(Clone, Debug)]

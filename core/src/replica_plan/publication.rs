@@ -125,13 +125,7 @@ impl Publication {
     }
 }
 
-fn due(
-    replica: &Replica,
-    status: &ReplicaStatus,
-    seen: &Observed,
-    graph: &GraphSeen,
-    now: Timestamp,
-) -> Publication {
+fn due(replica: &Replica, status: &ReplicaStatus, seen: &Observed, graph: &GraphSeen, now: Timestamp) -> Publication {
     let Some(seed) = &seen.seed else {
         return Publication::Due;
     };

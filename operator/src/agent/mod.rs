@@ -207,7 +207,8 @@ impl Agent {
 
     /// Starts a backup, or finds the one that is under way to the same key; the task's id.
     pub(crate) async fn start_backup(&self, id: &str, key: &str) -> Result<String, AgentError> {
-        self.backup("start_backup", id, json!({"destination": {"key": key}})).await
+        self.backup("start_backup", id, json!({"destination": {"key": key}}))
+            .await
     }
 
     /// Starts to publish a seed below a key; the task's id. Each call makes a seed of its own.

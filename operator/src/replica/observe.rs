@@ -25,7 +25,10 @@ pub(super) async fn observe(replica: &Arc<Replica>, ctx: &Context, memory: &Memo
     let object: Option<Arc<Graph>> = ctx.hubs.graphs.cache().get(&namespace, &replica.spec.graph);
     let writer = object.as_ref().map_or(NodeSeen::NotPlaced, |graph| {
         let status = graph.status.as_ref();
-        let (node, volume) = (status.and_then(|s| s.node.as_deref()), status.and_then(|s| s.volume.as_deref()));
+        let (node, volume) = (
+            status.and_then(|s| s.node.as_deref()),
+            status.and_then(|s| s.volume.as_deref()),
+        );
         ctx.node_seen(node, volume)
     });
     let task = task(ctx, &status, &writer).await?;
@@ -49,7 +52,10 @@ fn graph_seen(ctx: &Context, graph: &Graph, node: NodeSeen) -> GraphSeen {
     let status = graph.status.clone().unwrap_or_default();
     let id = status.graph_id.filter(|_| status.applied_schema.is_some());
     let usage = status.node.as_deref().and_then(|name| usage_of(&ctx.hubs, name));
-    let mark = id.as_ref().zip(usage).and_then(|(id, (_, _, usage))| usage.mark(id.as_str()));
+    let mark = id
+        .as_ref()
+        .zip(usage)
+        .and_then(|(id, (_, _, usage))| usage.mark(id.as_str()));
     GraphSeen { id, node, mark }
 }
 

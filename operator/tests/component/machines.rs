@@ -159,7 +159,10 @@ impl Machines {
                 want.node
             );
             match &want.purpose {
-                Purpose::Serve { seeds } => (state.scratch.entry(want.node.clone()).or_default().clone(), seeds.clone()),
+                Purpose::Serve { seeds } => (
+                    state.scratch.entry(want.node.clone()).or_default().clone(),
+                    seeds.clone(),
+                ),
                 Purpose::Write { volume } => {
                     let storage = state.disks.get(volume).map(|s| s.disk.clone());
                     let disk = storage.ok_or_else(|| ProviderError::Occupied("no disk".into()))?;

@@ -64,7 +64,11 @@ async fn a_fleet_serves_what_was_published_and_follows_its_scale() {
     assert_eq!(status.selector, Some(format!("graphplane.dev/replica={uid}")));
     let nodes = world.list::<GraphNode>().await;
     let of_fleet: Vec<&GraphNode> = nodes.iter().filter(|n| n.spec.replica.is_some()).collect();
-    assert!(of_fleet.iter().all(|n| n.labels()["graphplane.dev/replica"] == uid && n.spec.volume.is_none()));
+    assert!(
+        of_fleet
+            .iter()
+            .all(|n| n.labels()["graphplane.dev/replica"] == uid && n.spec.volume.is_none())
+    );
     assert_eq!(world.names::<GraphVolume>().await, ["std-0"], "a replica has no volume");
 
     scale(&world, 1).await;
@@ -74,7 +78,11 @@ async fn a_fleet_serves_what_was_published_and_follows_its_scale() {
         .await;
     scale(&world, 3).await;
     until_serving(&world, 3, "1/1").await;
-    assert_eq!(replicas_alive(&world).len(), 3, "the tier, which removes its empty nodes, leaves them alone");
+    assert_eq!(
+        replicas_alive(&world).len(),
+        3,
+        "the tier, which removes its empty nodes, leaves them alone"
+    );
     operator.stop().await;
 }
 
@@ -90,7 +98,10 @@ async fn a_change_is_published_and_taken_up_one_by_one() {
         .await;
     let ready = refreshing.status.unwrap();
     assert_eq!((ready.replicas, ready.ready_replicas), (3, 0));
-    assert!(ready.nodes.iter().all(|n| n.seed_version.as_deref() == Some("1/1")), "{ready:?}");
+    assert!(
+        ready.nodes.iter().all(|n| n.seed_version.as_deref() == Some("1/1")),
+        "{ready:?}"
+    );
     world.until_ready::<Replica>("readers").await;
     world.machines.behaviour.hold_seeds.store(false, Ordering::SeqCst);
     until_serving(&world, 3, "1/2").await;

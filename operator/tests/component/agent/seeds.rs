@@ -43,7 +43,9 @@ impl Agent {
     pub(super) fn publish(&self, key: &str, graph: &Value) -> PathBuf {
         let before = std::fs::read(self.pointer(key)).ok();
         let before = before.map_or(0, |bytes| {
-            serde_json::from_slice::<Value>(&bytes).unwrap()["version"].as_u64().unwrap()
+            serde_json::from_slice::<Value>(&bytes).unwrap()["version"]
+                .as_u64()
+                .unwrap()
         });
         let (epoch, version) = (*self.epoch.lock(), before + 1);
         let pointer = json!({"format": 1, "graph_id": graph, "epoch": epoch, "version": version, "manifest_sha256": "",
