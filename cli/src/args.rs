@@ -149,6 +149,12 @@ pub struct UpArguments {
     /// The node agent's program; default: `graphplane-node-agent` beside this program, else in PATH
     #[arg(long, value_name = "FILE")]
     pub agent_binary: Option<PathBuf>,
+    /// Keys for encrypted backups: 32 bytes in base64 per line, the current one first
+    #[arg(long, value_name = "FILE")]
+    pub backup_key_file: Option<PathBuf>,
+    /// A model that turns texts into vectors, for every node agent that is started from now on
+    #[arg(long, value_name = "DIR")]
+    pub embedding_model: Option<PathBuf>,
     /// Form of the log on stderr; DIR/graphplane.log is always JSON
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,

@@ -16,6 +16,7 @@ use crate::files;
 use control_plane::{ControlPlane, Parts};
 use kube::Client;
 use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -46,6 +47,8 @@ pub async fn run(arguments: &UpArguments, dir: DataDir) -> Result<(), Failure> {
         api_listener: listen("--api-port", arguments.api_port).await?,
         api_key: api_key::ensure(&dir)?,
         agent_binary,
+        backup_key_file: absolute(arguments.backup_key_file.as_deref())?,
+        embedding_model: absolute(arguments.embedding_model.as_deref())?,
     };
     let mut plane = tokio::select! {
         started = ControlPlane::start(&dir, parts) => started?,
@@ -91,6 +94,14 @@ async fn ready(dir: &DataDir, client: Client, endpoints: Endpoints) -> Result<()
     // A server goes on serving also when nobody reads what it says.
     let _ = crate::output::print(&announce::ready_text(dir, &endpoints, &tiers, &program));
     Ok(())
+}
+
+/// A path as node agents can use it, whose working directory is another one.
+fn absolute(path: Option<&Path>) -> Result<Option<PathBuf>, Failure> {
+    let found = path.map(|path| {
+        std::fs::canonicalize(path).map_err(|error| Failure::io(&format!("finding {}", path.display()), &error))
+    });
+    found.transpose()
 }
 
 /// Binds a port of this machine alone.
