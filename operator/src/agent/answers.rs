@@ -100,6 +100,12 @@ impl TaskListed {
             ended: self.completed_at,
         })
     }
+
+    /// Its id, if it publishes below this key and has not ended.
+    pub(super) fn publishing(self, key: &str) -> Option<String> {
+        let publishes = self.metadata["backup_type"] == "replica" && self.metadata["key"] == key;
+        (publishes && TaskState::from(self.answer) == TaskState::Running).then_some(self.task_id)
+    }
 }
 
 /// How far a task is.
@@ -259,6 +265,19 @@ mod tests {
         assert_eq!(read().seed("seeds/kg1/r"), Some(expected));
         assert_eq!(read().seed("seeds/other"), Some(AgentSeen::default()));
         assert_eq!(read().seed("seeds/kg1"), None);
+    }
+
+    #[test]
+    fn a_publication_is_known_by_its_key() {
+        let listed = |status: &str, kind: &str| {
+            let task = json!({"task_id": "backup_1", "status": status, "metadata": {"key": "seeds/kg1/r", "backup_type": kind}});
+            serde_json::from_value::<TaskListed>(task).unwrap_or_else(|error| panic!("{error}"))
+        };
+        let running = || listed("running", "replica");
+        assert_eq!(running().publishing("seeds/kg1/r").as_deref(), Some("backup_1"));
+        assert_eq!(running().publishing("seeds/kg1/other"), None);
+        assert_eq!(listed("completed", "replica").publishing("seeds/kg1/r"), None);
+        assert_eq!(listed("running", "standard").publishing("seeds/kg1/r"), None);
     }
 
     #[test]

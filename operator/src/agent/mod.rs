@@ -217,6 +217,21 @@ impl Agent {
         self.backup("start_seed", id, body).await
     }
 
+    /// The publication below a key that is under way; its task's id.
+    pub(crate) async fn publishing(&self, id: &str, key: &str) -> Result<Option<String>, AgentError> {
+        let tasks = self.tasks("backup", id).await?;
+        Ok(tasks.into_iter().find_map(|task| task.publishing(key)))
+    }
+
+    async fn tasks(&self, kind: &str, id: &str) -> Result<Vec<TaskListed>, AgentError> {
+        let path = format!("/tasks?task_type={kind}&graph_id={id}&limit=1000");
+        let answer = self.repeated("list_tasks", Method::GET, &path).await?;
+        match answer.status {
+            StatusCode::OK => self.parse(&answer),
+            _ => Err(self.unexpected(&answer)),
+        }
+    }
+
     async fn backup(&self, call: &'static str, id: &str, body: Value) -> Result<String, AgentError> {
         let path = format!("/databases/{id}/backup");
         let answer = self.once(call, Method::POST, &path, Some(body)).await?;
@@ -266,15 +281,8 @@ impl Agent {
 
     /// The newest copying into `id` that was started with `key`; `None` when the agent knows of none.
     pub(crate) async fn fork(&self, id: &str, key: &str) -> Result<Option<ForkTask>, AgentError> {
-        let path = format!("/tasks?task_type=fork&graph_id={id}&limit=1000");
-        let answer = self.repeated("list_tasks", Method::GET, &path).await?;
-        match answer.status {
-            StatusCode::OK => {
-                let tasks = self.parse::<Vec<TaskListed>>(&answer)?;
-                Ok(tasks.into_iter().find_map(|task| task.fork(key)))
-            }
-            _ => Err(self.unexpected(&answer)),
-        }
+        let tasks = self.tasks("fork", id).await?;
+        Ok(tasks.into_iter().find_map(|task| task.fork(key)))
     }
 
     /// How far a task is; `None` when the agent does not know it.

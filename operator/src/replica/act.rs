@@ -1,6 +1,7 @@
 //! What can be done for a Replica.
 
 use super::Memory;
+use super::writer::Writer;
 use crate::cache::key;
 use crate::context::Context;
 use crate::error::Error;
@@ -26,12 +27,16 @@ pub(super) async fn act(
     match action {
         Action::Publish => publish(replica, seen, ctx).await,
         Action::CancelPublish => {
-            let publishing = replica.status.as_ref().and_then(|s| s.publishing.as_ref());
-            let graph = graph(replica, ctx);
-            let status = graph.as_ref().and_then(|g| g.status.as_ref());
-            let writer = ctx.node_seen(status.and_then(|s| s.node.as_deref()), None);
-            if let (Some(publishing), Some(node)) = (publishing, writer.serving()) {
-                ctx.agent(node)?.cancel_task(&publishing.task).await?;
+            let status = replica.status.clone().unwrap_or_default();
+            if let Some(writer) = Writer::of(replica, ctx) {
+                let task = match (status.publishing, status.seeds) {
+                    (Some(publishing), _) => Some(publishing.task),
+                    (None, Some(seeds)) => writer.publishing(ctx, &seeds).await?,
+                    (None, None) => None,
+                };
+                if let Some(task) = task {
+                    writer.cancel(ctx, &task).await?;
+                }
             }
             memory.cancelled = true;
             Ok(Done::World)
@@ -72,15 +77,10 @@ pub(super) async fn act(
     }
 }
 
-fn graph(replica: &Replica, ctx: &Context) -> Option<Arc<Graph>> {
-    let (namespace, _) = key(replica);
-    ctx.hubs.graphs.cache().get(&namespace, &replica.spec.graph)
-}
-
 /// Has the writer publish. Where it publishes is written down first, so that it can be removed whatever happens.
 async fn publish(replica: &Arc<Replica>, seen: &Observed, ctx: &Context) -> Result<Done<Replica>, Error> {
     let graph = seen.graph.as_ref();
-    let (Some(id), Some(node)) = (graph.and_then(|g| g.id.as_ref()), graph.and_then(|g| g.node.serving())) else {
+    let (Some(id), Some(writer)) = (graph.and_then(|g| g.id.as_ref()), Writer::of(replica, ctx)) else {
         return Ok(Done::World);
     };
     let before = replica.status.clone().unwrap_or_default();
@@ -92,23 +92,32 @@ async fn publish(replica: &Arc<Replica>, seen: &Observed, ctx: &Context) -> Resu
         let status = serde_json::to_value(status).map_err(|e| Error::Settings(e.to_string()))?;
         return write::status(ctx, replica, status, true).await.map(Done::Written);
     };
-    let publishing = Publishing {
-        task: ctx.agent(node)?.start_seed(id.as_str(), &seeds).await?,
-        begun: whole(ctx.now()),
-        // It was told before the copy is begun, so the seed has that much.
-        mark: graph.and_then(|g| g.mark.clone()),
+    // One that a pass has begun which was cut off is waited for; what it has is not known, so another one follows.
+    let (task, mark) = match writer.publishing(ctx, &seeds).await? {
+        Some(task) => (Some(task), None),
+        // The mark was told before the copy is begun, so the seed has that much.
+        None => (writer.publish(ctx, &seeds).await?, graph.and_then(|g| g.mark.clone())),
     };
-    let note = format!("node {} makes a seed of {id}", node.name);
-    write::event(ctx, &**replica, "PublishStarted", "Publish", note);
+    let Some(task) = task else {
+        return Ok(Done::World);
+    };
+    write::event(
+        ctx,
+        &**replica,
+        "PublishStarted",
+        "Publish",
+        format!("a seed of {id} is made"),
+    );
+    let begun = whole(ctx.now());
     let mut noted = (**replica).clone();
-    noted.status.get_or_insert_default().publishing = Some(publishing);
+    noted.status.get_or_insert_default().publishing = Some(Publishing { task, begun, mark });
     Ok(Done::Noted(Arc::new(noted)))
 }
 
 async fn make_nodes(replica: &Replica, names: &[String], seen: &Observed, ctx: &Context) -> Result<(), Error> {
     let seeds = replica.status.as_ref().and_then(|s| s.seeds.clone());
     let id = seen.graph.as_ref().and_then(|g| g.id.clone());
-    let (Some(seeds), Some(id), Some(graph)) = (seeds, id, graph(replica, ctx)) else {
+    let (Some(seeds), Some(id), Some(writer)) = (seeds, id, Writer::of(replica, ctx)) else {
         return Ok(());
     };
     let (namespace, name) = key(replica);
@@ -120,7 +129,7 @@ async fn make_nodes(replica: &Replica, names: &[String], seen: &Observed, ctx: &
         seeds,
     };
     for name in names {
-        let node = node_object(name, replica, &graph, &of, ctx);
+        let node = node_object(name, replica, &writer.graph, &of, ctx);
         let made = write::create(ctx, &node).await?;
         if made.spec.replica.as_ref() != Some(&of) || made.metadata.deletion_timestamp.is_some() {
             // One of that name that is another's, or on its way out: the next pass sees it.

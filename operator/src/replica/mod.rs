@@ -3,6 +3,7 @@
 mod act;
 mod observe;
 mod status;
+mod writer;
 
 use crate::context::Context;
 use crate::error::Error;

@@ -1,17 +1,14 @@
 //! What a Replica's plan looks at.
 
 use super::Memory;
-use crate::agent::TaskState;
-use crate::cache::key;
+use super::writer::Writer;
 use crate::context::Context;
 use crate::error::Error;
-use crate::views::usage_of;
 use graphplane_core::backup_plan::Task;
-use graphplane_core::ending::NodeSeen;
 use graphplane_core::fleet::Serving;
 use graphplane_core::replica_plan::{AgentSeen, GraphSeen, Node, Observed};
-use graphplane_crds::replica::{Replica, ReplicaStatus};
-use graphplane_crds::{Graph, GraphNode};
+use graphplane_crds::GraphNode;
+use graphplane_crds::replica::Replica;
 use kube::ResourceExt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,55 +17,43 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(3);
 
 pub(super) async fn observe(replica: &Arc<Replica>, ctx: &Context, memory: &Memory) -> Result<Observed, Error> {
-    let (namespace, _) = key(&**replica);
-    let status = replica.status.clone().unwrap_or_default();
-    let object: Option<Arc<Graph>> = ctx.hubs.graphs.cache().get(&namespace, &replica.spec.graph);
-    let writer = object.as_ref().map_or(NodeSeen::NotPlaced, |graph| {
-        let status = graph.status.as_ref();
-        let (node, volume) = (
-            status.and_then(|s| s.node.as_deref()),
-            status.and_then(|s| s.volume.as_deref()),
-        );
-        ctx.node_seen(node, volume)
-    });
-    let task = task(ctx, &status, &writer).await?;
-    let seed = match (&ctx.store, &status.seeds) {
+    let seeds = replica.status.as_ref().and_then(|s| s.seeds.as_deref());
+    let writer = Writer::of(replica, ctx);
+    let graph = writer.as_ref().and_then(|writer| writer.seen(ctx));
+    let task = task(ctx, replica, writer.as_ref(), graph.as_ref()).await?;
+    let seed = match (&ctx.store, seeds) {
         (Some(store), Some(key)) => store.seed(key).await?,
         _ => None,
     };
-    let alive = object.filter(|graph| graph.metadata.deletion_timestamp.is_none());
     Ok(Observed {
         object_store: ctx.store.is_some(),
-        graph: alive.map(|graph| graph_seen(ctx, &graph, writer)),
+        graph,
         seed,
         task,
         cancelled: memory.cancelled,
-        nodes: nodes(ctx, replica, status.seeds.as_deref()).await,
+        nodes: nodes(ctx, replica, seeds).await,
         asked: memory.asked.clone(),
     })
 }
 
-fn graph_seen(ctx: &Context, graph: &Graph, node: NodeSeen) -> GraphSeen {
-    let status = graph.status.clone().unwrap_or_default();
-    let id = status.graph_id.filter(|_| status.applied_schema.is_some());
-    let usage = status.node.as_deref().and_then(|name| usage_of(&ctx.hubs, name));
-    let mark = id
-        .as_ref()
-        .zip(usage)
-        .and_then(|(id, (_, _, usage))| usage.mark(id.as_str()));
-    GraphSeen { id, node, mark }
-}
-
-/// The publication that the status names.
-async fn task(ctx: &Context, status: &ReplicaStatus, writer: &NodeSeen) -> Result<Task, Error> {
-    let Some(publishing) = &status.publishing else {
+/// The publication that the status names; before everything is taken down also one that it does not name.
+async fn task(
+    ctx: &Context,
+    replica: &Replica,
+    writer: Option<&Writer>,
+    graph: Option<&GraphSeen>,
+) -> Result<Task, Error> {
+    let (Some(writer), Some(status)) = (writer, &replica.status) else {
         return Ok(Task::None);
     };
-    match (writer.serving(), writer) {
-        (Some(node), _) => Ok(TaskState::seen(ctx.agent(node)?.task(&publishing.task).await?)),
-        (None, NodeSeen::Present(_)) => Ok(Task::Unknown),
-        // Nobody is left who could be publishing.
-        (None, _) => Ok(Task::None),
+    let ends = replica.metadata.deletion_timestamp.is_some() || graph.is_none();
+    match (&status.publishing, &status.seeds) {
+        (Some(publishing), _) => writer.task(ctx, &publishing.task).await,
+        (None, Some(seeds)) if ends => match writer.publishing(ctx, seeds).await? {
+            Some(_) => Ok(Task::Running),
+            None => Ok(Task::None),
+        },
+        _ => Ok(Task::None),
     }
 }
 

@@ -114,7 +114,7 @@ pub(crate) async fn start(
         .route("/databases/{id}/fork-from/{parent}", post(fork))
         .route("/info", get(seeds::info))
         .route("/admin/seed/refresh", post(seeds::refresh))
-        .route("/tasks", get(list_forks))
+        .route("/tasks", get(list))
         .route("/tasks/{id}/status", get(task))
         .route("/tasks/{id}", delete(cancel))
         .with_state(agent);
@@ -287,7 +287,8 @@ async fn backup(
             let same = disk.tasks.iter().find(|(_, t)| same(t));
             let task_id = same.map_or_else(|| format!("backup_{id}_{:08x}", disk.tasks.len()), |(id, _)| id.clone());
             let content = statements.join(";").into_bytes();
-            let metadata = json!({"graph_id": id, "key": key, "size": content.len(), "seed": seed});
+            let kind = if seed { "replica" } else { "standard" };
+            let metadata = json!({"graph_id": id, "key": key, "size": content.len(), "backup_type": kind});
             let task = json!({"task_id": task_id, "status": "running", "metadata": metadata, "content": content});
             disk.tasks.insert(task_id.clone(), task);
             Json(json!({"task_id": task_id, "status": "initiated"})).into_response()
@@ -326,8 +327,8 @@ async fn fork(State(agent): State<Agent>, headers: HeaderMap, Path((id, parent))
         .await
 }
 
-/// The forks into one database, newest first. Like every task, one that is looked at makes progress.
-async fn list_forks(
+/// The tasks of a kind of one database, newest first. Like every task, a fork that is looked at makes progress.
+async fn list(
     State(agent): State<Agent>,
     headers: HeaderMap,
     Query(query): Query<BTreeMap<String, String>>,
@@ -335,8 +336,14 @@ async fn list_forks(
     if let Err(refused) = agent.admit(&headers, false) {
         return *refused;
     }
-    assert_eq!(query["task_type"], "fork");
     let mut disk = agent.disk.lock();
+    if query["task_type"] == "backup" {
+        let about =
+            |t: &&Value| t["metadata"]["graph_id"] == query["graph_id"].as_str() && t["metadata"]["key"].is_string();
+        let found: Vec<&Value> = disk.tasks.values().rev().filter(about).collect();
+        return Json(found).into_response();
+    }
+    assert_eq!(query["task_type"], "fork");
     let Disk {
         tasks, databases, made, ..
     } = &mut *disk;
@@ -376,7 +383,7 @@ async fn task(State(agent): State<Agent>, headers: HeaderMap, Path(id): Path<Str
             task["error"] = json!(why);
         } else {
             let key = task["metadata"]["key"].as_str().unwrap();
-            let at = match task["metadata"]["seed"] == true {
+            let at = match task["metadata"]["backup_type"] == "replica" {
                 true => agent.publish(key, &task["metadata"]["graph_id"]),
                 false => agent.objects.join(key),
             };

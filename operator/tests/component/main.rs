@@ -13,6 +13,7 @@ mod machines;
 mod placement;
 mod registrar;
 mod replicas;
+mod replicas_cut;
 mod restarts;
 mod subgraphs;
 mod world;
