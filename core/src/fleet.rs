@@ -127,12 +127,13 @@ pub fn view(node: &GraphNode, lease: Option<&LeaseFacts>, now: Timestamp, watche
     let status = node.status.clone().unwrap_or_default();
     let current = effective_lease(node, lease);
     let standing = current.as_ref().map(|l| l.standing(now));
-    // A node that waits for its volume has no machine that could serve, whatever its lease says.
+    // A node that waits for its volume has no machine that could serve, whatever its lease says; and one whose agent was
+    // quicker than the status of the node is about to have one.
     let waits = status.phase == Some(NodePhase::Pending);
     let serving = match standing {
         None => Serving::Starting,
-        Some(_) if waits => Serving::Lost,
         Some(Standing::Expired) => Serving::Lost,
+        Some(_) if waits => Serving::Starting,
         Some(_) => Serving::Yes,
     };
     let draining = node
@@ -230,6 +231,18 @@ mod tests {
         // The new one registered and has not renewed yet.
         let again = view(&node(3, Some((3, 100))), Some(&lease(50)), at(101), at(0));
         assert_eq!(again.serving, Serving::Yes);
+    }
+
+    #[test]
+    fn an_agent_that_is_quicker_than_the_status_of_its_node_is_not_lost() {
+        let mut quick = node(2, Some((2, 100)));
+        if let Some(status) = &mut quick.status {
+            status.phase = Some(NodePhase::Pending);
+        }
+        let seen = view(&quick, None, at(101), at(0));
+        assert_eq!((seen.serving, seen.endpoint), (Serving::Starting, None));
+        let later = view(&quick, None, at(160), at(0));
+        assert_eq!(later.serving, Serving::Lost);
     }
 
     #[test]

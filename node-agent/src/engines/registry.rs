@@ -107,19 +107,22 @@ impl Engines {
         let files = Files::new(&config.data_dir);
         let vectors = Layout::new(&config.data_dir);
         let read_only = config.read_only;
-        let (files, vectors, lock, ids) = tokio::task::spawn_blocking(move || {
+        let (files, vectors, lock, ids, changing) = tokio::task::spawn_blocking(move || {
             let mut lock = None;
+            let mut kept = Vec::new();
             if !read_only {
                 files.make_directories()?;
                 lock = Some(FileLock::acquire(files.lock())?);
                 Swap::undo_all(&files)?;
-                files.remove_leftovers()?;
+                kept = files.remove_leftovers()?;
             }
             let ids = files.list()?;
+            let mut changing = Vec::new();
             if !read_only {
-                vectors.remove_leftovers(&ids)?;
+                kept.extend(ids.iter().cloned());
+                changing = vectors.remove_leftovers(&kept)?;
             }
-            Ok::<_, EngineError>((files, vectors, lock, ids))
+            Ok::<_, EngineError>((files, vectors, lock, ids, changing))
         })
         .await
         .unwrap_or_else(|error| {
@@ -141,6 +144,7 @@ impl Engines {
             started_at: SystemTime::now(),
             _lock: lock,
         });
+        inner.lance.mend(changing).await;
         inner.replay_logs().await?;
         let (weak, stop) = (Arc::downgrade(&inner), inner.sweeping.clone());
         tokio::spawn(async move {
@@ -191,7 +195,14 @@ impl Engines {
         }
         // What is left is a handle that has to be opened anew.
         close_graph(&slot, CLOSE_PATIENCE).await?;
-        let open = self.inner.open_graph(id, self.inner.graph_file(&slot)).await?;
+        let file = self.inner.graph_file(&slot);
+        let open = match self.inner.open_graph(id, file.clone()).await {
+            // Nobody else can close the staging tables of this graph to make room: its gate is held here.
+            Err(EngineError::Busy { .. }) if closed(close_staging(&slot, Duration::ZERO).await) => {
+                self.inner.open_graph(id, file).await?
+            }
+            other => other?,
+        };
         *slot.graph.write() = Some(Arc::clone(&open));
         Ok(Database::new(open))
     }
@@ -217,7 +228,13 @@ impl Engines {
         }
         let limits = self.limits();
         let boost = slot.boosted().staging;
-        let (memory, memory_bytes) = self.inner.reserve_boosted(boost, limits.staging_memory, id).await?;
+        let (memory, memory_bytes) = match self.inner.reserve_boosted(boost, limits.staging_memory, id).await {
+            // As above: the gate is held here.
+            Err(EngineError::Busy { .. }) if closed(close_graph(&slot, Duration::ZERO).await) => {
+                self.inner.reserve_boosted(boost, limits.staging_memory, id).await?
+            }
+            other => other?,
+        };
         let options = StagingOptions {
             file: self.inner.files.staging(id),
             incoming: self.inner.files.incoming(id),
@@ -409,9 +426,7 @@ impl Inner {
         slots.sort_by_key(|slot| slot.last_used.load(Ordering::Relaxed));
         for slot in slots {
             let Ok(_gate) = slot.gate.try_lock() else { continue };
-            if close_graph(&slot, Duration::ZERO).await.is_ok_and(|closed| closed)
-                || close_staging(&slot, Duration::ZERO).await.is_ok_and(|closed| closed)
-            {
+            if closed(close_graph(&slot, Duration::ZERO).await) || closed(close_staging(&slot, Duration::ZERO).await) {
                 tracing::debug!(database = %slot.id, %wanted_for, "closed to make room");
                 return true;
             }
@@ -438,6 +453,11 @@ impl Inner {
             }
         }
     }
+}
+
+/// Whether something was closed, and its memory with it is free; what is in use is not.
+fn closed(result: Result<bool, EngineError>) -> bool {
+    result.is_ok_and(|closed| closed)
 }
 
 /// Closes the graph of a slot, whose gate is held. With patience, running statements are interrupted and waited for;

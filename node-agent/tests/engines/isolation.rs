@@ -222,6 +222,11 @@ async fn memory_stays_within_the_node_by_closing_what_is_not_used() {
     assert!(error.retry_after().is_some());
     held.pop();
     engines.database(&id("g5")).await.unwrap();
+    // What is left serves one half of a database at a time, without anybody's waiting for the other half.
+    for _ in 0..2 {
+        engines.staging(&id("g5")).await.unwrap();
+        engines.database(&id("g5")).await.unwrap();
+    }
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use axum::routing::get;
 use graphplane_api::{BootstrapKey, ConnectionLimits};
 use graphplane_crds::all_crds;
 use graphplane_embedded::{EmbeddedServer, ServerConfig};
-use graphplane_operator::ProviderChoice;
+use graphplane_operator::{ProviderChoice, SourceRules};
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -33,6 +33,8 @@ pub(super) struct Parts {
     pub(super) backup_key_file: Option<PathBuf>,
     /// A model for embeddings, for node agents.
     pub(super) embedding_model: Option<PathBuf>,
+    /// Where tenants may load from.
+    pub(super) sources: SourceRules,
 }
 
 /// The running control plane.
@@ -93,7 +95,7 @@ impl ControlPlane {
 
         let mut operator = graphplane_operator::Settings {
             cluster_id: Some(self.server.cluster_id().to_owned()),
-            ..graphplane_operator::Settings::local(dir.path(), parts.agent_binary, self.api_url())
+            ..graphplane_operator::Settings::local(dir.path(), parts.agent_binary, self.api_url(), parts.sources)
         };
         if let ProviderChoice::Local(local) = &mut operator.provider {
             local.backup_key_file = parts.backup_key_file;

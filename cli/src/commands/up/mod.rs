@@ -14,6 +14,7 @@ use crate::data_dir::{DataDir, Endpoints};
 use crate::failure::{Exit, Failure};
 use crate::files;
 use control_plane::{ControlPlane, Parts};
+use graphplane_operator::SourceRules;
 use kube::Client;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -49,6 +50,10 @@ pub async fn run(arguments: &UpArguments, dir: DataDir) -> Result<(), Failure> {
         agent_binary,
         backup_key_file: absolute(arguments.backup_key_file.as_deref())?,
         embedding_model: absolute(arguments.embedding_model.as_deref())?,
+        sources: SourceRules {
+            places: arguments.sources.clone(),
+            endpoints: arguments.source_endpoints.clone(),
+        },
     };
     let mut plane = tokio::select! {
         started = ControlPlane::start(&dir, parts) => started?,

@@ -8,6 +8,7 @@ use super::process::{self, Identity, TOKEN_VARIABLE};
 use crate::provider::{InstanceRequest, ProviderError, Purpose};
 use crate::settings::LocalSettings;
 use graphplane_core::node_plan::{Instance, InstanceState};
+use graphplane_core::sources::SourceRules;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -36,7 +37,7 @@ pub(super) struct Stop {
 }
 
 /// Content of `agent.json`: what the agent reads.
-#[derive(Serialize, Deserialize, Clone)]
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct AgentConfig {
     pub(super) node: String,
@@ -49,6 +50,8 @@ pub(super) struct AgentConfig {
     pub(super) backup_key_file: Option<PathBuf>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) embedding_model: Option<PathBuf>,
+    #[serde(flatten)]
+    pub(super) sources: SourceRules,
     /// What a replica serves.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) seeds: Vec<String>,
@@ -143,6 +146,7 @@ pub(super) fn launch(
         object_store: around.settings.object_store_url.clone(),
         backup_key_file: around.settings.backup_key_file.clone(),
         embedding_model: around.settings.embedding_model.clone(),
+        sources: around.settings.sources.clone(),
         seeds: match &want.purpose {
             Purpose::Write { .. } => Vec::new(),
             Purpose::Serve { seeds } => seeds.clone(),
