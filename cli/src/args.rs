@@ -150,6 +150,12 @@ pub struct UpArguments {
     /// The node agent's program; default: `graphplane-node-agent` beside this program, else in PATH
     #[arg(long, value_name = "FILE")]
     pub agent_binary: Option<PathBuf>,
+    /// Keys for encrypted backups: 32 bytes in base64 per line, the current one first
+    #[arg(long, value_name = "FILE")]
+    pub backup_key_file: Option<PathBuf>,
+    /// A model that turns texts into vectors, for every node agent that is started from now on
+    #[arg(long, value_name = "DIR")]
+    pub embedding_model: Option<PathBuf>,
     /// A place in S3, s3://bucket/folder, from which every tenant may load with the credentials of this machine; `{graph}` in it stands for
     /// the graph's id. May be repeated; without one, requests bring credentials of their own
     #[arg(long = "source", value_name = "PLACE")]

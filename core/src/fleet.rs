@@ -189,6 +189,7 @@ mod tests {
             zone: "local".into(),
             volume: Some("v".into()),
             instance_type: None,
+            replica: None,
         };
         let mut node = GraphNode::new("std-0", spec);
         let registration = registered.map(|(epoch, time)| Registration {

@@ -13,7 +13,7 @@
 //! | module | decides |
 //! |---|---|
 //! | [`placement`], [`fleet`], [`resources`] | which node takes a database, and when a new one is needed |
-//! | [`graph_plan`], [`subgraph_plan`], [`backup_plan`] | the life of a tenant's objects |
+//! | [`graph_plan`], [`subgraph_plan`], [`backup_plan`], [`replica_plan`] | the life of a tenant's objects |
 //! | [`ending`] | what becomes of data when its object is deleted |
 //! | [`node_plan`], [`volume_plan`], [`tier_plan`] | the life of machines and disks |
 //! | [`epoch`], [`lease`], [`usage`] | who may write |
@@ -34,6 +34,7 @@ pub mod names;
 pub mod node_plan;
 pub mod placement;
 pub mod plan;
+pub mod replica_plan;
 pub mod resources;
 pub mod schema_copy;
 pub mod sources;

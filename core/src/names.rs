@@ -1,7 +1,7 @@
 //! Names of objects and keys that the operator makes. They are computed, never counted, so that two passes (or the pass
 //! after a crash) make the same ones.
 
-use graphplane_crds::ids::DatabaseId;
+use graphplane_crds::ids::{DatabaseId, GraphId};
 use graphplane_crds::quantities::Epoch;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
@@ -41,6 +41,25 @@ pub fn final_backup(name: &str, uid: &str) -> String {
     format!("{}-final-{}", name.trim_end_matches(['-', '.']), &digest[..8])
 }
 
+/// The `n`-th node of a read fleet: `<Replica>-<8 hex digits of its UID's hash>-<n>`. The digits keep fleets of two
+/// namespaces apart, and long names are cut, so that the names of the node's own objects fit.
+pub fn replica_node(replica: &str, uid: &str, n: u32) -> String {
+    let digest = hex::encode(Sha256::digest(uid.as_bytes()));
+    let name: String = replica.chars().take(40).collect();
+    format!("{}-{}-{n}", name.trim_end_matches(['-', '.']), &digest[..8])
+}
+
+/// Where the seeds of a read fleet are published in the object store. Graph ids are unique, and a graph's fleets are all in
+/// its namespace, so nobody else publishes there.
+pub fn seeds_key(graph: &GraphId, replica: &str) -> String {
+    format!("seeds/{graph}/{replica}")
+}
+
+/// The database that one on a volume belongs to: `<id>-wip` is being made to take the place of `<id>`.
+pub fn lasting_database(name: &str) -> &str {
+    name.strip_suffix("-wip").unwrap_or(name)
+}
+
 /// Where a backup lies in the object store. The epoch keeps writers apart: one that was replaced cannot overwrite what
 /// its successor stores.
 pub fn backup_key(database: &DatabaseId, epoch: Epoch, backup: &str) -> String {
@@ -71,6 +90,15 @@ mod tests {
         assert!(backup.starts_with("karate-final-") && backup.len() == "karate-final-".len() + 8);
         let id: DatabaseId = "kg0123456789abcdef".parse().unwrap();
         assert_eq!(backup_key(&id, Epoch(3), "b"), "backups/kg0123456789abcdef/3/b");
+        assert_eq!(seeds_key(&id.graph(), "readers"), "seeds/kg0123456789abcdef/readers");
+        assert_eq!(
+            (lasting_database("kg1-wip"), lasting_database("kg1_dev")),
+            ("kg1", "kg1_dev")
+        );
+        let node = replica_node("readers", "u-1", 2);
+        assert!(node.starts_with("readers-") && node.ends_with("-2") && node.len() == "readers-".len() + 10);
+        assert_ne!(node, replica_node("readers", "u-2", 2));
+        assert!(replica_node(&"x".repeat(253), "u", 999).len() <= 63);
     }
 
     #[test]

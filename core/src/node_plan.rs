@@ -62,6 +62,8 @@ pub struct Pace {
 /// The volume of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum VolumeSeen {
+    /// The node is a replica: it keeps seeds, which it can fetch again, on a disk that lives as long as its machine.
+    NotNeeded,
     /// There is no such GraphVolume.
     Missing,
     /// It exists.
@@ -170,6 +172,11 @@ fn waits(
 fn living(node: &GraphNode, seen: &Observed, now: Timestamp) -> Plan<Action, NodePhase> {
     let name = node.metadata.name.as_deref().unwrap_or_default();
     let (mut plan, volume) = match &seen.volume {
+        VolumeSeen::NotNeeded => {
+            // Its own status is where its epoch is raised.
+            let epoch = node.status.as_ref().and_then(|s| s.epoch);
+            return machine(node, seen, true, epoch, now);
+        }
         VolumeSeen::Missing => {
             let message = format!(
                 "GraphVolume {} does not exist",
@@ -217,7 +224,7 @@ fn living(node: &GraphNode, seen: &Observed, now: Timestamp) -> Plan<Action, Nod
     plan
 }
 
-/// What to do about the machine, when the volume is there and nobody else's.
+/// What to do about the machine, when the volume is there and nobody else's, or none is needed.
 fn machine(
     node: &GraphNode,
     seen: &Observed,
@@ -281,7 +288,10 @@ fn machine(
         return plan;
     }
     let next = epoch::next([volume, status.epoch]);
-    first.extend([Action::ClaimVolume(next), Action::AdoptEpoch(next), Action::Launch]);
+    if seen.volume != VolumeSeen::NotNeeded {
+        first.push(Action::ClaimVolume(next));
+    }
+    first.extend([Action::AdoptEpoch(next), Action::Launch]);
     let (reason, phase) = match used {
         true => (reasons::RESTARTING, NodePhase::Lost),
         false => (reasons::NODE_STARTING, NodePhase::Starting),

@@ -11,6 +11,8 @@ fn at(second: i64) -> Timestamp {
 /// A world with one node, a provider and an agent that registers when asked to.
 #[derive(Clone, Debug)]
 struct World {
+    /// It has no volume.
+    replica: bool,
     node: GraphNode,
     volume: Option<(Option<String>, Option<Epoch>)>,
     instance: Option<Instance>,
@@ -37,10 +39,12 @@ impl World {
             zone: "local".into(),
             volume: Some("std-0".into()),
             instance_type: None,
+            replica: None,
         };
         let mut node = GraphNode::new("std-0", spec);
         node.status = Some(GraphNodeStatus::default());
         Self {
+            replica: false,
             node,
             volume: Some((None, None)),
             instance: None,
@@ -60,6 +64,7 @@ impl World {
         Observed {
             tier: true,
             volume: match &self.volume {
+                _ if self.replica => VolumeSeen::NotNeeded,
                 None => VolumeSeen::Missing,
                 Some((attached_to, epoch)) => VolumeSeen::Present {
                     ready: true,
@@ -106,6 +111,7 @@ impl World {
         match action {
             Action::EnsureSecret => self.secret = true,
             Action::ClaimVolume(epoch) => {
+                assert!(!self.replica, "there is nothing to claim");
                 assert!(
                     self.instance.as_ref().is_none_or(|i| i.state == InstanceState::Dead),
                     "claimed from a live machine"
@@ -123,9 +129,8 @@ impl World {
             Action::Launch => {
                 assert!(self.secret);
                 let epoch = status.epoch.unwrap();
-                assert_eq!(
-                    self.volume.as_ref().unwrap().1,
-                    Some(epoch),
+                assert!(
+                    self.replica || self.volume.as_ref().unwrap().1 == Some(epoch),
                     "started without its volume's epoch"
                 );
                 let token = token(Some(epoch));
@@ -226,6 +231,18 @@ fn a_node_starts_registers_and_is_ready() {
         "it looks again when the lease would be late"
     );
     assert!(world.plan().actions.is_empty());
+}
+
+#[test]
+fn a_replica_needs_no_volume_and_raises_its_epoch_itself() {
+    let mut world = World::new();
+    world.replica = true;
+    world.settle();
+    world.agent_registers();
+    assert_eq!((world.phase(), &world.launches), (NodePhase::Ready, &vec![Epoch(1)]));
+    world.instance.as_mut().unwrap().state = InstanceState::Dead;
+    assert_eq!(world.plan().actions, [Action::AdoptEpoch(Epoch(2)), Action::Launch]);
+    assert_eq!(world.volume, Some((None, None)), "no volume was touched");
 }
 
 #[test]
@@ -363,8 +380,9 @@ proptest! {
     /// Whatever happens between any two actions: no two machines live, no epoch is used twice or goes down (asserted in
     /// `act`), and in the end the node is ready; and deleted, it leaves nothing.
     #[test]
-    fn one_writer_always(events in events(), delete in any::<bool>()) {
+    fn one_writer_always(events in events(), delete in any::<bool>(), replica in any::<bool>()) {
         let mut world = World::new();
+        world.replica = replica;
         for event in events {
             match event {
                 Event::Registers => world.agent_registers(),

@@ -38,12 +38,21 @@ pub struct DatabaseUsage {
     pub size_bytes: u64,
     /// Size of the staging files, in bytes.
     pub staging_bytes: u64,
+    /// Another number after everything that changed the graph, under one epoch.
+    pub revision: u64,
 }
 
 impl Usage {
     /// Reads the annotation; what cannot be read counts as not there, since the next renewal replaces it.
     pub fn parse(annotation: &str) -> Option<Self> {
         serde_json::from_str(annotation).ok()
+    }
+
+    /// The state of a database's graph: another text after everything that changed it. A copy that is begun after it was
+    /// told has at least that state. `None` if the database is not among those that were reported.
+    pub fn mark(&self, database: &str) -> Option<String> {
+        let found = self.databases.iter().find(|d| d.id == database)?;
+        Some(format!("{}.{}", self.epoch, found.revision))
     }
 
     /// Sizes of a database, rounded so that an idle graph's status does not change.
@@ -82,6 +91,9 @@ mod tests {
             }
         );
         assert_eq!(usage.sizes("kgother"), None);
+        let counting = r#"{"epoch":4,"databases":[{"id":"kg1","revision":7}]}"#;
+        let mark = |id| Usage::parse(counting).unwrap().mark(id);
+        assert_eq!((mark("kg1").as_deref(), mark("kg2")), (Some("4.7"), None));
         assert_eq!(Usage::parse("not json"), None);
     }
 

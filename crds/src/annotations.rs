@@ -15,6 +15,8 @@ pub const GRAPH_LABEL: &str = "graphplane.dev/graph";
 pub const GRAPH_ID_LABEL: &str = "graphplane.dev/graph-id";
 /// Label: name of the [`crate::GraphNode`] that a Secret or Lease belongs to.
 pub const NODE_LABEL: &str = "graphplane.dev/node";
+/// Label: UID of the [`crate::Replica`] that a node belongs to.
+pub const REPLICA_LABEL: &str = "graphplane.dev/replica";
 /// Label of API-key Secrets: what the Secret is for.
 pub const SECRET_PURPOSE_LABEL: &str = "graphplane.dev/purpose";
 /// Annotation: the idempotency key under which the REST API created an object.

@@ -23,13 +23,13 @@ pub const PLACED: &str = "Placed";
 pub const VOLUME_READY: &str = "VolumeReady";
 /// Graph, Subgraph: the database exists with its schema.
 pub const DATABASE_READY: &str = "DatabaseReady";
-/// Replica: a verified seed exists.
+/// Replica: a seed is published.
 pub const SEED_READY: &str = "SeedReady";
 /// Graph: the newest backup is younger than the policy asks for.
 pub const BACKUP_CURRENT: &str = "BackupCurrent";
 /// Tier, Replica: the deployed stack differs from its template.
 pub const DRIFT_DETECTED: &str = "DriftDetected";
-/// GraphNode: runs the tier's current settings.
+/// GraphNode: runs the tier's current settings. Replica: every node serves the newest seed.
 pub const UP_TO_DATE: &str = "UpToDate";
 /// GraphNode: the agent has registered.
 pub const REGISTERED: &str = "Registered";
@@ -128,6 +128,16 @@ pub mod reasons {
     pub const VOLUME_LOST: &str = "VolumeLost";
     /// The volume holds databases, so it is not destroyed.
     pub const VOLUME_IN_USE: &str = "VolumeInUse";
+    /// A seed is being published.
+    pub const PUBLISHING: &str = "Publishing";
+    /// The newest changes could not be published; the message says why, and it is tried again.
+    pub const PUBLISH_FAILED: &str = "PublishFailed";
+    /// A seed is published.
+    pub const PUBLISHED: &str = "Published";
+    /// Nodes take up a newer seed.
+    pub const REFRESHING: &str = "Refreshing";
+    /// A node refuses the newest seed, or cannot fetch it; the message says why.
+    pub const SEED_NOT_SERVED: &str = "SeedNotServed";
     /// The node's agent was started again.
     pub const RESTARTING: &str = "Restarting";
     /// What the spec asks for is not done by this version; the message names the field.

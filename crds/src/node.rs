@@ -1,5 +1,6 @@
 //! [`GraphNode`]: one machine with a node agent.
 
+use crate::ids::GraphId;
 use crate::quantities::{Epoch, MiB};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
@@ -72,6 +73,29 @@ pub struct GraphNodeSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub instance_type: Option<String>,
+    /// Of a replica: whose it is, and what it serves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replica: Option<ReplicaOf>,
+}
+
+/// Whose replica a node is, and what it serves.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct ReplicaOf {
+    /// Namespace of the Replica.
+    #[schemars(length(min = 1, max = 63))]
+    pub namespace: String,
+    /// Name of the Replica.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// UID of the Replica: one that is made later under the same name has nodes of its own.
+    #[schemars(length(min = 1, max = 64))]
+    pub uid: String,
+    /// Id of the graph.
+    pub graph_id: GraphId,
+    /// Key below the object store under which its seeds are published.
+    #[schemars(length(min = 1, max = 512))]
+    pub seeds: String,
 }
 
 /// What a node does.

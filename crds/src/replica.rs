@@ -76,6 +76,20 @@ pub struct ReplicaSpec {
     /// How nodes take up a new seed.
     #[serde(default)]
     pub refresh: Refresh,
+    /// Which queries go to the fleet by themselves.
+    #[serde(default)]
+    pub reads: Reads,
+}
+
+/// Which queries of the gateway go to a fleet. What changes something always goes to the writer, and so does everything
+/// while no node of the fleet can answer.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Reads {
+    /// Those that only read, unless a request asks for the writer. They see the graph as it was when it was published last.
+    #[default]
+    Prefer,
+    /// Those whose request asks for a replica.
+    OnRequest,
 }
 
 fn one() -> u32 {
@@ -168,8 +182,48 @@ pub struct ReplicaStatus {
     /// URL that serves reads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
+    /// Each node.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1000), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub nodes: Vec<ReplicaNode>,
+    /// Where the seeds are, below the object store; written before the first is published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seeds: Option<String>,
+    /// State of the graph that the newest seed has at least.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub published_mark: Option<String>,
+    /// The publication that was begun last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub publishing: Option<Publishing>,
     /// The state in words for machines.
     #[serde(default)]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
+}
+
+/// One node of a read fleet.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct ReplicaNode {
+    /// Name of the GraphNode.
+    pub name: String,
+    /// Version of the seed that it serves; absent while it serves none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed_version: Option<String>,
+    /// Why it does not serve the newest one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+/// A publication.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Publishing {
+    /// Task of the writer's agent.
+    pub task: String,
+    /// When it was begun.
+    pub begun: Time,
+    /// State of the graph that the seed will have at least.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mark: Option<String>,
 }

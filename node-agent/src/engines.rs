@@ -31,6 +31,7 @@ mod promote;
 mod rebuild;
 mod registry;
 mod restore;
+mod revision;
 mod rows;
 mod schemas;
 mod swap;

@@ -448,6 +448,7 @@ impl Host for AppState {
             id: info.id.to_string(),
             size_bytes: info.size_bytes,
             staging_bytes: info.staging_bytes,
+            revision: info.revision,
         });
         LeaseRequest {
             epoch,

@@ -69,7 +69,7 @@ impl Events {
 }
 
 /// Reasons of conditions that somebody should look at.
-const WORRYING: [&str; 15] = [
+const WORRYING: [&str; 17] = [
     reasons::AGENT_ERROR,
     reasons::BACKUP_FAILED,
     reasons::DATABASE_MISSING,
@@ -80,9 +80,11 @@ const WORRYING: [&str; 15] = [
     reasons::NODE_LOST,
     reasons::NO_CAPACITY,
     reasons::PROVIDER_ERROR,
+    reasons::PUBLISH_FAILED,
     reasons::RESTARTING,
     reasons::SCHEMA_CONFLICT,
     reasons::SCHEMA_REFUSED,
+    reasons::SEED_NOT_SERVED,
     reasons::VOLUME_IN_USE,
     reasons::WAITING_FOR_DEPENDENTS,
 ];

@@ -2,7 +2,7 @@
 
 use crate::cache::Cache;
 use crate::hub::Hub;
-use graphplane_crds::{Backup, Graph, GraphNode, GraphVolume, Subgraph, Tier};
+use graphplane_crds::{Backup, Graph, GraphNode, GraphVolume, Replica, Subgraph, Tier};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -19,6 +19,7 @@ pub(crate) struct Hubs {
     pub(crate) tiers: Hub<Tier>,
     pub(crate) graphs: Hub<Graph>,
     pub(crate) subgraphs: Hub<Subgraph>,
+    pub(crate) replicas: Hub<Replica>,
     pub(crate) backups: Hub<Backup>,
     pub(crate) nodes: Hub<GraphNode>,
     pub(crate) volumes: Hub<GraphVolume>,
@@ -32,6 +33,7 @@ impl Hubs {
             tiers: Hub::new(),
             graphs: Hub::new(),
             subgraphs: Hub::new(),
+            replicas: Hub::new(),
             backups: Hub::new(),
             nodes: Hub::new(),
             volumes: Hub::new(),
@@ -46,6 +48,7 @@ impl Hubs {
         count::<Tier>(self, &mut counts);
         count::<Graph>(self, &mut counts);
         count::<Subgraph>(self, &mut counts);
+        count::<Replica>(self, &mut counts);
         count::<Backup>(self, &mut counts);
         count::<GraphNode>(self, &mut counts);
         count::<GraphVolume>(self, &mut counts);
@@ -107,6 +110,7 @@ macro_rules! managed {
 managed!(Tier, tiers, cluster);
 managed!(Graph, graphs, namespaced);
 managed!(Subgraph, subgraphs, namespaced);
+managed!(Replica, replicas, namespaced);
 managed!(Backup, backups, namespaced);
 // The REST API writes what an agent said when it registered.
 managed!(GraphNode, nodes, cluster, "registration");

@@ -28,6 +28,7 @@ mod node;
 mod placer;
 pub mod provider;
 mod reconcile;
+mod replica;
 mod run;
 mod schema;
 mod settings;

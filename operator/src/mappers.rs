@@ -8,7 +8,7 @@ use graphplane_core::graph_plan::graph_id;
 use graphplane_core::names;
 use graphplane_crds::backup::BackupPhase;
 use graphplane_crds::graph::{SchemaType, Sizes};
-use graphplane_crds::{Backup, Graph, GraphNode, GraphVolume, Subgraph, Tier};
+use graphplane_crds::{Backup, Graph, GraphNode, GraphVolume, Replica, Subgraph, Tier};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
@@ -158,6 +158,45 @@ pub(crate) fn backup_to_subgraph(backup: &Backup) -> Vec<ObjectRef<Subgraph>> {
         .collect()
 }
 
+/// The read fleets of a graph.
+pub(crate) fn graph_to_replicas(hubs: &Hubs, graph: &Graph) -> Vec<ObjectRef<Replica>> {
+    let (namespace, name) = (graph.namespace(), graph.name_any());
+    replicas(hubs, |r| r.spec.graph == name && r.namespace() == namespace)
+}
+
+/// The read fleet that a node is part of, and those whose graph it writes.
+pub(crate) fn node_to_replicas(hubs: &Hubs, node: &GraphNode) -> Vec<ObjectRef<Replica>> {
+    if let Some(of) = &node.spec.replica {
+        return vec![ObjectRef::new(&of.name).within(&of.namespace)];
+    }
+    let name = node.name_any();
+    replicas(hubs, |r| writer(hubs, r).is_some_and(|g| node_of(&g) == Some(&name)))
+}
+
+/// Read fleets whose graph was changed since it was published, as a renewal of its writer tells.
+pub(crate) fn lease_to_replicas(hubs: &Hubs, lease: &Lease) -> Vec<ObjectRef<Replica>> {
+    let name = lease.name_any();
+    let Some((node, (_, _, usage))) = names::node_of_object(&name).and_then(|n| Some((n, usage_of(hubs, n)?))) else {
+        return vec![];
+    };
+    replicas(hubs, |r| {
+        let graph = writer(hubs, r).filter(|g| r.spec.publish.on_change && node_of(g) == Some(node));
+        let id = graph.and_then(|g| g.status.as_ref()?.graph_id.clone());
+        let mark = id.and_then(|id| usage.mark(id.as_str()));
+        let published = r.status.as_ref().and_then(|s| s.published_mark.clone());
+        mark.is_some() && mark != published
+    })
+}
+
+fn replicas(hubs: &Hubs, which: impl Fn(&Replica) -> bool) -> Vec<ObjectRef<Replica>> {
+    refs(hubs.replicas.cache().list().into_iter().filter(|r| which(r)))
+}
+
+fn writer(hubs: &Hubs, replica: &Replica) -> Option<Arc<Graph>> {
+    let namespace = replica.namespace().unwrap_or_default();
+    hubs.graphs.cache().get(&namespace, &replica.spec.graph)
+}
+
 /// The node that a graph is on.
 pub(crate) fn graph_to_node(graph: &Graph) -> Vec<ObjectRef<GraphNode>> {
     node_of(graph).map(ObjectRef::new).into_iter().collect()
@@ -242,8 +281,10 @@ pub(crate) fn lease_to_volume(hubs: &Hubs, lease: &Lease) -> Vec<ObjectRef<Graph
         let volume = hubs.nodes.cache().get("", node)?.spec.volume.clone()?;
         let volume = hubs.volumes.cache().get("", &volume)?;
         let status = volume.status.clone().unwrap_or_default();
-        let mut reported: Vec<&str> = usage.databases.iter().map(|d| d.id.as_str()).collect();
+        let ids = usage.databases.iter().map(|d| names::lasting_database(&d.id));
+        let mut reported: Vec<&str> = ids.collect();
         reported.sort_unstable();
+        reported.dedup();
         let used = u32::try_from(usage.disk_used_mib.div_ceil(64) * 64).ok();
         let same = reported == status.databases && status.used_mib.map(|m| m.0) == used;
         (!same).then(|| ObjectRef::from_obj(&*volume))

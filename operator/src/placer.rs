@@ -124,6 +124,7 @@ fn node_object(tier: &Tier, new: &NewNode) -> GraphNode {
         zone: new.zone.clone(),
         volume: Some(new.volume.clone()),
         instance_type: tier.spec.instance.types.first().cloned(),
+        replica: None,
     };
     let mut node = GraphNode::new(&new.node, spec);
     node.metadata.finalizers = Some(vec![FINALIZER.to_owned()]);

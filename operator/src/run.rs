@@ -17,7 +17,7 @@ use crate::settings::{ProviderChoice, Settings};
 use futures::{Stream, StreamExt};
 use graphplane_core::backoff::{Backoff, Limits};
 use graphplane_crds::annotations::NODE_LABEL;
-use graphplane_crds::{Backup, Graph, GraphNode, GraphVolume, SYSTEM_NAMESPACE, Subgraph, Tier};
+use graphplane_crds::{Backup, Graph, GraphNode, GraphVolume, Replica, SYSTEM_NAMESPACE, Subgraph, Tier};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::PostParams;
@@ -171,6 +171,7 @@ async fn hubs_ready(hubs: &Hubs) -> Result<(), Error> {
         hubs.tiers.ready(),
         hubs.graphs.ready(),
         hubs.subgraphs.ready(),
+        hubs.replicas.ready(),
         hubs.backups.ready(),
         hubs.nodes.ready(),
         hubs.volumes.ready(),
@@ -185,6 +186,7 @@ fn watch_all(hubs: &Hubs, client: &Client, tasks: &mut JoinSet<()>, stop: &Cance
     tasks.spawn(hubs.tiers.run(Api::all(client.clone()), all(), stop.clone()));
     tasks.spawn(hubs.graphs.run(Api::all(client.clone()), all(), stop.clone()));
     tasks.spawn(hubs.subgraphs.run(Api::all(client.clone()), all(), stop.clone()));
+    tasks.spawn(hubs.replicas.run(Api::all(client.clone()), all(), stop.clone()));
     tasks.spawn(hubs.backups.run(Api::all(client.clone()), all(), stop.clone()));
     tasks.spawn(hubs.nodes.run(Api::all(client.clone()), all(), stop.clone()));
     tasks.spawn(hubs.volumes.run(Api::all(client.clone()), all(), stop.clone()));
@@ -231,6 +233,10 @@ fn controllers(
         .on(&hubs.backups, |_, b| map::backup_to_subgraph(b))
         .on(&hubs.subgraphs, map::subgraph_to_subgraphs)
         .on(&hubs.leases, map::lease_to_subgraphs);
+    let replicas = Triggers::<Replica>::new(hubs, &hubs.replicas)
+        .on(&hubs.graphs, map::graph_to_replicas)
+        .on(&hubs.nodes, map::node_to_replicas)
+        .on(&hubs.leases, map::lease_to_replicas);
     let nodes = Triggers::<GraphNode>::new(hubs, &hubs.nodes)
         .on(&hubs.volumes, map::volume_to_nodes)
         .on(&hubs.tiers, map::tier_to_nodes)
@@ -258,6 +264,7 @@ fn controllers(
         volumes.run(ctx, settings, stop),
         tiers.run(ctx, settings, stop),
         backups.run(ctx, settings, stop),
+        replicas.run(ctx, settings, stop),
     ]
 }
 

@@ -49,6 +49,10 @@ pub struct LocalSettings {
     pub control_plane_url: String,
     /// Object store that agents are told of.
     pub object_store_url: Option<String>,
+    /// File with the keys for encrypted backups that agents are told of.
+    pub backup_key_file: Option<PathBuf>,
+    /// Directory of the model that turns texts into vectors that agents are told of.
+    pub embedding_model: Option<PathBuf>,
     /// From where tenants may load with the agents' own credentials, and which endpoints they may name.
     pub sources: SourceRules,
     /// An agent that was asked to stop is stopped by force after this time.
@@ -97,6 +101,8 @@ impl Settings {
             agent_binary: agent_binary.into(),
             control_plane_url: control_plane_url.into(),
             object_store_url: object_store_url.clone(),
+            backup_key_file: None,
+            embedding_model: None,
             sources,
             // An agent finishes what runs and writes a checkpoint; it takes up to 50 s for that by its own limits.
             stop_grace: Duration::from_secs(60),

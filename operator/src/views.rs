@@ -75,7 +75,7 @@ impl Context {
         let name = tier.name_any();
         let (nodes, volumes) = (self.hubs.nodes.cache().list(), self.hubs.volumes.cache().list());
         let used = self.allocations();
-        let of_tier: Vec<&Arc<GraphNode>> = nodes.iter().filter(|n| n.spec.tier == name).collect();
+        let of_tier: Vec<&Arc<GraphNode>> = nodes.iter().filter(|n| is_writer_of(n, &name)).collect();
         let candidates = of_tier
             .iter()
             .filter_map(|n| self.candidate(tier, n, &volumes, &used))
@@ -90,11 +90,6 @@ impl Context {
             holds_data: holds_data(v) || holding.contains(&v.name_any()),
         });
         let node_names: std::collections::BTreeSet<String> = nodes.iter().map(|n| n.name_any()).collect();
-        let zones = self.listing.provider().zones();
-        let zone = zones
-            .iter()
-            .find(|z| tier.spec.instance.zones.contains(z))
-            .or(zones.first());
         Fleet {
             tier: name.clone(),
             candidates,
@@ -107,8 +102,15 @@ impl Context {
             node_names,
             nodes: u32::try_from(of_tier.len()).unwrap_or(u32::MAX),
             max_nodes: tier.spec.scaling.max_nodes,
-            zone: zone.cloned().unwrap_or_default(),
+            zone: self.zone(tier),
         }
+    }
+
+    /// Zone of a tier's new nodes.
+    pub(crate) fn zone(&self, tier: &Tier) -> String {
+        let zones = self.listing.provider().zones();
+        let allowed = zones.iter().find(|z| tier.spec.instance.zones.contains(z));
+        allowed.or(zones.first()).cloned().unwrap_or_default()
     }
 
     fn candidate(
@@ -283,6 +285,11 @@ impl Context {
         found.sort_by_key(|s| s.name_any());
         found
     }
+}
+
+/// Whether a node holds databases of a tier; those of read fleets are counted where they belong.
+pub(crate) fn is_writer_of(node: &GraphNode, tier: &str) -> bool {
+    node.spec.tier == tier && node.spec.replica.is_none()
 }
 
 /// Whether databases are on a volume, as far as its status and the notes of kept data know. The note is there before the

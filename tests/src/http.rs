@@ -22,6 +22,13 @@ impl Response {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {} {}", self.status, self.body))
     }
 
+    /// The value of a header; empty if the answer does not have it.
+    pub fn header(&self, name: &str) -> &str {
+        let lines = self.headers.lines().filter_map(|line| line.split_once(':'));
+        let mut found = lines.filter(|(key, _)| key.eq_ignore_ascii_case(name));
+        found.next().map_or("", |(_, value)| value.trim())
+    }
+
     /// The answer, if its status is the expected one.
     #[track_caller]
     pub fn expect(self, status: u16) -> Self {

@@ -160,9 +160,20 @@ impl Plane {
     /// A REST request with the plane's API key.
     #[track_caller]
     pub fn rest(&self, method: &str, path: &str, body: Option<&Value>) -> Response {
+        self.rest_with(method, path, &[], body)
+    }
+
+    /// The same with more headers.
+    #[track_caller]
+    pub fn rest_with(&self, method: &str, path: &str, headers: &[&str], body: Option<&Value>) -> Response {
         let key = fs::read_to_string(self.dir().join("api-key")).expect("a ready plane wrote its key");
         let authorization = format!("Authorization: Bearer {}", key.trim());
-        request(method, &format!("{}{path}", self.api_url()), &[authorization], body)
+        let headers: Vec<String> = headers
+            .iter()
+            .map(|&header| header.to_owned())
+            .chain([authorization])
+            .collect();
+        request(method, &format!("{}{path}", self.api_url()), &headers, body)
     }
 
     /// Applies a manifest and waits until the named graph is Ready.

@@ -5,7 +5,7 @@
 
 mod set;
 
-pub(crate) use set::{Caches, subgraph_word};
+pub(crate) use set::{Caches, fleet_word, subgraph_word};
 
 use futures::StreamExt;
 use kube::runtime::watcher::{self, Event};

@@ -6,7 +6,7 @@ use crate::graphs::effective_id;
 use crate::metrics::Metrics;
 use crate::nodes;
 use crate::settings::Settings;
-use graphplane_crds::{Backup, Graph, GraphNode, Subgraph, Tier, annotations};
+use graphplane_crds::{Backup, Graph, GraphNode, Replica, Subgraph, Tier, annotations};
 use k8s_openapi::api::core::v1::Secret;
 use kube::runtime::watcher::Config;
 use kube::{Api, Client, Resource, ResourceExt};
@@ -21,6 +21,8 @@ pub(crate) struct Caches {
     pub(crate) graphs: Cache<Graph>,
     /// By [`subgraph_word`].
     pub(crate) subgraphs: Cache<Subgraph>,
+    /// By [`fleet_word`].
+    pub(crate) replicas: Cache<Replica>,
     pub(crate) nodes: Cache<GraphNode>,
     pub(crate) tiers: Cache<Tier>,
     pub(crate) backups: Cache<Backup>,
@@ -31,6 +33,11 @@ pub(crate) struct Caches {
 /// Word under which a subgraph is found: its graph and its name, in its namespace.
 pub(crate) fn subgraph_word(namespace: &str, graph: &str, name: &str) -> String {
     format!("{namespace}/{graph}/{name}")
+}
+
+/// Word under which the read fleets of a graph are found.
+pub(crate) fn fleet_word(namespace: &str, graph: &str) -> String {
+    format!("{namespace}/{graph}")
 }
 
 fn all<K>(_: &mut K) -> bool {
@@ -83,6 +90,12 @@ impl Caches {
                     subgraph.spec.name.as_str(),
                 )]
             }),
+            replicas: Cache::new(all, |replica: &Replica| {
+                vec![fleet_word(
+                    &replica.namespace().unwrap_or_default(),
+                    &replica.spec.graph,
+                )]
+            }),
             nodes: Cache::new(all, no_words),
             tiers: Cache::new(all, no_words),
             backups: Cache::new(all, no_words),
@@ -96,6 +109,7 @@ impl Caches {
         };
         follow(&caches.graphs, Api::all(client.clone()), metrics, stop);
         follow(&caches.subgraphs, Api::all(client.clone()), metrics, stop);
+        follow(&caches.replicas, Api::all(client.clone()), metrics, stop);
         follow(&caches.nodes, Api::all(client.clone()), metrics, stop);
         follow(&caches.tiers, Api::all(client.clone()), metrics, stop);
         follow(&caches.backups, Api::all(client.clone()), metrics, stop);
@@ -113,6 +127,7 @@ impl Caches {
         tokio::join!(
             self.graphs.wait_until(Cache::is_ready),
             self.subgraphs.wait_until(Cache::is_ready),
+            self.replicas.wait_until(Cache::is_ready),
             self.nodes.wait_until(Cache::is_ready),
             self.tiers.wait_until(Cache::is_ready),
             self.backups.wait_until(Cache::is_ready),
@@ -125,6 +140,7 @@ impl Caches {
         let kinds = [
             ("Graph", self.graphs.is_ready()),
             ("Subgraph", self.subgraphs.is_ready()),
+            ("Replica", self.replicas.is_ready()),
             ("GraphNode", self.nodes.is_ready()),
             ("Tier", self.tiers.is_ready()),
             ("Backup", self.backups.is_ready()),

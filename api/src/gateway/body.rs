@@ -25,6 +25,17 @@ pub(super) enum Payload {
     Stream(Body),
 }
 
+impl Payload {
+    /// The same once more; `None` of one that only its sender has.
+    pub(super) fn again(&self) -> Option<Self> {
+        match self {
+            Self::Empty => Some(Self::Empty),
+            Self::Whole(bytes) => Some(Self::Whole(bytes.clone())),
+            Self::Stream(_) => None,
+        }
+    }
+}
+
 /// A call's body, and whether the call may be repeated.
 #[derive(Debug)]
 pub(super) struct Outgoing {

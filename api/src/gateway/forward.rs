@@ -11,7 +11,7 @@ use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +32,25 @@ pub(super) struct Exchange<'a> {
     pub(super) repeatable: bool,
     /// Longest wait for the head of the answer once the request is sent.
     pub(super) patience: Duration,
+}
+
+/// The node that answered.
+static NODE: HeaderName = HeaderName::from_static("x-graphplane-node");
+
+/// So many replicas are tried before the writer is asked.
+const REPLICAS: usize = 2;
+
+/// Whether a replica says that it is not the one to ask: it has no seed yet, is busy, or serves something else by now; or
+/// what looked like reading changes something after all.
+fn declines(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::UNAUTHORIZED
+            | StatusCode::FORBIDDEN
+            | StatusCode::NOT_FOUND
+            | StatusCode::CONFLICT
+            | StatusCode::SERVICE_UNAVAILABLE
+    )
 }
 
 /// Why an attempt failed.
@@ -100,12 +119,7 @@ impl Exchange<'_> {
                 }
                 Failure::Timeout => {
                     permit.failed("timeout");
-                    let detail = format!(
-                        "node `{}` did not answer within {} s",
-                        target.node,
-                        self.patience.as_secs()
-                    );
-                    return Err(Problem::new(&kind::UPSTREAM_TIMEOUT, detail));
+                    return Err(self.timeout(&target.node));
                 }
                 Failure::ClientStalled => {
                     drop(permit);
@@ -122,6 +136,50 @@ impl Exchange<'_> {
             }
         }
         Err(Problem::internal("an exchange without an attempt"))
+    }
+
+    /// Asks one of these replicas, the first that can be reached. `None` if none of them answers the question, which the
+    /// writer can.
+    pub(super) async fn ask(&self, replicas: &[Target], payload: &Payload) -> Result<Option<Response>, Problem> {
+        let gateway = &self.app.gateway;
+        for replica in replicas.iter().take(REPLICAS) {
+            let Some(payload) = payload.again() else {
+                return Ok(None);
+            };
+            // A node that failed lately is passed over.
+            let Ok(permit) = gateway.admit(&replica.node, &replica.address) else {
+                continue;
+            };
+            let failure = match self.attempt(gateway, replica, payload).await? {
+                Ok(answer) => {
+                    permit.answered();
+                    if declines(answer.status()) {
+                        continue;
+                    }
+                    return self.pass_on(gateway, replica, answer).map(Some);
+                }
+                Err(failure) => failure,
+            };
+            tracing::info!(
+                node = replica.node, address = replica.address, request_id = self.request_id,
+                error = %describe(&failure), "a replica did not answer"
+            );
+            match failure {
+                // The writer would take as long, and has more to do.
+                Failure::Timeout => {
+                    permit.failed("timeout");
+                    return Err(self.timeout(&replica.node));
+                }
+                Failure::Connect(_) => permit.failed("connect"),
+                Failure::Broken(_) | Failure::ClientStalled => permit.failed("broken"),
+            }
+        }
+        Ok(None)
+    }
+
+    fn timeout(&self, node: &str) -> Problem {
+        let detail = format!("node `{node}` did not answer within {} s", self.patience.as_secs());
+        Problem::new(&kind::UPSTREAM_TIMEOUT, detail)
     }
 
     async fn attempt(
@@ -191,7 +249,10 @@ impl Exchange<'_> {
                 .reason("AgentKeyRefused")
                 .retry_after(2));
         }
-        let headers = to_client(answer.headers());
+        let mut headers = to_client(answer.headers());
+        if let Ok(node) = HeaderValue::from_str(&target.node) {
+            headers.insert(NODE.clone(), node);
+        }
         let idle = gateway.settings.idle_timeout.max(self.patience);
         let mut response = Response::new(Body::from_stream(bounded(answer.bytes_stream(), idle)));
         *response.status_mut() = status;

@@ -9,6 +9,7 @@ mod body;
 pub(crate) mod breaker;
 mod forward;
 mod headers;
+mod replicas;
 mod routes;
 mod target;
 mod tasks;
@@ -22,6 +23,7 @@ use breaker::{Breaker, Decision};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 /// Outcomes of calls in the metrics.
@@ -34,6 +36,8 @@ pub(crate) struct Gateway {
     breakers: Mutex<HashMap<String, NodeBreaker>>,
     metrics: Arc<Metrics>,
     start: Instant,
+    /// Counts reads of fleets, so that their nodes take turns.
+    turns: AtomicUsize,
 }
 
 struct NodeBreaker {
@@ -65,6 +69,7 @@ impl Gateway {
             breakers,
             metrics,
             start: Instant::now(),
+            turns: AtomicUsize::new(0),
         })
     }
 

@@ -3,6 +3,7 @@
 use super::access::Language;
 use super::body::{self, Outgoing};
 use super::forward;
+use super::replicas;
 use super::target::{self, Target};
 use super::tasks;
 use crate::auth::{Caller, Role, forbidden};
@@ -113,6 +114,11 @@ impl Op {
             _ if self.method() == Method::GET => Need::Read,
             _ => Need::Write,
         }
+    }
+
+    /// Whether a replica can answer it: its copy of the graph is of a while ago, and has neither staging nor vectors.
+    fn may_lag(self) -> bool {
+        matches!(self, Self::Query | Self::ReadSchema)
     }
 
     /// The agent's path. Parameters were checked before, so that none of them can change the path's form.
@@ -272,6 +278,13 @@ pub(crate) async fn call(
         repeatable,
         patience: op.patience(&target, app.settings.gateway.answer_timeout),
     };
+    let fleet = match repeatable && op.may_lag() && target.database == target.graph_id.as_str() {
+        true => replicas::of(&app, &caller.namespace, &target, &parts.headers)?,
+        false => Vec::new(),
+    };
+    if let Some(answer) = exchange.ask(&fleet, &payload).await? {
+        return Ok(answer);
+    }
     let graph_id = target.graph_id.clone();
     let response = exchange.run(target, payload).await?;
     if op == Op::ListTasks {

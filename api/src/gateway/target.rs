@@ -24,6 +24,8 @@ use std::time::Duration;
 /// A database that can be called now.
 #[derive(Clone)]
 pub(super) struct Target {
+    /// Name of the Graph.
+    pub(super) graph: String,
     pub(super) graph_id: GraphId,
     pub(super) database: String,
     pub(super) node: String,
@@ -183,6 +185,7 @@ fn judge(caches: &Caches, found: &Found) -> Result<Target, Problem> {
     let node = check_node(found)?;
     let tier = found.tier.as_deref();
     Ok(Target {
+        graph: found.graph.name_any(),
         database,
         graph_id,
         node: node.name,
@@ -252,11 +255,12 @@ fn check_database(what: &str, conditions: &[Condition]) -> Result<(), Problem> {
     }
 }
 
-struct Agent {
-    name: String,
-    address: String,
-    api_key: String,
-    epoch: u64,
+/// The agent of a node.
+pub(super) struct Agent {
+    pub(super) name: String,
+    pub(super) address: String,
+    pub(super) api_key: String,
+    pub(super) epoch: u64,
 }
 
 fn check_node(found: &Found) -> Result<Agent, Problem> {
@@ -277,13 +281,18 @@ fn check_node(found: &Found) -> Result<Agent, Problem> {
         )
     };
     let node = found.node.as_ref().ok_or_else(gone)?;
+    agent_of(&what, node, found.secret.as_deref())
+}
+
+/// The agent of a node, if it can be called now; `what` names the node in the reason why not.
+pub(super) fn agent_of(what: &str, node: &GraphNode, secret: Option<&Secret>) -> Result<Agent, Problem> {
     let status = node.status.clone().unwrap_or_default();
     // A node that is drained is not Ready for new graphs, but serves those that it has as long as its lease is held.
     let lease = conditions::get(&status.conditions, conditions::LEASE_HELD);
     let lives = lease.or_else(|| conditions::get(&status.conditions, conditions::READY));
     if lives.is_none_or(|condition| condition.status != "True") {
         return Err(not_ready(
-            &what,
+            what,
             lives,
             reasons::WAITING_FOR_REGISTRATION,
             "its agent has not registered yet",
@@ -292,7 +301,7 @@ fn check_node(found: &Found) -> Result<Agent, Problem> {
     }
     let unregistered = || {
         not_ready(
-            &what,
+            what,
             None,
             reasons::WAITING_FOR_REGISTRATION,
             "its agent has not registered yet",
@@ -300,14 +309,10 @@ fn check_node(found: &Found) -> Result<Agent, Problem> {
         )
     };
     let registration = status.registration.ok_or_else(unregistered)?;
-    let api_key = found
-        .secret
-        .as_deref()
-        .and_then(secret::api_key)
-        .ok_or_else(unregistered)?;
+    let api_key = secret.and_then(secret::api_key).ok_or_else(unregistered)?;
     let epoch = status.epoch.ok_or_else(unregistered)?.0;
     Ok(Agent {
-        name,
+        name: node.name_any(),
         address: registration.address,
         api_key,
         epoch,
@@ -324,6 +329,7 @@ pub(super) mod tests {
     /// A target for tests of what is sent to it.
     pub(in crate::gateway) fn target() -> Target {
         Target {
+            graph: "karate".into(),
             graph_id: "kg0123456789abcdef".parse().unwrap(),
             database: "kg0123456789abcdef".into(),
             node: "n1".into(),

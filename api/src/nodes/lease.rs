@@ -313,6 +313,7 @@ mod tests {
             id: "kg0123456789abcdef".into(),
             size_bytes: 1,
             staging_bytes: 2,
+            revision: 3,
         }];
         let read = graphplane_core::usage::Usage::parse(&usage_text(&request).unwrap()).unwrap();
         assert_eq!(
@@ -320,6 +321,7 @@ mod tests {
             (1, "http://a", 12)
         );
         assert_eq!(read.databases[0].staging_bytes, 2);
+        assert_eq!(read.mark("kg0123456789abcdef").as_deref(), Some("1.3"));
         request.usage.databases = (0..5000)
             .map(|n| DatabaseUsage {
                 id: format!("kg{n:032x}"),

@@ -106,6 +106,8 @@ pub struct DatabaseUsage {
     pub size_bytes: u64,
     /// Its staging database, in bytes.
     pub staging_bytes: u64,
+    /// Another number after everything that changed the graph, under one epoch.
+    pub revision: u64,
 }
 
 /// The lease is renewed.

@@ -53,6 +53,7 @@ pub(super) enum Parameter {
     IdempotencyKey,
     IfMatch,
     Streaming,
+    Read,
     ChunkSize,
     TaskStatus,
     TaskType,
@@ -98,6 +99,15 @@ impl Parameter {
                 text,
                 "`ETag` of the object: the change is made only if it is still that.",
             ),
+            Self::Read => {
+                let schema = json!({"type": "string", "enum": ["replica", "writer"]});
+                (
+                    "X-Graphplane-Read",
+                    "header",
+                    schema,
+                    "Who answers what only reads: a replica, if one can, or the writer; absent: as the graph's replicas say.",
+                )
+            }
             Self::Streaming => {
                 let schema = json!({"type": "boolean", "default": false});
                 (

@@ -10,5 +10,6 @@ mod fake_agent;
 mod gateway;
 mod gateway_faults;
 mod plane;
+mod replicas;
 mod resources;
 mod writing;

@@ -60,6 +60,7 @@ impl Engines {
                 match blocking(move || step.commit()).await {
                     Ok(()) => {
                         *slot.graph.write() = Some(open);
+                        slot.revision.changed();
                         return Ok(());
                     }
                     Err(error) => {

@@ -35,6 +35,8 @@ pub struct DatabaseInfo {
     pub active_queries: usize,
     /// Statements since it was opened.
     pub queries: u64,
+    /// Another number after everything that changed the graph, for as long as the process lives.
+    pub revision: u64,
 }
 
 /// What the engines of a node are doing.
@@ -118,6 +120,7 @@ impl Engines {
             last_used: (last_used > 0).then(|| self.inner.started_at + Duration::from_millis(last_used)),
             active_queries: open.as_ref().map_or(0, |open| open.active()),
             queries: open.as_ref().map_or(0, |open| open.started()),
+            revision: slot.revision.number(),
         })
     }
 

@@ -185,6 +185,7 @@ impl Database {
         let (staging, sql, cancelled) = (staging.clone(), Arc::clone(&stop), cancel.clone());
         let outcome = self
             .on_writer_until(request.timeout, &cancel, move |session, job| {
+                let _changing = (!request.dry_run).then(|| session.shared.options.revision.changing());
                 let run = Run {
                     session,
                     job,

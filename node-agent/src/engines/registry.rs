@@ -21,6 +21,7 @@ use super::lance::{Lance, Layout};
 use super::lock::FileLock;
 use super::memory::{Boost, Boosted};
 use super::names::DatabaseId;
+use super::revision::Revision;
 use super::swap::Swap;
 
 const SWEEP: Duration = Duration::from_secs(5);
@@ -64,6 +65,8 @@ pub(crate) struct Slot {
     pub(crate) last_used: AtomicU64,
     /// True while statements of callers may not change the graph, since it is about to be replaced.
     pub(crate) writes_held: Arc<AtomicBool>,
+    /// Moves with every change of the graph.
+    pub(crate) revision: Revision,
     /// More memory than usual, for a while.
     pub(crate) boost: Mutex<Option<Boost>>,
 }
@@ -79,6 +82,7 @@ impl Slot {
             deleted: AtomicBool::new(false),
             last_used: AtomicU64::new(0),
             writes_held: Arc::default(),
+            revision: Revision::default(),
             boost: Mutex::default(),
         })
     }
@@ -344,6 +348,7 @@ impl Inner {
 
     /// How a graph is opened under these limits.
     pub(crate) fn open_options(&self, id: &DatabaseId, path: PathBuf, limits: &EngineLimits) -> OpenOptions {
+        let slot = self.slots.read().get(id).cloned();
         OpenOptions {
             id: id.clone(),
             path,
@@ -356,12 +361,11 @@ impl Inner {
             statement_cache: limits.statement_cache,
             queue_length: limits.queue_length,
             slice_bytes: limits.slice_bytes,
-            writes_held: self
-                .slots
-                .read()
-                .get(id)
+            writes_held: slot
+                .as_ref()
                 .map(|slot| Arc::clone(&slot.writes_held))
                 .unwrap_or_default(),
+            revision: slot.map(|slot| slot.revision.clone()).unwrap_or_default(),
         }
     }
 

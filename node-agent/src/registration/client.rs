@@ -113,6 +113,8 @@ pub struct DatabaseSize {
     pub size_bytes: u64,
     /// Size of the staging files, in bytes.
     pub staging_bytes: u64,
+    /// Another number after everything that changed the graph, under one epoch.
+    pub revision: u64,
 }
 
 /// Answer to a renewal.

@@ -8,8 +8,10 @@ use super::{
 use crate::{engines::Retired, metrics::SeedOutcome, state::AppState, tasks::timestamp};
 use std::{sync::Arc, time::Duration};
 
-/// Pause after the first failure; it doubles up to the time between two looks.
+/// Pause after the first failure; it doubles up to the time between two looks, or a minute.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// Longest pause after a failure, however seldom it looks otherwise.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// Serves what lies on the volume, then looks every now and then, and whenever somebody asks, for something newer. Ends
 /// when the agent stops.
@@ -122,7 +124,9 @@ impl Follower {
 fn pause(failures: u32, every: Duration) -> Duration {
     let pause = match failures {
         0 => every,
-        n => FIRST_PAUSE.saturating_mul(1 << (n - 1).min(16)).min(every),
+        n => FIRST_PAUSE
+            .saturating_mul(1 << (n - 1).min(16))
+            .min(every.min(LONGEST_PAUSE)),
     };
     pause.mul_f64(rand::random_range(0.5..=1.0))
 }
@@ -141,5 +145,6 @@ mod tests {
                 assert!(pause <= longest && pause * 2 >= longest, "{failures}: {pause:?}");
             }
         }
+        assert!(pause(9, Duration::from_secs(86_400)) <= LONGEST_PAUSE);
     }
 }

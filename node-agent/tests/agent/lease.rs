@@ -87,6 +87,37 @@ async fn an_agent_registers_once_with_its_token_and_then_with_its_credential() {
 }
 
 #[tokio::test]
+async fn a_renewal_tells_of_every_change_and_of_nothing_else() {
+    let plane = Plane::start().await;
+    let agent = managed(&plane).await;
+    until(&agent, "active").await;
+    agent.database("kg1", PEOPLE).await;
+    // The second renewal from now on was certainly begun after it.
+    let revision = || async {
+        let before = plane.renewals().len();
+        let count = || async { plane.renewals().len() };
+        eventually("two renewals", count, |count| *count >= before + 2).await;
+        let newest = plane.renewals().last().cloned().unwrap_or_default();
+        newest["databases"][0]["revision"].as_u64().unwrap()
+    };
+    let made = revision().await;
+    agent.cypher("kg1", "MATCH (n) RETURN count(*)").await.ok();
+    agent.backup("kg1", "backups/kg1/one", false).await;
+    assert_eq!(revision().await, made, "what is read, and copied, is not changed");
+    agent.cypher("kg1", "CREATE (:Person {identifier: 1})").await.ok();
+    let written = revision().await;
+    assert!(written > made);
+    let ddl = json!({"type": "ddl", "ddl": "CREATE NODE TABLE City(name STRING PRIMARY KEY);"});
+    agent.post("/databases/kg1/schema", ddl).await.ok();
+    let grown = revision().await;
+    assert!(grown > written);
+    agent
+        .restore("kg1", json!({"s3_key": "backups/kg1/one", "force_overwrite": true}))
+        .await;
+    assert!(revision().await > grown);
+}
+
+#[tokio::test]
 async fn a_silent_control_plane_fences_the_agent() {
     let plane = Plane::start().await;
     let agent = managed(&plane).await;

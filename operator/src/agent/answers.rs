@@ -1,5 +1,7 @@
 //! Bodies of the agent's contract, as far as the operator needs them.
 
+use graphplane_core::backup_plan::Task;
+use graphplane_core::replica_plan::{AgentSeen, SeedVersion};
 use graphplane_core::schema_copy::Table;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -98,6 +100,12 @@ impl TaskListed {
             ended: self.completed_at,
         })
     }
+
+    /// Its id, if it publishes below this key and has not ended.
+    pub(super) fn publishing(self, key: &str) -> Option<String> {
+        let publishes = self.metadata["backup_type"] == "replica" && self.metadata["key"] == key;
+        (publishes && TaskState::from(self.answer) == TaskState::Running).then_some(self.task_id)
+    }
 }
 
 /// How far a task is.
@@ -121,6 +129,56 @@ impl From<TaskAnswer> for TaskState {
             "failed" => Self::Failed(error),
             _ => Self::Running,
         }
+    }
+}
+
+impl TaskState {
+    /// A task that was asked for, as plans see it.
+    pub(crate) fn seen(found: Option<Self>) -> Task {
+        match found {
+            None => Task::None,
+            Some(Self::Running) => Task::Running,
+            Some(Self::Completed) => Task::Completed,
+            Some(Self::Interrupted) => Task::Interrupted,
+            Some(Self::Failed(why)) => Task::Failed(why),
+        }
+    }
+}
+
+/// `/info`, as far as it is about seeds.
+#[derive(Deserialize)]
+pub(super) struct InfoAnswer {
+    #[serde(default)]
+    seeds: Vec<FollowedSeed>,
+}
+
+#[derive(Deserialize)]
+struct FollowedSeed {
+    seed: String,
+    state: String,
+    served: Option<VersionAnswer>,
+    latest: Option<VersionAnswer>,
+    error: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct VersionAnswer {
+    epoch: u64,
+    version: u64,
+}
+
+impl InfoAnswer {
+    /// The seeds below a key.
+    pub(super) fn seed(self, key: &str) -> Option<AgentSeen> {
+        let at = |VersionAnswer { epoch, version }| SeedVersion { epoch, version };
+        let found = self.seeds.into_iter().find(|seed| seed.seed == key)?;
+        Some(AgentSeen {
+            serves: found.served.map(at),
+            latest: found.latest.map(at),
+            fetching: matches!(found.state.as_str(), "fetching" | "refreshing"),
+            // It ends in conditions and events.
+            error: found.error.map(|text| text.chars().take(1000).collect()),
+        })
     }
 }
 
@@ -188,6 +246,38 @@ mod tests {
         assert_eq!(of("failed", Some("interrupted by restart: x")), TaskState::Interrupted);
         assert_eq!(of("cancelled", None), TaskState::Interrupted);
         assert_eq!(of("failed", Some("disk full")), TaskState::Failed("disk full".into()));
+    }
+
+    #[test]
+    fn what_a_replica_serves_is_read_from_its_info() {
+        let info = json!({"node_id": "n", "seeds": [
+            {"seed": "seeds/other", "graph_id": null, "state": "waiting", "served": null, "latest": null, "error": null},
+            {"seed": "seeds/kg1/r", "graph_id": "kg1", "state": "refreshing", "error": null, "age_seconds": 1.5,
+             "served": {"epoch": 3, "version": 7, "size_bytes": 1}, "latest": {"epoch": 3, "version": 8}}]});
+        let read = || serde_json::from_value::<InfoAnswer>(info.clone()).unwrap_or_else(|error| panic!("{error}"));
+        let at = |version| Some(SeedVersion { epoch: 3, version });
+        let expected = AgentSeen {
+            serves: at(7),
+            latest: at(8),
+            fetching: true,
+            error: None,
+        };
+        assert_eq!(read().seed("seeds/kg1/r"), Some(expected));
+        assert_eq!(read().seed("seeds/other"), Some(AgentSeen::default()));
+        assert_eq!(read().seed("seeds/kg1"), None);
+    }
+
+    #[test]
+    fn a_publication_is_known_by_its_key() {
+        let listed = |status: &str, kind: &str| {
+            let task = json!({"task_id": "backup_1", "status": status, "metadata": {"key": "seeds/kg1/r", "backup_type": kind}});
+            serde_json::from_value::<TaskListed>(task).unwrap_or_else(|error| panic!("{error}"))
+        };
+        let running = || listed("running", "replica");
+        assert_eq!(running().publishing("seeds/kg1/r").as_deref(), Some("backup_1"));
+        assert_eq!(running().publishing("seeds/kg1/other"), None);
+        assert_eq!(listed("completed", "replica").publishing("seeds/kg1/r"), None);
+        assert_eq!(listed("running", "standard").publishing("seeds/kg1/r"), None);
     }
 
     #[test]

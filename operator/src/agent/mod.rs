@@ -8,7 +8,8 @@ mod answers;
 pub(crate) use answers::{CreateDatabase, Creation, Deletion, ForkTask, TaskState};
 
 use crate::metrics::Metrics;
-use answers::{SchemaAnswer, TaskAnswer, TaskListed, TaskStarted, detail, is_registering};
+use answers::{InfoAnswer, SchemaAnswer, TaskAnswer, TaskListed, TaskStarted, detail, is_registering};
+use graphplane_core::replica_plan::AgentSeen;
 use graphplane_core::schema_copy::Table;
 use graphplane_crds::quantities::Epoch;
 use reqwest::{Method, StatusCode};
@@ -206,13 +207,58 @@ impl Agent {
 
     /// Starts a backup, or finds the one that is under way to the same key; the task's id.
     pub(crate) async fn start_backup(&self, id: &str, key: &str) -> Result<String, AgentError> {
-        let body = json!({"destination": {"key": key}});
+        self.backup("start_backup", id, json!({"destination": {"key": key}}))
+            .await
+    }
+
+    /// Starts to publish a seed below a key; the task's id. Each call makes a seed of its own.
+    pub(crate) async fn start_seed(&self, id: &str, key: &str) -> Result<String, AgentError> {
+        let body = json!({"backup_type": "replica", "destination": {"key": key}});
+        self.backup("start_seed", id, body).await
+    }
+
+    /// The publication below a key that is under way; its task's id.
+    pub(crate) async fn publishing(&self, id: &str, key: &str) -> Result<Option<String>, AgentError> {
+        let tasks = self.tasks("backup", id).await?;
+        Ok(tasks.into_iter().find_map(|task| task.publishing(key)))
+    }
+
+    async fn tasks(&self, kind: &str, id: &str) -> Result<Vec<TaskListed>, AgentError> {
+        let path = format!("/tasks?task_type={kind}&graph_id={id}&limit=1000");
+        let answer = self.repeated("list_tasks", Method::GET, &path).await?;
+        match answer.status {
+            StatusCode::OK => self.parse(&answer),
+            _ => Err(self.unexpected(&answer)),
+        }
+    }
+
+    async fn backup(&self, call: &'static str, id: &str, body: Value) -> Result<String, AgentError> {
         let path = format!("/databases/{id}/backup");
-        let answer = self.once("start_backup", Method::POST, &path, Some(body)).await?;
+        let answer = self.once(call, Method::POST, &path, Some(body)).await?;
         match answer.status {
             StatusCode::OK | StatusCode::ACCEPTED => Ok(self.parse::<TaskStarted>(&answer)?.task_id),
             StatusCode::BAD_REQUEST => Err(AgentError::Refused(detail(&answer.body))),
             StatusCode::CONFLICT => Err(self.wrong_epoch(&answer)),
+            _ => Err(self.unexpected(&answer)),
+        }
+    }
+
+    /// What a replica says of the seeds below a key; `None` if it follows others.
+    pub(crate) async fn seed(&self, key: &str) -> Result<Option<AgentSeen>, AgentError> {
+        let answer = self.once("get_info", Method::GET, "/info", None).await?;
+        match answer.status {
+            StatusCode::OK => Ok(self.parse::<InfoAnswer>(&answer)?.seed(key)),
+            _ => Err(self.unexpected(&answer)),
+        }
+    }
+
+    /// Has a replica look for newer seeds now, without waiting for what comes of it.
+    pub(crate) async fn refresh_seeds(&self) -> Result<(), AgentError> {
+        let answer = self
+            .repeated("refresh_seeds", Method::POST, "/admin/seed/refresh")
+            .await?;
+        match answer.status {
+            status if status.is_success() => Ok(()),
             _ => Err(self.unexpected(&answer)),
         }
     }
@@ -235,15 +281,8 @@ impl Agent {
 
     /// The newest copying into `id` that was started with `key`; `None` when the agent knows of none.
     pub(crate) async fn fork(&self, id: &str, key: &str) -> Result<Option<ForkTask>, AgentError> {
-        let path = format!("/tasks?task_type=fork&graph_id={id}&limit=1000");
-        let answer = self.repeated("list_tasks", Method::GET, &path).await?;
-        match answer.status {
-            StatusCode::OK => {
-                let tasks = self.parse::<Vec<TaskListed>>(&answer)?;
-                Ok(tasks.into_iter().find_map(|task| task.fork(key)))
-            }
-            _ => Err(self.unexpected(&answer)),
-        }
+        let tasks = self.tasks("fork", id).await?;
+        Ok(tasks.into_iter().find_map(|task| task.fork(key)))
     }
 
     /// How far a task is; `None` when the agent does not know it.

@@ -135,13 +135,7 @@ async fn observe(backup: &Arc<Backup>, ctx: &Context, memory: &Memory) -> Result
         // finds the one that runs.
         (None, _) => Task::None,
         (Some(_), None) => Task::Unknown,
-        (Some(id), Some(node)) => match ctx.agent(node)?.task(id).await? {
-            None => Task::None,
-            Some(TaskState::Running) => Task::Running,
-            Some(TaskState::Completed) => Task::Completed,
-            Some(TaskState::Interrupted) => Task::Interrupted,
-            Some(TaskState::Failed(why)) => Task::Failed(why),
-        },
+        (Some(id), Some(node)) => TaskState::seen(ctx.agent(node)?.task(id).await?),
     };
     let stored = match (&memory.read_back, &status.key, &ctx.store) {
         (Some(ReadBack::Good(_)), ..) => Stored::Verified,

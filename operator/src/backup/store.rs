@@ -2,6 +2,8 @@
 
 use crate::metrics::Metrics;
 use futures::{StreamExt, TryStreamExt};
+use graphplane_core::replica_plan::{Seed, SeedVersion};
+use jiff::Timestamp;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
@@ -33,6 +35,14 @@ pub enum StoreError {
         key: String,
         /// Why it failed.
         source: object_store::Error,
+    },
+    /// An object is not what it should be.
+    #[error("object store: {key} cannot be read: {message}; remove it to publish anew")]
+    Content {
+        /// Its key.
+        key: String,
+        /// Why.
+        message: String,
     },
 }
 
@@ -74,6 +84,15 @@ pub(crate) enum ReadBack {
 }
 
 const MANIFEST: &str = "manifest.json";
+const POINTER: &str = "latest.json";
+
+/// What names the newest seed below a key.
+#[derive(Deserialize)]
+struct Pointer {
+    epoch: u64,
+    version: u64,
+    created_at: Timestamp,
+}
 
 impl ObjectStore {
     /// Opens `file:///directory` (made if absent) or `s3://bucket/prefix` (credentials from the environment).
@@ -136,15 +155,39 @@ impl ObjectStore {
     /// The manifest below a key, if the backup is complete.
     async fn manifest(&self, key: &str) -> Result<Option<Result<Manifest, String>>, StoreError> {
         let path = Self::child(key, MANIFEST)?;
+        let bytes = self.read(&path).await?;
+        Ok(bytes.map(|b| serde_json::from_slice(&b).map_err(|error| format!("{path} cannot be read: {error}"))))
+    }
+
+    /// The newest seed below a key, as its pointer names it.
+    pub(crate) async fn seed(&self, key: &str) -> Result<Option<Seed>, StoreError> {
+        let path = Self::child(key, POINTER)?;
+        let Some(bytes) = self.read(&path).await? else {
+            return Ok(None);
+        };
+        let pointer: Pointer = serde_json::from_slice(&bytes).map_err(|error| StoreError::Content {
+            key: path.to_string(),
+            message: error.to_string(),
+        })?;
+        Ok(Some(Seed {
+            at: SeedVersion {
+                epoch: pointer.epoch,
+                version: pointer.version,
+            },
+            begun: pointer.created_at,
+        }))
+    }
+
+    /// A small object, if it exists.
+    async fn read(&self, path: &ObjectPath) -> Result<Option<Vec<u8>>, StoreError> {
         let bytes = async {
-            match self.store.get(&path).await {
-                Ok(object) => object.bytes().await.map(Some),
+            match self.store.get(path).await {
+                Ok(object) => object.bytes().await.map(|bytes| Some(bytes.to_vec())),
                 Err(object_store::Error::NotFound { .. }) => Ok(None),
                 Err(error) => Err(error),
             }
         };
-        let bytes = self.counted("read", &path, bytes).await?;
-        Ok(bytes.map(|b| serde_json::from_slice(&b).map_err(|error| format!("{path} cannot be read: {error}"))))
+        self.counted("read", path, bytes).await
     }
 
     /// Whether a backup is complete.
@@ -266,6 +309,25 @@ mod tests {
         store.remove(KEY).await.unwrap();
         store.remove(KEY).await.unwrap();
         assert!(!dir.path().join(KEY).join("graph.lbug.zst").exists());
+    }
+
+    #[tokio::test]
+    async fn the_newest_seed_is_what_the_pointer_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = ObjectStore::open(&format!("file://{}", dir.path().display()), Metrics::default()).unwrap();
+        assert_eq!(store.seed("seeds/kg1/r").await.unwrap(), None);
+        let at = dir.path().join("seeds/kg1/r");
+        std::fs::create_dir_all(at.join("3/7")).unwrap();
+        let pointer = json!({"format": 1, "graph_id": "kg1", "epoch": 3, "version": 7, "manifest_sha256": "00",
+            "created_at": "2026-01-01T00:00:00.000Z"});
+        std::fs::write(at.join("latest.json"), pointer.to_string()).unwrap();
+        let seed = store.seed("seeds/kg1/r").await.unwrap().unwrap();
+        assert_eq!(seed.at, SeedVersion { epoch: 3, version: 7 });
+        std::fs::write(at.join("latest.json"), "{").unwrap();
+        let error = store.seed("seeds/kg1/r").await.unwrap_err().to_string();
+        assert!(error.contains("seeds/kg1/r/latest.json"), "{error}");
+        store.remove("seeds/kg1/r").await.unwrap();
+        assert_eq!(store.seed("seeds/kg1/r").await.unwrap(), None);
     }
 
     #[test]

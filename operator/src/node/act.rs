@@ -5,7 +5,7 @@ use crate::context::Context;
 use crate::error::{Error, already_exists, is_not_found};
 use crate::events::NAME;
 use crate::kinds::Managed;
-use crate::provider::InstanceRequest;
+use crate::provider::{InstanceRequest, Purpose};
 use crate::reconcile::Done;
 use crate::write;
 use graphplane_core::names;
@@ -159,7 +159,14 @@ async fn launch(node: &Arc<GraphNode>, ctx: &Context) -> Result<(), Error> {
         ("epoch".to_owned(), epoch.to_string()),
     ]);
     let want = InstanceRequest {
-        volume: node.spec.volume.clone().unwrap_or_default(),
+        purpose: match &node.spec.replica {
+            None => Purpose::Write {
+                volume: node.spec.volume.clone().unwrap_or_default(),
+            },
+            Some(replica) => Purpose::Serve {
+                seeds: vec![replica.seeds.clone()],
+            },
+        },
         client_token: observe::token(ctx, node, epoch),
         bootstrap_token,
         cluster_id: ctx.cluster_id.clone(),

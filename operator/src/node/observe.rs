@@ -32,6 +32,7 @@ pub(super) async fn observe(node: &Arc<GraphNode>, ctx: &Context, memory: &Memor
         .as_deref()
         .and_then(|v| ctx.hubs.volumes.cache().get("", v))
     {
+        None if node.spec.replica.is_some() => VolumeSeen::NotNeeded,
         None => VolumeSeen::Missing,
         Some(volume) => {
             let state = volume.status.clone().unwrap_or_default();

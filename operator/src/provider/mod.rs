@@ -97,13 +97,28 @@ pub struct VolumeRequest {
     pub tags: BTreeMap<String, String>,
 }
 
+/// What a machine is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// It writes the databases on a GraphVolume.
+    Write {
+        /// Name of the GraphVolume, which it mounts.
+        volume: String,
+    },
+    /// It serves seeds. Its disk is its own and goes with it.
+    Serve {
+        /// Their keys, below the object store.
+        seeds: Vec<String>,
+    },
+}
+
 /// A machine that should run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InstanceRequest {
     /// Name of the GraphNode.
     pub node: String,
-    /// Name of the GraphVolume that it mounts.
-    pub volume: String,
+    /// What it is for.
+    pub purpose: Purpose,
     /// Token of its creation: a machine that was started with it is this one.
     pub client_token: String,
     /// One-time token of its agent's first registration; used only if the machine is started by this call.

@@ -3,7 +3,7 @@
 use crate::context::Context;
 use crate::error::Error;
 use crate::reconcile::{Done, Reconcile};
-use crate::views::holds_data;
+use crate::views::{holds_data, is_writer_of};
 use crate::write;
 use graphplane_core::Plan;
 use graphplane_core::tier_plan::{self, Action, Node, Observed, Volume};
@@ -55,7 +55,7 @@ fn observe(tier: &Tier, ctx: &Context) -> Observed {
     let name = tier.name_any();
     let used = ctx.allocations();
     let mut nodes = ctx.hubs.nodes.cache().list();
-    nodes.retain(|n| n.spec.tier == name);
+    nodes.retain(|n| is_writer_of(n, &name));
     nodes.sort_by_key(|n| n.name_any());
     let nodes = nodes.iter().map(|node| {
         let status = node.status.clone().unwrap_or_default();

@@ -9,6 +9,7 @@ use crate::views::usage_of;
 use crate::write;
 use graphplane_core::Plan;
 use graphplane_core::client_token::client_token;
+use graphplane_core::names;
 use graphplane_core::resources::mib;
 use graphplane_core::volume_plan::{self, Action, Disk, Observed};
 use graphplane_crds::quantities::MiB;
@@ -77,7 +78,10 @@ async fn observe(volume: &Arc<GraphVolume>, ctx: &Context) -> Result<Seen, Error
     let (placed, reserved) = placed(ctx, &name);
     let mut world = ctx.listing.world().await?;
     // What is on the disk and belongs to nobody may just have been deleted: then the listing is looked at anew.
-    let looks_stale = |on_disk: &Vec<String>| on_disk.iter().any(|id| !placed.contains(id));
+    let looks_stale = |on_disk: &Vec<String>| {
+        let mut ids = on_disk.iter().map(|id| names::lasting_database(id));
+        ids.any(|id| !placed.contains(id))
+    };
     if world
         .disks
         .get(&name)
@@ -100,7 +104,9 @@ async fn observe(volume: &Arc<GraphVolume>, ctx: &Context) -> Result<Seen, Error
         .and_then(|d| d.databases.clone())
         .or(reported)
         .unwrap_or_else(|| status.databases.clone());
-    let databases: BTreeSet<String> = on_disk.into_iter().chain(placed).collect();
+    // What is being made to take a database's place is part of it, and no database that nobody asked for.
+    let on_disk = on_disk.iter().map(|id| names::lasting_database(id).to_owned());
+    let databases: BTreeSet<String> = on_disk.chain(placed).collect();
     let nodes = ctx.hubs.nodes.cache().list();
     let holding = nodes
         .iter()

@@ -1,5 +1,7 @@
 //! A node agent without an engine: the contract over a real socket, databases as lists of tables.
 
+mod seeds;
+
 use crate::gate::Gate;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
@@ -27,6 +29,10 @@ pub(crate) struct Disk {
     /// The key of the agent, kept from its first registration.
     pub(crate) credential: Option<String>,
     pub(crate) tasks: BTreeMap<String, Value>,
+    /// Revision of every database.
+    pub(crate) revision: u64,
+    /// The seed that a replica serves, as `/info` shows it.
+    pub(crate) served: Option<Value>,
 }
 
 /// What all agents of a test do.
@@ -40,6 +46,10 @@ pub(crate) struct Behaviour {
     pub(crate) hold_forks: AtomicBool,
     /// The next fork fails with this.
     pub(crate) fail_fork: Mutex<Option<String>>,
+    /// Replicas that look for a seed go on fetching it while this is set.
+    pub(crate) hold_seeds: AtomicBool,
+    /// Replicas refuse newer seeds with this.
+    pub(crate) refuse_seeds: Mutex<Option<String>>,
     /// Agents start and never register.
     pub(crate) never_register: AtomicBool,
     /// Leases last seconds, so that a test can see them end, and not so long that no busy machine lets one lapse.
@@ -55,6 +65,7 @@ struct Agent {
     disk: Arc<Mutex<Disk>>,
     key: Arc<Mutex<Option<String>>>,
     epoch: Arc<Mutex<u64>>,
+    seeds: seeds::Following,
     objects: PathBuf,
     behaviour: Arc<Behaviour>,
     gate: Arc<Mutex<Gate>>,
@@ -77,6 +88,7 @@ impl Drop for Running {
 /// Starts an agent for a disk.
 pub(crate) async fn start(
     disk: Arc<Mutex<Disk>>,
+    seeds: Vec<String>,
     objects: PathBuf,
     behaviour: Arc<Behaviour>,
     gate: Arc<Mutex<Gate>>,
@@ -87,10 +99,12 @@ pub(crate) async fn start(
         disk,
         key: Arc::default(),
         epoch: Arc::default(),
+        seeds: seeds::Following::new(seeds),
         objects,
         behaviour,
         gate,
     };
+    agent.look();
     let (key, epoch) = (agent.key.clone(), agent.epoch.clone());
     let router = Router::new()
         .route("/databases", post(create))
@@ -98,7 +112,9 @@ pub(crate) async fn start(
         .route("/databases/{id}/schema", get(tables).post(apply))
         .route("/databases/{id}/backup", post(backup))
         .route("/databases/{id}/fork-from/{parent}", post(fork))
-        .route("/tasks", get(list_forks))
+        .route("/info", get(seeds::info))
+        .route("/admin/seed/refresh", post(seeds::refresh))
+        .route("/tasks", get(list))
         .route("/tasks/{id}/status", get(task))
         .route("/tasks/{id}", delete(cancel))
         .with_state(agent);
@@ -266,11 +282,14 @@ async fn backup(
             let Some(statements) = disk.databases.get(&id).cloned() else {
                 return error(StatusCode::NOT_FOUND, format!("Database {id} not found"));
             };
-            let same = disk.tasks.iter().find(|(_, t)| t["status"] == "running" && t["metadata"]["key"] == key.as_str());
+            let seed = body["backup_type"] == "replica";
+            let same = |t: &Value| !seed && t["status"] == "running" && t["metadata"]["key"] == key.as_str();
+            let same = disk.tasks.iter().find(|(_, t)| same(t));
             let task_id = same.map_or_else(|| format!("backup_{id}_{:08x}", disk.tasks.len()), |(id, _)| id.clone());
             let content = statements.join(";").into_bytes();
-            let task = json!({"task_id": task_id, "status": "running", "metadata": {"graph_id": id, "key": key, "size": content.len()},
-                "content": content});
+            let kind = if seed { "replica" } else { "standard" };
+            let metadata = json!({"graph_id": id, "key": key, "size": content.len(), "backup_type": kind});
+            let task = json!({"task_id": task_id, "status": "running", "metadata": metadata, "content": content});
             disk.tasks.insert(task_id.clone(), task);
             Json(json!({"task_id": task_id, "status": "initiated"})).into_response()
         })
@@ -308,8 +327,8 @@ async fn fork(State(agent): State<Agent>, headers: HeaderMap, Path((id, parent))
         .await
 }
 
-/// The forks into one database, newest first. Like every task, one that is looked at makes progress.
-async fn list_forks(
+/// The tasks of a kind of one database, newest first. Like every task, a fork that is looked at makes progress.
+async fn list(
     State(agent): State<Agent>,
     headers: HeaderMap,
     Query(query): Query<BTreeMap<String, String>>,
@@ -317,8 +336,14 @@ async fn list_forks(
     if let Err(refused) = agent.admit(&headers, false) {
         return *refused;
     }
-    assert_eq!(query["task_type"], "fork");
     let mut disk = agent.disk.lock();
+    if query["task_type"] == "backup" {
+        let about =
+            |t: &&Value| t["metadata"]["graph_id"] == query["graph_id"].as_str() && t["metadata"]["key"].is_string();
+        let found: Vec<&Value> = disk.tasks.values().rev().filter(about).collect();
+        return Json(found).into_response();
+    }
+    assert_eq!(query["task_type"], "fork");
     let Disk {
         tasks, databases, made, ..
     } = &mut *disk;
@@ -357,7 +382,11 @@ async fn task(State(agent): State<Agent>, headers: HeaderMap, Path(id): Path<Str
             task["status"] = json!("failed");
             task["error"] = json!(why);
         } else {
-            let at = agent.objects.join(task["metadata"]["key"].as_str().unwrap());
+            let key = task["metadata"]["key"].as_str().unwrap();
+            let at = match task["metadata"]["backup_type"] == "replica" {
+                true => agent.publish(key, &task["metadata"]["graph_id"]),
+                false => agent.objects.join(key),
+            };
             let content: Vec<u8> = serde_json::from_value(task["content"].clone()).unwrap();
             std::fs::create_dir_all(&at).unwrap();
             std::fs::write(at.join("graph.lbug.zst"), &content).unwrap();

@@ -68,7 +68,11 @@ async fn picture(world: &World) -> Value {
 }
 
 /// Runs `story` while an operator runs that is cut off once; a new one takes its place. Whether the cut was reached.
-async fn with_cut<T>(world: &World, cut: Option<Cut>, story: impl Future<Output = T>) -> (T, Operator, bool) {
+pub(crate) async fn with_cut<T>(
+    world: &World,
+    cut: Option<Cut>,
+    story: impl Future<Output = T>,
+) -> (T, Operator, bool) {
     let gate = cut.map_or_else(Gate::default, Gate::cut_at);
     let mut operator = Some(world.operator_with(gate.clone(), world.settings()));
     let mut story = std::pin::pin!(story);
@@ -152,13 +156,13 @@ fn check(wanted: &Value, found: &Value, cut: Cut, story: &str) {
 }
 
 /// Cuts at every deed and a few beyond, since a run after a cut may take more of them.
-fn cuts(deeds: usize) -> Vec<Cut> {
+pub(crate) fn cuts(deeds: usize) -> Vec<Cut> {
     (1..=deeds + 2)
         .flat_map(|n| [(n, When::Before), (n, When::After)])
         .collect()
 }
 
-const AT_ONCE: usize = 4;
+pub(crate) const AT_ONCE: usize = 4;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cut_anywhere_in_building_up_changes_nothing() {

@@ -1,8 +1,8 @@
 //! Schemas: made, grown, refused.
 
 use crate::world::{DDL, World, graph_object};
-use graphplane_crds::Graph;
 use graphplane_crds::graph::GraphPhase;
+use graphplane_crds::{Graph, GraphVolume};
 use serde_json::json;
 
 fn applied(graph: &Graph) -> u32 {
@@ -42,6 +42,29 @@ async fn a_schema_grows_while_the_graph_serves() {
         message.contains("spec.schema.ddl") && message.contains("statement 1"),
         "{message}"
     );
+    operator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_being_made_to_replace_another_is_none_of_its_own() {
+    let world = World::with_tier(json!({})).await;
+    let operator = world.operator();
+    world
+        .create::<Graph>(graph_object("karate", json!({"graphId": "kg0123456789abcdef"})))
+        .await;
+    world.until_ready::<Graph>("karate").await;
+    let disk = world.machines.disk("std-0");
+    disk.lock().databases.insert("kg0123456789abcdef-wip".into(), vec![]);
+    // A renewal brings it to the operator; another graph on the volume shows that it was heard of.
+    world
+        .create::<Graph>(graph_object("other", json!({"graphId": "kgfedcba9876543210"})))
+        .await;
+    world.until_ready::<Graph>("other").await;
+    let volume = world.until::<GraphVolume>("std-0", "with both", |v| {
+        v.status.as_ref().is_some_and(|s| s.databases.len() == 2)
+    });
+    let databases = volume.await.status.unwrap().databases;
+    assert_eq!(databases, ["kg0123456789abcdef", "kgfedcba9876543210"]);
     operator.stop().await;
 }
 

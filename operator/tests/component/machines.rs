@@ -9,7 +9,7 @@ use futures::stream::BoxStream;
 use graphplane_core::node_plan::{Instance, InstanceState, Pace};
 use graphplane_crds::quantities::GiB;
 use graphplane_operator::provider::{
-    DiskFacts, InstanceRequest, Instances, Provider, ProviderError, VolumeRequest, Volumes, World,
+    DiskFacts, InstanceRequest, Instances, Provider, ProviderError, Purpose, VolumeRequest, Volumes, World,
 };
 use jiff::Timestamp;
 use kube::Client;
@@ -23,7 +23,7 @@ use tokio::task::JoinHandle;
 
 struct Machine {
     token: String,
-    volume: String,
+    purpose: Purpose,
     state: InstanceState,
     started: Timestamp,
     agent: Option<Arc<Running>>,
@@ -40,6 +40,8 @@ struct Storage {
 struct State {
     machines: BTreeMap<String, Machine>,
     disks: BTreeMap<String, Storage>,
+    /// Disks of machines that have no volume, by node.
+    scratch: BTreeMap<String, Arc<Mutex<Disk>>>,
     /// Tokens of machines that were started, in order.
     launches: Vec<String>,
     disks_made: Vec<String>,
@@ -110,6 +112,11 @@ impl Machines {
         self.state.lock().disks[volume].disk.clone()
     }
 
+    /// The disks of machines that have no volume.
+    pub(crate) fn scratch(&self) -> BTreeMap<String, Arc<Mutex<Disk>>> {
+        self.state.lock().scratch.clone()
+    }
+
     /// Every database of every disk.
     pub(crate) fn databases(&self) -> BTreeMap<String, Vec<String>> {
         let state = self.state.lock();
@@ -127,8 +134,8 @@ impl Machines {
     }
 
     async fn start(&self, want: &InstanceRequest) -> Result<Instance, ProviderError> {
-        let disk = {
-            let state = self.state.lock();
+        let (disk, seeds) = {
+            let mut state = self.state.lock();
             if let Some(machine) = state
                 .machines
                 .get(&want.node)
@@ -139,24 +146,33 @@ impl Machines {
                     false => Err(ProviderError::Occupied(want.node.clone())),
                 };
             }
-            let writer = |m: &&Machine| m.volume == want.volume && m.state != InstanceState::Dead;
+            let writes = matches!(want.purpose, Purpose::Write { .. });
+            let writer = |m: &&Machine| writes && m.purpose == want.purpose && m.state != InstanceState::Dead;
             assert!(
                 state.machines.values().find(writer).is_none(),
-                "two writers of {}",
-                want.volume
+                "two writers: {:?}",
+                want.purpose
             );
             assert!(
                 !state.launches.contains(&want.client_token),
                 "{} was started twice under one token",
                 want.node
             );
-            let storage = state.disks.get(&want.volume);
-            storage
-                .map(|s| s.disk.clone())
-                .ok_or_else(|| ProviderError::Occupied("no disk".into()))?
+            match &want.purpose {
+                Purpose::Serve { seeds } => (
+                    state.scratch.entry(want.node.clone()).or_default().clone(),
+                    seeds.clone(),
+                ),
+                Purpose::Write { volume } => {
+                    let storage = state.disks.get(volume).map(|s| s.disk.clone());
+                    let disk = storage.ok_or_else(|| ProviderError::Occupied("no disk".into()))?;
+                    (disk, Vec::new())
+                }
+            }
         };
         let agent = agent::start(
             disk.clone(),
+            seeds,
             self.objects.clone(),
             self.behaviour.clone(),
             self.gate.clone(),
@@ -173,7 +189,7 @@ impl Machines {
         );
         let machine = Machine {
             token: want.client_token.clone(),
-            volume: want.volume.clone(),
+            purpose: want.purpose.clone(),
             state: InstanceState::Running,
             started: Timestamp::now(),
             agent: Some(agent),
@@ -277,6 +293,7 @@ impl Instances for Machines {
                 return Err(ProviderError::Occupied(node.to_owned()));
             }
             state.machines.remove(node);
+            state.scratch.remove(node);
             Ok(())
         })
         .await

@@ -12,6 +12,8 @@ mod lifecycle;
 mod machines;
 mod placement;
 mod registrar;
+mod replicas;
+mod replicas_cut;
 mod restarts;
 mod subgraphs;
 mod world;

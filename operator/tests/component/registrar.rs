@@ -48,12 +48,11 @@ pub(crate) async fn follow(
     *agent.key.lock() = Some(key);
     loop {
         if !behaviour.never_renew.load(Ordering::SeqCst) {
-            let sizes: Vec<_> = disk
-                .lock()
-                .databases
-                .keys()
-                .map(|id| json!({"id": id, "sizeBytes": 4096}))
-                .collect();
+            let sizes: Vec<_> = {
+                let disk = disk.lock();
+                let size = |id: &String| json!({"id": id, "sizeBytes": 4096, "revision": disk.revision});
+                disk.databases.keys().map(size).collect()
+            };
             let usage = json!({"epoch": epoch, "databases": sizes, "diskUsedMiB": 1}).to_string();
             let seconds = if behaviour.short_leases.load(Ordering::SeqCst) {
                 15

@@ -2,7 +2,7 @@
 
 use crate::gate::Gate;
 use crate::machines::Machines;
-use graphplane_crds::{Backup, Graph, GraphNode, GraphVolume, Subgraph, Tier, all_crds};
+use graphplane_crds::{Backup, Graph, GraphNode, GraphVolume, Replica, Subgraph, Tier, all_crds};
 use graphplane_embedded::{EmbeddedServer, ServerConfig};
 use graphplane_operator::{Error, Metrics, ProviderChoice, Settings};
 use http::Method;
@@ -233,6 +233,9 @@ impl World {
         for b in self.list::<Backup>().await {
             add(json!({"backup": b.name_any(), "status": b.status}))
         }
+        for r in self.list::<Replica>().await {
+            add(json!({"replica": r.name_any(), "deleting": r.metadata.deletion_timestamp, "status": r.status}))
+        }
         for n in self.list::<GraphNode>().await {
             add(json!({"node": n.name_any(), "deleting": n.metadata.deletion_timestamp, "status": n.status}))
         }
@@ -291,7 +294,10 @@ macro_rules! known {
     };
     (@ cluster $client:ident $namespace:ident) => {{ let _ = $namespace; Api::all($client.clone()) }};
 }
-known!(Tier cluster, Graph namespaced, Subgraph namespaced, Backup namespaced, GraphNode cluster, GraphVolume cluster);
+known!(
+    Tier cluster, Graph namespaced, Subgraph namespaced, Replica namespaced, Backup namespaced, GraphNode cluster,
+    GraphVolume cluster
+);
 
 macro_rules! system {
     ($($kind:ident),*) => {$(
@@ -337,6 +343,16 @@ pub(crate) fn subgraph_object(name: &str, graph: &str, extra: Value) -> Value {
         spec[key] = value.clone();
     }
     json!({"apiVersion": "graphplane.dev/v1alpha1", "kind": "Subgraph", "metadata": {"name": name, "namespace": "default"},
+        "spec": spec})
+}
+
+/// A Replica of graph `karate`.
+pub(crate) fn replica_object(name: &str, extra: Value) -> Value {
+    let mut spec = json!({"graph": "karate", "replicas": 2, "publish": {"onChange": true, "minIntervalSeconds": 1}});
+    for (key, value) in extra.as_object().unwrap() {
+        spec[key] = value.clone();
+    }
+    json!({"apiVersion": "graphplane.dev/v1alpha1", "kind": "Replica", "metadata": {"name": name, "namespace": "default"},
         "spec": spec})
 }
 

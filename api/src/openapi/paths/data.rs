@@ -24,7 +24,7 @@ fn queries() -> Vec<Path> {
             "Runs a Cypher statement",
         )
         .notes(STATEMENT)
-        .with(&[Parameter::Streaming])
+        .with(&[Parameter::Streaming, Parameter::Read])
         .takes_agent(|| {
             json!({
                 "type": "object", "required": ["cypher"],
@@ -37,6 +37,7 @@ fn queries() -> Vec<Path> {
         })
         .passes_on("Rows: `data`, `columns`, `row_count`, `execution_time_ms`."),
         path(READ, "get /v1/graphs/{graph}/schema", "getSchema", "Shows the tables")
+            .with(&[Parameter::Read])
             .passes_on("Node and relationship tables."),
         path(WRITE, "post /v1/graphs/{graph}/schema", "applySchema", "Adds tables")
             .notes("Prefer `schema.ddl` of the graph, which is kept with it.")

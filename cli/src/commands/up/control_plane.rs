@@ -8,7 +8,7 @@ use axum::routing::get;
 use graphplane_api::{BootstrapKey, ConnectionLimits};
 use graphplane_crds::all_crds;
 use graphplane_embedded::{EmbeddedServer, ServerConfig};
-use graphplane_operator::SourceRules;
+use graphplane_operator::{ProviderChoice, SourceRules};
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -29,6 +29,10 @@ pub(super) struct Parts {
     pub(super) api_key: String,
     /// The program that is started as a node agent.
     pub(super) agent_binary: PathBuf,
+    /// Keys for encrypted backups, for node agents.
+    pub(super) backup_key_file: Option<PathBuf>,
+    /// A model for embeddings, for node agents.
+    pub(super) embedding_model: Option<PathBuf>,
     /// Where tenants may load from.
     pub(super) sources: SourceRules,
 }
@@ -89,10 +93,14 @@ impl ControlPlane {
             .write_kubeconfig(&dir.kubeconfig(), &self.kube_url())
             .map_err(|error| could_not("write the kubeconfig", &error))?;
 
-        let operator = graphplane_operator::Settings {
+        let mut operator = graphplane_operator::Settings {
             cluster_id: Some(self.server.cluster_id().to_owned()),
             ..graphplane_operator::Settings::local(dir.path(), parts.agent_binary, self.api_url(), parts.sources)
         };
+        if let ProviderChoice::Local(local) = &mut operator.provider {
+            local.backup_key_file = parts.backup_key_file;
+            local.embedding_model = parts.embedding_model;
+        }
         let key = BootstrapKey::admin("up", &parts.api_key, NAMESPACE);
         let settings = graphplane_api::Settings::new(self.server.cluster_id()).with_key(key);
         let router = graphplane_api::start(self.client(), settings)

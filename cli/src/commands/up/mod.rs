@@ -17,6 +17,7 @@ use control_plane::{ControlPlane, Parts};
 use graphplane_operator::SourceRules;
 use kube::Client;
 use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -47,6 +48,8 @@ pub async fn run(arguments: &UpArguments, dir: DataDir) -> Result<(), Failure> {
         api_listener: listen("--api-port", arguments.api_port).await?,
         api_key: api_key::ensure(&dir)?,
         agent_binary,
+        backup_key_file: absolute(arguments.backup_key_file.as_deref())?,
+        embedding_model: absolute(arguments.embedding_model.as_deref())?,
         sources: SourceRules {
             places: arguments.sources.clone(),
             endpoints: arguments.source_endpoints.clone(),
@@ -96,6 +99,14 @@ async fn ready(dir: &DataDir, client: Client, endpoints: Endpoints) -> Result<()
     // A server goes on serving also when nobody reads what it says.
     let _ = crate::output::print(&announce::ready_text(dir, &endpoints, &tiers, &program));
     Ok(())
+}
+
+/// A path as node agents can use it, whose working directory is another one.
+fn absolute(path: Option<&Path>) -> Result<Option<PathBuf>, Failure> {
+    let found = path.map(|path| {
+        std::fs::canonicalize(path).map_err(|error| Failure::io(&format!("finding {}", path.display()), &error))
+    });
+    found.transpose()
 }
 
 /// Binds a port of this machine alone.

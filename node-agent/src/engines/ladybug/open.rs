@@ -13,6 +13,7 @@ use super::super::error::EngineError;
 use super::super::fence;
 use super::super::lock::FileLock;
 use super::super::names::{DatabaseId, cypher_identifier, is_transient};
+use super::super::revision::Revision;
 use super::error::{classify_text, text_of};
 
 /// How a database is opened.
@@ -37,6 +38,8 @@ pub(crate) struct OpenOptions {
     pub(crate) slice_bytes: usize,
     /// While it is true, statements of callers that change something are refused.
     pub(crate) writes_held: Arc<AtomicBool>,
+    /// Moves with every change of the graph.
+    pub(crate) revision: Revision,
 }
 
 impl OpenOptions {

@@ -116,6 +116,7 @@ impl Database {
         let outcome = self
             .on_writer(timeout, move |session, job| {
                 session.shared.may_change()?;
+                let _changing = session.shared.options.revision.changing();
                 Ok(run_script(session, job, &texts))
             })
             .await?;

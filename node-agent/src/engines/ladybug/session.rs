@@ -74,6 +74,8 @@ impl<'c, 'db> Session<'c, 'db> {
         if self.line.writer {
             self.shared.may_change()?;
         }
+        let changes = self.line.writer && kind != StatementKind::Checkpoint;
+        let _changing = changes.then(|| self.shared.options.revision.changing());
         self.follow_schema(job)?;
         if matches!(kind, StatementKind::Ddl | StatementKind::Checkpoint) {
             self.decimals.check(text)?;

@@ -5,7 +5,8 @@
 
 use super::layout::{NodeFiles, io_error, read, remove, write};
 use super::process::{self, Identity, TOKEN_VARIABLE};
-use crate::provider::{InstanceRequest, ProviderError};
+use crate::provider::{InstanceRequest, ProviderError, Purpose};
+use crate::settings::LocalSettings;
 use graphplane_core::node_plan::{Instance, InstanceState};
 use graphplane_core::sources::SourceRules;
 use jiff::Timestamp;
@@ -13,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use tokio::process::{Child, Command};
 
@@ -45,19 +46,27 @@ pub(super) struct AgentConfig {
     pub(super) bootstrap_token: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) object_store: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) backup_key_file: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) embedding_model: Option<PathBuf>,
     #[serde(flatten)]
     pub(super) sources: SourceRules,
+    /// What a replica serves.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) seeds: Vec<String>,
     pub(super) instance_id: String,
 }
+
+/// Seconds between two looks of a replica for newer seeds, as many as it takes: the operator says when it should look, so
+/// that a fleet does not take up a seed all at once.
+const SEED_POLL: &str = "86400";
 
 /// What a start needs beside the request.
 #[derive(Clone, Debug)]
 pub(super) struct Surroundings<'a> {
-    pub(super) binary: &'a Path,
-    pub(super) volume: &'a Path,
-    pub(super) control_plane_url: &'a str,
-    pub(super) object_store_url: Option<&'a str>,
-    pub(super) sources: &'a SourceRules,
+    pub(super) settings: &'a LocalSettings,
+    pub(super) data_dir: &'a Path,
 }
 
 /// What is known of a node's process; an interrupted start is completed on the way, for which the caller holds the
@@ -132,10 +141,16 @@ pub(super) fn launch(
     let config = AgentConfig {
         node: want.node.clone(),
         cluster_id: want.cluster_id.clone(),
-        control_plane: around.control_plane_url.to_owned(),
+        control_plane: around.settings.control_plane_url.clone(),
         bootstrap_token: want.bootstrap_token.clone(),
-        object_store: around.object_store_url.map(str::to_owned),
-        sources: around.sources.clone(),
+        object_store: around.settings.object_store_url.clone(),
+        backup_key_file: around.settings.backup_key_file.clone(),
+        embedding_model: around.settings.embedding_model.clone(),
+        sources: around.settings.sources.clone(),
+        seeds: match &want.purpose {
+            Purpose::Write { .. } => Vec::new(),
+            Purpose::Serve { seeds } => seeds.clone(),
+        },
         instance_id: format!("local-{}", want.node),
     };
     write(&files.config(), &config)?;
@@ -167,11 +182,16 @@ fn spawn(files: &NodeFiles, want: &InstanceRequest, around: &Surroundings<'_>) -
             .map_err(io_error("open", &log))
     };
     let (out, err) = (open()?, open()?);
-    Command::new(around.binary)
+    let mut command = Command::new(&around.settings.agent_binary);
+    command
         .arg("--data-dir")
-        .arg(around.volume)
+        .arg(around.data_dir)
         .args(["--port", "0", "--config"])
-        .arg(files.config())
+        .arg(files.config());
+    if matches!(want.purpose, Purpose::Serve { .. }) {
+        command.args(["--role", "replica", "--seed-poll-seconds", SEED_POLL]);
+    }
+    command
         .env(TOKEN_VARIABLE, &want.client_token)
         // The key of a standalone agent must not reach one that gets its key from us.
         .env_remove("GRAPH_API_KEY")
@@ -182,5 +202,5 @@ fn spawn(files: &NodeFiles, want: &InstanceRequest, around: &Surroundings<'_>) -
         .process_group(0)
         .kill_on_drop(false)
         .spawn()
-        .map_err(io_error("start", around.binary))
+        .map_err(io_error("start", &around.settings.agent_binary))
 }

@@ -7,6 +7,7 @@
 //!   launch.json  0600        a start was begun: its token; removed when pid.json is written
 //!   pid.json     0600        the process that was started: pid, start time, token, tags
 //!   stop.json    0600        it was asked to stop: when
+//!   data/        0700        the agent's data directory, of a node that has no volume
 //!   lock                     held while a start or a stop is decided
 //! volumes/<GraphVolume>/     0700, the agent's data directory
 //!   .volume.json             size, token and tags of the directory
@@ -118,6 +119,10 @@ impl NodeFiles {
 
     pub(super) fn pid(&self) -> PathBuf {
         self.dir.join("pid.json")
+    }
+
+    pub(super) fn data(&self) -> PathBuf {
+        self.dir.join("data")
     }
 
     pub(super) fn stop(&self) -> PathBuf {

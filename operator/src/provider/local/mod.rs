@@ -9,7 +9,7 @@ mod layout;
 mod process;
 mod volumes;
 
-use super::{DiskFacts, InstanceRequest, Instances, Provider, ProviderError, VolumeRequest, Volumes, World};
+use super::{DiskFacts, InstanceRequest, Instances, Provider, ProviderError, Purpose, VolumeRequest, Volumes, World};
 use crate::settings::LocalSettings;
 use async_trait::async_trait;
 use futures::stream::{BoxStream, StreamExt};
@@ -210,22 +210,23 @@ impl Volumes for Local {
 impl Instances for Local {
     async fn ensure_instance(&self, want: &InstanceRequest) -> Result<Instance, ProviderError> {
         let files = self.inner.layout.node(&want.node)?;
-        let volume = self.inner.layout.volume(&want.volume)?;
+        let data_dir = match &want.purpose {
+            Purpose::Write { volume } => self.inner.layout.volume(volume)?,
+            Purpose::Serve { .. } => files.data(),
+        };
         let (inner, request) = (self.inner.clone(), want.clone());
         let (record, instance, child) = blocking(move || {
-            if !volume.is_dir() {
-                let message = format!("{} does not exist", volume.display());
+            // An agent makes its data directory where there is none, but a volume that is gone must not come back empty.
+            if matches!(request.purpose, Purpose::Write { .. }) && !data_dir.is_dir() {
+                let message = format!("{} does not exist", data_dir.display());
                 return Err(ProviderError::Call {
                     call: "ensure_instance",
                     message,
                 });
             }
             let around = Surroundings {
-                binary: &inner.settings.agent_binary,
-                volume: &volume,
-                control_plane_url: &inner.settings.control_plane_url,
-                object_store_url: inner.settings.object_store_url.as_deref(),
-                sources: &inner.settings.sources,
+                settings: &inner.settings,
+                data_dir: &data_dir,
             };
             let (record, child) = launch::launch(&files, &request, &around)?;
             let instance = launch::instance(&request.node, &files, &record)?;

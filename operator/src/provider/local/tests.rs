@@ -32,6 +32,8 @@ fn settings(dir: &TempDir, script: &str, url: &str) -> LocalSettings {
         agent_binary: agent(dir.path(), script),
         control_plane_url: url.into(),
         object_store_url: Some("file:///objects".into()),
+        backup_key_file: None,
+        embedding_model: None,
         sources: SourceRules::default(),
         stop_grace: PATIENCE,
     }
@@ -53,7 +55,7 @@ async fn opened(dir: &TempDir) -> Local {
 fn request(token: &str) -> InstanceRequest {
     InstanceRequest {
         node: "std-0".into(),
-        volume: "std-0".into(),
+        purpose: Purpose::Write { volume: "std-0".into() },
         client_token: token.into(),
         bootstrap_token: "once".into(),
         cluster_id: "c".into(),
@@ -283,6 +285,50 @@ async fn the_configuration_is_private_and_follows_the_control_plane() {
 }
 
 #[tokio::test]
+async fn a_replica_has_a_disk_of_its_own_that_goes_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let _reap = Reap(&dir);
+    let script = format!("printf '%s ' \"$@\" > {}/arguments; {RUNS}", dir.path().display());
+    let mut settings = settings(&dir, &script, "http://127.0.0.1:1");
+    (settings.backup_key_file, settings.embedding_model) = (Some("/keys".into()), Some("/model".into()));
+    let local = Local::open(settings).await.unwrap();
+    let serves = InstanceRequest {
+        purpose: Purpose::Serve {
+            seeds: vec!["seeds/kg1/r".into()],
+        },
+        ..request("t1")
+    };
+    local.ensure_instance(&serves).await.unwrap();
+    let read: serde_json::Value = serde_json::from_slice(&fs::read(files(&dir).config()).unwrap()).unwrap();
+    assert_eq!(read["seeds"], serde_json::json!(["seeds/kg1/r"]));
+    assert_eq!(
+        (read["backupKeyFile"].as_str(), read["embeddingModel"].as_str()),
+        (Some("/keys"), Some("/model"))
+    );
+    let arguments = dir.path().join("arguments");
+    let started = async {
+        while !fs::read_to_string(&arguments).is_ok_and(|text| text.contains("--role replica")) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, started)
+        .await
+        .expect("the program starts");
+    let given = fs::read_to_string(&arguments).unwrap();
+    assert!(
+        given.contains(&format!("--data-dir {}", files(&dir).data().display())),
+        "{given}"
+    );
+    assert!(local.describe().await.unwrap().disks.is_empty(), "it is no volume");
+    fs::create_dir_all(files(&dir).data().join("seeds")).unwrap();
+    let mut changes = local.changes();
+    local.stop_instance("std-0", true).await.unwrap();
+    told(&mut changes).await;
+    local.forget_instance("std-0").await.unwrap();
+    assert!(!files(&dir).dir().exists());
+}
+
+#[tokio::test]
 async fn a_program_that_cannot_be_started_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let _reap = Reap(&dir);
@@ -292,7 +338,7 @@ async fn a_program_that_cannot_be_started_is_named() {
     assert!(error.contains("agent.sh"), "{error}");
     assert_eq!(state(&local).await, None);
     let missing = InstanceRequest {
-        volume: "std-9".into(),
+        purpose: Purpose::Write { volume: "std-9".into() },
         ..request("t1")
     };
     let error = local.ensure_instance(&missing).await.unwrap_err().to_string();
