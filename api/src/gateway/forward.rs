@@ -140,7 +140,7 @@ impl Exchange<'_> {
 
     /// Asks one of these replicas, the first that can be reached. `None` if none of them answers the question, which the
     /// writer can.
-    pub(super) async fn ask(&self, replicas: &[Target], payload: &Payload) -> Result<Option<Response>, Problem> {
+    pub(super) async fn ask(&self, replicas: &[Target], payload: Payload) -> Result<Option<Response>, Problem> {
         let gateway = &self.app.gateway;
         for replica in replicas.iter().take(REPLICAS) {
             let Some(payload) = payload.again() else {

@@ -282,7 +282,9 @@ pub(crate) async fn call(
         true => replicas::of(&app, &caller.namespace, &target, &parts.headers)?,
         false => Vec::new(),
     };
-    if let Some(answer) = exchange.ask(&fleet, &payload).await? {
+    if let Some(again) = payload.again()
+        && let Some(answer) = exchange.ask(&fleet, again).await?
+    {
         return Ok(answer);
     }
     let graph_id = target.graph_id.clone();
