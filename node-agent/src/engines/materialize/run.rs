@@ -15,6 +15,7 @@ use super::super::ladybug::{JobControl, TableInfo, TableKind};
 use super::super::names::{FileId, TableName, cypher_identifier, sql_identifier, sql_string};
 use super::mover::Mover;
 use super::plan::{Plan, create_table, new_table};
+use super::slices::Halves;
 use super::{MaterializeReport, MaterializeRequest, MaterializeStatus, Progress, Rejected};
 
 pub(super) struct Run<'r, 'c, 'db> {
@@ -157,23 +158,24 @@ impl Run<'_, '_, '_> {
     ) -> Result<MaterializeReport, EngineError> {
         let plan = self.plan(request, staged, target)?;
         let failure = |error| self.staging.failure(error);
+        let before = count(self.session, self.job, &target.name, target.kind)?;
+        let first_nodes = plan.kind == TableKind::Node && before == 0;
         // One state of the staging table for counting and for moving.
-        duck.execute_batch("BEGIN TRANSACTION").map_err(failure)?;
+        let halves = Halves::begin(self.staging, duck, staged, first_nodes)?;
         let source = source_of(request, staged, &plan);
         let survey = survey(duck, &plan, &source).map_err(failure)?;
         let mut rejected = Rejected {
             null_keys: survey.rows - survey.with_keys,
             ..Rejected::default()
         };
-        let before = count(self.session, self.job, &target.name, target.kind)?;
         let select = format!("SELECT {} FROM {source}", plan.select());
         let mut condition = plan.keys_present();
         let mut mover = Mover::new(self, &plan, survey.with_keys);
         let mut moved = Ok(false);
-        if plan.kind == TableKind::Node && before == 0 {
+        if first_nodes {
             // Nearly always all keys are different, and COPY refuses them as a whole if they are not: when everything
             // goes in one transaction, that is the cheapest way to find out.
-            moved = mover.at_once(duck, &format!("{select} AND {condition}"));
+            moved = mover.at_once(duck, halves, &format!("{select} AND {condition}"));
         }
         if matches!(moved, Ok(false)) {
             if plan.kind == TableKind::Node && !plan.keys.is_empty() {
