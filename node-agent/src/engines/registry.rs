@@ -345,6 +345,7 @@ impl Inner {
                 .get(id)
                 .map(|slot| Arc::clone(&slot.writes_held))
                 .unwrap_or_default(),
+            unseen: false,
         }
     }
 

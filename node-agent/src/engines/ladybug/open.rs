@@ -37,6 +37,8 @@ pub(crate) struct OpenOptions {
     pub(crate) slice_bytes: usize,
     /// While it is true, statements of callers that change something are refused.
     pub(crate) writes_held: Arc<AtomicBool>,
+    /// Nobody reads it yet, and its file is removed after a crash.
+    pub(crate) unseen: bool,
 }
 
 impl OpenOptions {

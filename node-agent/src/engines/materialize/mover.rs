@@ -116,6 +116,9 @@ impl<'m, 'r, 'c, 'db> Mover<'m, 'r, 'c, 'db> {
     /// Copies a slice in one transaction that also drops the Arrow tables, so that no crash can leave one behind. `alone`
     /// says that the caller keeps readers out.
     fn copy(&mut self, slice: &Slice, checked: bool, alone: Option<&ReadersOut<'_>>) -> Result<u64, EngineError> {
+        if self.run.session.shared.options.unseen && self.plan.kind == TableKind::Relationship {
+            return self.copy_unseen(slice, checked);
+        }
         self.run.session.run_once(self.run.job, "BEGIN TRANSACTION")?;
         let committed = self.copy_all(slice, checked, alone).and_then(|rows| {
             match self.run.session.commit() {
@@ -130,6 +133,19 @@ impl<'m, 'r, 'c, 'db> Mover<'m, 'r, 'c, 'db> {
             let _ = self.run.session.rollback();
         }
         committed
+    }
+
+    /// Copies relationships without a transaction around the Arrow table. COPY then writes new node groups on all threads and
+    /// as it makes them; in a transaction it keeps them, and COMMIT writes them on one (lbug 0.22.1, `RelBatchInsert`). A crash
+    /// leaves a database that does not open, and a COPY that is given up takes away groups that a reader may have seen.
+    fn copy_unseen(&mut self, slice: &Slice, checked: bool) -> Result<u64, EngineError> {
+        let (session, job) = (&*self.run.session, self.run.job);
+        let name = transient_name();
+        session.create_arrow_table(job, &name, &slice.batches)?;
+        let answer = session.rows(job, &self.plan.copy(&name, checked));
+        let dropped = session.drop_arrow_table(job, &name);
+        let copied = copied_rows(&answer?)?;
+        dropped.map(|()| copied)
     }
 
     fn copy_all(&mut self, slice: &Slice, checked: bool, alone: Option<&ReadersOut<'_>>) -> Result<u64, EngineError> {
