@@ -193,7 +193,8 @@ async fn in_process(dataset: &Dataset, query: &[f32], partitions: usize, refine:
     let mut scan = dataset.scan();
     scan.nearest("vector", &Float32Array::from(query.to_vec()), NEAREST)?
         .minimum_nprobes(partitions)
-        .refine(refine);
+        .refine(refine)
+        .search_effort(0.0)?;
     scan.project(&["identifier"])?;
     let rows = scan.try_into_batch().await?;
     // Read, as the agent does.

@@ -8,6 +8,7 @@ mod present;
 mod rehearsal;
 mod rejected;
 mod run;
+mod slices;
 mod types;
 
 use std::sync::Arc;

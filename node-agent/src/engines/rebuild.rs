@@ -99,6 +99,7 @@ impl Engines {
         };
         let options = OpenOptions {
             pool_bytes,
+            unseen: true,
             ..self.inner.open_options(id, path.to_owned(), &limits)
         };
         OpenDatabase::open(options, memory).await.map(Arc::new)

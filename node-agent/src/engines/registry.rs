@@ -366,6 +366,7 @@ impl Inner {
                 .map(|slot| Arc::clone(&slot.writes_held))
                 .unwrap_or_default(),
             revision: slot.map(|slot| slot.revision.clone()).unwrap_or_default(),
+            unseen: false,
         }
     }
 

@@ -40,6 +40,8 @@ pub(crate) struct OpenOptions {
     pub(crate) writes_held: Arc<AtomicBool>,
     /// Moves with every change of the graph.
     pub(crate) revision: Revision,
+    /// Nobody reads it yet, and its file is removed after a crash.
+    pub(crate) unseen: bool,
 }
 
 impl OpenOptions {

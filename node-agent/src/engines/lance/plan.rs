@@ -2,8 +2,12 @@
 
 /// Tables of at most so many rows have no index: looking at every row is as fast, and exact.
 pub(crate) const EXACT_ROWS: u64 = 1_000;
-/// Rows that a partition should have.
-const PARTITION_ROWS: u64 = 8_192;
+/// Rows that a partition should have. A search looks into so many partitions, whatever they have: with few rows in each it
+/// is done sooner, and finds as much as with fewer and larger partitions, among which it would choose less well.
+const PARTITION_ROWS: u64 = 2_048;
+/// Beyond so many partitions, they grow first.
+const SMALL_PARTITIONS: u64 = 1_024;
+const LARGE_PARTITION_ROWS: u64 = 8_192;
 const MAX_PARTITIONS: u64 = 4_096;
 /// Vectors per centroid that are looked at in training.
 const SAMPLE_RATE: u64 = 256;
@@ -30,7 +34,10 @@ impl Plan {
         if rows <= EXACT_ROWS {
             return None;
         }
-        let partitions = (rows / PARTITION_ROWS).clamp(1, MAX_PARTITIONS);
+        let partitions = (rows / PARTITION_ROWS)
+            .min(SMALL_PARTITIONS)
+            .max(rows / LARGE_PARTITION_ROWS)
+            .clamp(1, MAX_PARTITIONS);
         // The sample, and its normalised copy.
         let bytes = |rate: u64| {
             let sampled = rows.min(rate * partitions.max(CODES));
@@ -91,7 +98,14 @@ mod tests {
     fn partitions_follow_the_rows() {
         let memory = u64::MAX;
         assert_eq!(Plan::new(1_000, 384, memory), None);
-        for (rows, partitions) in [(1_001, 1), (20_000, 2), (1_000_000, 122), (1 << 40, 4_096)] {
+        for (rows, partitions) in [
+            (1_001, 1),
+            (20_000, 9),
+            (1_000_000, 488),
+            (8_000_000, 1_024),
+            (10_000_000, 1_220),
+            (1 << 40, 4_096),
+        ] {
             let plan = Plan::new(rows, 384, memory).unwrap();
             assert_eq!(
                 (plan.partitions, plan.sub_vectors, plan.sample_rate),

@@ -151,8 +151,10 @@ pub(crate) async fn find(dataset: &Arc<Dataset>, nearest: &Nearest) -> Result<Fo
     scan.distance_metric(MetricType::Cosine);
     scan.use_index(nearest.use_index);
     if nearest.use_index {
-        // Partitions that hold too few rows which meet the condition are no reason to find fewer.
+        // Partitions that hold too few rows which meet the condition are no reason to find fewer, so this is the least. Without
+        // any effort beyond it, since Lance would start with up to 77 partitions otherwise, by their distances.
         scan.minimum_nprobes(nearest.nprobes).refine(nearest.refine);
+        scan.search_effort(0.0).map_err(&failed)?;
     }
     if let Some(filter) = &nearest.filter {
         scan.filter(filter.sql()).map_err(refused("filter"))?;

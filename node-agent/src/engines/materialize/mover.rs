@@ -1,47 +1,15 @@
-//! Moving rows: slices of Arrow batches out of DuckDB, each copied into LadybugDB in a transaction of its own.
+//! Moving rows: slices of Arrow batches, each copied into LadybugDB in a transaction of its own.
 
-use arrow::record_batch::RecordBatch;
-use duckdb::{Connection, Statement};
+use duckdb::Connection;
 use lbug::Value;
 
-use super::super::arrow_bridge::{MAX_BATCH_ROWS, hand_over, pieces};
 use super::super::error::EngineError;
 use super::super::ladybug::{ReadersOut, TableKind};
 use super::super::names::TRANSIENT_TABLE_PREFIX;
 use super::ProgressUpdate;
 use super::plan::Plan;
 use super::run::Run;
-
-impl Run<'_, '_, '_> {
-    /// The next slice of a stream: as many batches as fit into the bound.
-    pub(super) fn slice(&self, statement: &Statement<'_>) -> Result<Option<Slice>, EngineError> {
-        let mut slice = Slice::default();
-        while slice.bytes < self.slice_bytes {
-            let step = statement.step().map_err(|error| self.staging.failure(error))?;
-            let Some(array) = step else { break };
-            let batch = RecordBatch::from(&array);
-            slice.bytes += batch.get_array_memory_size();
-            for piece in pieces(&batch) {
-                debug_assert!(piece.num_rows() <= MAX_BATCH_ROWS);
-                slice.rows += piece.num_rows() as u64;
-                slice.batches.push(hand_over(&piece)?);
-            }
-        }
-        self.sql.check()?;
-        if self.cancel.is_cancelled() {
-            return Err(EngineError::Cancelled);
-        }
-        Ok((!slice.batches.is_empty()).then_some(slice))
-    }
-}
-
-/// Rows that go into the graph in one transaction.
-#[derive(Default)]
-pub(super) struct Slice {
-    pub(super) batches: Vec<arrow55::record_batch::RecordBatch>,
-    pub(super) rows: u64,
-    bytes: usize,
-}
+use super::slices::{Halves, Slice};
 
 /// Moves the rows of one run, slice by slice.
 pub(super) struct Mover<'m, 'r, 'c, 'db> {
@@ -71,18 +39,17 @@ impl<'m, 'r, 'c, 'db> Mover<'m, 'r, 'c, 'db> {
 
     /// Moves all rows in one transaction, if they fit into one COPY and have different keys; false, with nothing moved, if
     /// they do not, or if readers are at work: a COPY that fails takes its node groups back, which readers must not see.
-    pub(super) fn at_once(&mut self, duck: &Connection, statement: &str) -> Result<bool, EngineError> {
+    pub(super) fn at_once(
+        &mut self,
+        duck: &Connection,
+        halves: Option<Halves>,
+        statement: &str,
+    ) -> Result<bool, EngineError> {
         if self.total > ROWS_ALONE as u64 {
             return Ok(false);
         }
-        let mut statement = duck
-            .prepare(statement)
-            .map_err(|error| self.run.staging.failure(error))?;
-        let _ = statement
-            .stream_arrow([])
-            .map_err(|error| self.run.staging.failure(error))?;
-        let Some(slice) = self.run.slice(&statement)? else {
-            return Ok(true);
+        let Some(slice) = self.run.first_slice(duck, halves, statement)? else {
+            return Ok(self.total == 0);
         };
         if slice.rows < self.total {
             return Ok(false);
@@ -149,6 +116,9 @@ impl<'m, 'r, 'c, 'db> Mover<'m, 'r, 'c, 'db> {
     /// Copies a slice in one transaction that also drops the Arrow tables, so that no crash can leave one behind. `alone`
     /// says that the caller keeps readers out.
     fn copy(&mut self, slice: &Slice, checked: bool, alone: Option<&ReadersOut<'_>>) -> Result<u64, EngineError> {
+        if self.run.session.shared.options.unseen && self.plan.kind == TableKind::Relationship {
+            return self.copy_unseen(slice, checked);
+        }
         self.run.session.run_once(self.run.job, "BEGIN TRANSACTION")?;
         let committed = self.copy_all(slice, checked, alone).and_then(|rows| {
             match self.run.session.commit() {
@@ -163,6 +133,19 @@ impl<'m, 'r, 'c, 'db> Mover<'m, 'r, 'c, 'db> {
             let _ = self.run.session.rollback();
         }
         committed
+    }
+
+    /// Copies relationships without a transaction around the Arrow table. COPY then writes new node groups on all threads and
+    /// as it makes them; in a transaction it keeps them, and COMMIT writes them on one (lbug 0.22.1, `RelBatchInsert`). A crash
+    /// leaves a database that does not open, and a COPY that is given up takes away groups that a reader may have seen.
+    fn copy_unseen(&mut self, slice: &Slice, checked: bool) -> Result<u64, EngineError> {
+        let (session, job) = (&*self.run.session, self.run.job);
+        let name = transient_name();
+        session.create_arrow_table(job, &name, &slice.batches)?;
+        let answer = session.rows(job, &self.plan.copy(&name, checked));
+        let dropped = session.drop_arrow_table(job, &name);
+        let copied = copied_rows(&answer?)?;
+        dropped.map(|()| copied)
     }
 
     fn copy_all(&mut self, slice: &Slice, checked: bool, alone: Option<&ReadersOut<'_>>) -> Result<u64, EngineError> {

@@ -9,9 +9,10 @@ use lbug::Value;
 
 use super::super::error::EngineError;
 use super::super::names::cypher_identifier;
-use super::mover::{Slice, transient_name};
+use super::mover::transient_name;
 use super::plan::Plan;
 use super::run::{Run, remember};
+use super::slices::Slice;
 
 /// Memory of the engine's pool for each relationship of a pass: its hash table does not spill.
 const BYTES_PER_RELATIONSHIP: u64 = 1024;

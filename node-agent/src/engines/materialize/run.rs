@@ -15,6 +15,7 @@ use super::super::ladybug::{JobControl, TableInfo, TableKind};
 use super::super::names::{FileId, TableName, cypher_identifier, sql_identifier, sql_string};
 use super::mover::Mover;
 use super::plan::{Plan, create_table, new_table};
+use super::slices::Halves;
 use super::{MaterializeReport, MaterializeRequest, MaterializeStatus, Progress, Rejected};
 
 pub(super) struct Run<'r, 'c, 'db> {
@@ -34,6 +35,10 @@ struct Survey {
     rows: u64,
     with_keys: u64,
 }
+
+/// Memory for one value while DuckDB sorts: twice what numbers take. Rows with longer text go to its spill directory, which
+/// doubles what sorting takes.
+const SORTED_VALUE_BYTES: u64 = 32;
 
 impl Run<'_, '_, '_> {
     pub(super) fn table(mut self, request: &MaterializeRequest) -> Result<MaterializeReport, EngineError> {
@@ -153,23 +158,24 @@ impl Run<'_, '_, '_> {
     ) -> Result<MaterializeReport, EngineError> {
         let plan = self.plan(request, staged, target)?;
         let failure = |error| self.staging.failure(error);
+        let before = count(self.session, self.job, &target.name, target.kind)?;
+        let first_nodes = plan.kind == TableKind::Node && before == 0;
         // One state of the staging table for counting and for moving.
-        duck.execute_batch("BEGIN TRANSACTION").map_err(failure)?;
+        let halves = Halves::begin(self.staging, duck, staged, first_nodes)?;
         let source = source_of(request, staged, &plan);
         let survey = survey(duck, &plan, &source).map_err(failure)?;
         let mut rejected = Rejected {
             null_keys: survey.rows - survey.with_keys,
             ..Rejected::default()
         };
-        let before = count(self.session, self.job, &target.name, target.kind)?;
         let select = format!("SELECT {} FROM {source}", plan.select());
         let mut condition = plan.keys_present();
         let mut mover = Mover::new(self, &plan, survey.with_keys);
         let mut moved = Ok(false);
-        if plan.kind == TableKind::Node && before == 0 {
+        if first_nodes {
             // Nearly always all keys are different, and COPY refuses them as a whole if they are not: when everything
             // goes in one transaction, that is the cheapest way to find out.
-            moved = mover.at_once(duck, &format!("{select} AND {condition}"));
+            moved = mover.at_once(duck, halves, &format!("{select} AND {condition}"));
         }
         if matches!(moved, Ok(false)) {
             if plan.kind == TableKind::Node && !plan.keys.is_empty() {
@@ -190,7 +196,8 @@ impl Run<'_, '_, '_> {
                         .exclude_present_relationships(duck, &plan, &source, &mut condition, before)?;
             }
             mover.total = survey.with_keys - rejected.duplicates - rejected.already_present;
-            moved = mover.all(duck, &format!("{select} AND {condition}"));
+            let order = mover.run.order(&plan, mover.total);
+            moved = mover.all(duck, &format!("{select} AND {condition}{order}"));
         }
         let (rows, slices) = (mover.moved, mover.slices);
         rejected.dangling = mover.dangling;
@@ -212,6 +219,17 @@ impl Run<'_, '_, '_> {
             slices,
             execution_ms: 0.0,
         })
+    }
+
+    /// The order in which rows are read: relationships by their start, as far as DuckDB can sort them in memory. The engine
+    /// looks both ends up and files each row under its start, which takes a sixth less time when equal starts come
+    /// together, and saves more than sorting costs; and a slice fills groups that the slices before it have left alone.
+    fn order(&self, plan: &Plan, rows: u64) -> &'static str {
+        let bytes = rows.saturating_mul(plan.width() as u64 * SORTED_VALUE_BYTES);
+        match plan.kind {
+            TableKind::Relationship if bytes <= self.staging.memory_bytes() => " ORDER BY 1",
+            TableKind::Relationship | TableKind::Node => "",
+        }
     }
 
     /// Makes the rows durable, and checks that they are all there.
