@@ -157,7 +157,7 @@ impl JsonSchema for ApiError {
 pub(super) fn status_of(class: ErrorClass) -> StatusCode {
     match class {
         ErrorClass::NotFound => StatusCode::NOT_FOUND,
-        ErrorClass::AlreadyExists | ErrorClass::Constraint => StatusCode::CONFLICT,
+        ErrorClass::AlreadyExists | ErrorClass::Constraint | ErrorClass::Incompatible => StatusCode::CONFLICT,
         ErrorClass::Syntax | ErrorClass::Invalid => StatusCode::BAD_REQUEST,
         ErrorClass::Forbidden | ErrorClass::ReadOnly => StatusCode::FORBIDDEN,
         ErrorClass::Timeout => StatusCode::REQUEST_TIMEOUT,
