@@ -232,7 +232,11 @@ impl Manifest {
         if DatabaseId::parse(&self.graph_id).is_err() || self.created_at.len() > 64 {
             return field("graph_id or created_at".into());
         }
-        if self.encryption.as_ref().is_some_and(|encryption| !encryption.is_known()) {
+        if self
+            .encryption
+            .as_ref()
+            .is_some_and(|encryption| !encryption.is_known())
+        {
             return field(format!("encryption.algorithm is not {ALGORITHM}"));
         }
         let (mut graph, mut staging, mut vectors) = (None, None, BTreeMap::new());

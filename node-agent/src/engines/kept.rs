@@ -42,7 +42,10 @@ pub(crate) struct Keeping {
 impl Keeping {
     /// Gives the files of a database, which nobody has open, second names.
     pub(crate) fn begin(files: &Files, id: &DatabaseId) -> Result<Self, EngineError> {
-        let (from, to) = (files.kept().join(format!("{KEEPING}{id}")), files.kept().join(id.as_str()));
+        let (from, to) = (
+            files.kept().join(format!("{KEEPING}{id}")),
+            files.kept().join(id.as_str()),
+        );
         if to.exists() {
             return Err(EngineError::AlreadyExists {
                 what: "kept database",
@@ -198,7 +201,10 @@ mod tests {
         replace(&files, &id);
         keeping.keep().unwrap();
         let kept = list(&files).unwrap();
-        assert_eq!((kept.len(), kept[0].storage_version, kept[0].size_bytes), (1, Some(42), 26));
+        assert_eq!(
+            (kept.len(), kept[0].storage_version, kept[0].size_bytes),
+            (1, Some(42), 26)
+        );
         assert_eq!(fs::read(kept[0].path.join("kg1.duckdb")).unwrap(), b"old staging");
         // Until somebody is sure, nothing else takes the place of what is kept.
         assert!(matches!(

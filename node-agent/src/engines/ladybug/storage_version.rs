@@ -78,7 +78,10 @@ mod tests {
             assert_eq!(checked.is_ok(), readable, "{version}");
             if let Err(error) = checked {
                 let text = error.to_string();
-                assert!(text.contains(&version.to_string()) && text.contains(&own.to_string()), "{text}");
+                assert!(
+                    text.contains(&version.to_string()) && text.contains(&own.to_string()),
+                    "{text}"
+                );
             }
         }
         std::fs::write(&file, b"LBUG").unwrap();

@@ -61,13 +61,21 @@ fn check_ddl(ddl: &str) -> Result<(), EngineError> {
         return Ok(());
     }
     schema_script(ddl).map(drop).map_err(|(statement, error)| {
-        EngineError::invalid("schema", format!("statement {statement} of the export could not be imported: {error}"))
+        EngineError::invalid(
+            "schema",
+            format!("statement {statement} of the export could not be imported: {error}"),
+        )
     })
 }
 
 /// Refuses what would be lost because no file says it.
 fn check(session: &mut Session<'_, '_>, job: &Arc<JobControl>) -> Result<(), EngineError> {
-    let refuse = |what: String| Err(EngineError::invalid("graph", format!("{what}, which an export does not have: drop it first")));
+    let refuse = |what: String| {
+        Err(EngineError::invalid(
+            "graph",
+            format!("{what}, which an export does not have: drop it first"),
+        ))
+    };
     if let Some(row) = session.rows(job, "CALL show_macros() RETURN name")?.pop() {
         let [name] = columns(row)?;
         return refuse(format!("the graph has the macro {}", text(name)?));
@@ -94,8 +102,7 @@ fn sequences(
         .filter(|(_, property)| property.type_name == "SERIAL")
         .map(|(table, property)| format!("{}_{}_serial", table.name, property.name))
         .collect();
-    let statement =
-        "CALL show_sequences() RETURN name, `start value`, increment, `min value`, `max value`, cycle";
+    let statement = "CALL show_sequences() RETURN name, `start value`, increment, `min value`, `max value`, cycle";
     let mut found = Vec::new();
     for row in session.rows(job, statement)? {
         let [name, start, increment, min, max, cycle] = columns(row)?;
@@ -153,13 +160,21 @@ fn ddl(tables: &[TableInfo], multiplicities: &[Multiplicity]) -> String {
 }
 
 fn create_relationships(table: &TableInfo, multiplicity: &Multiplicity) -> String {
-    let ends = table.connections.iter().zip(&multiplicity.pairs).map(|((from, to), own)| {
-        let ends = format!("FROM {} TO {}", cypher_identifier(from), cypher_identifier(to));
-        own.map_or(ends.clone(), |own| format!("{ends} {own}"))
-    });
+    let ends = table
+        .connections
+        .iter()
+        .zip(&multiplicity.pairs)
+        .map(|((from, to), own)| {
+            let ends = format!("FROM {} TO {}", cypher_identifier(from), cypher_identifier(to));
+            own.map_or(ends.clone(), |own| format!("{ends} {own}"))
+        });
     let columns = table.properties.iter().map(column_definition);
     let parts: Vec<String> = ends.chain(columns).chain([multiplicity.table.to_owned()]).collect();
-    format!("CREATE REL TABLE {}({})", cypher_identifier(&table.name), parts.join(", "))
+    format!(
+        "CREATE REL TABLE {}({})",
+        cypher_identifier(&table.name),
+        parts.join(", ")
+    )
 }
 
 #[cfg(test)]

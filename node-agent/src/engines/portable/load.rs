@@ -70,7 +70,10 @@ fn in_order(mut there: Vec<Plan>, files: &[PortableTable]) -> Result<Vec<Plan>, 
     let wrong = |message: String| Err(EngineError::invalid("tables", message));
     let mut plans: Vec<Plan> = Vec::new();
     for file in files {
-        let Some(at) = there.iter().position(|plan| plan.table == file.table && plan.ends == file.ends) else {
+        let Some(at) = there
+            .iter()
+            .position(|plan| plan.table == file.table && plan.ends == file.ends)
+        else {
             return wrong(format!("{} is not in the schema, or is listed twice", file.title()));
         };
         if file.ends.is_none() && plans.last().is_some_and(|before| before.ends.is_some()) {
@@ -88,14 +91,17 @@ fn in_order(mut there: Vec<Plan>, files: &[PortableTable]) -> Result<Vec<Plan>, 
 /// and to take that.
 fn statements(sequence: &Sequence) -> Vec<String> {
     let Sequence {
-        start, increment, min, max, ..
+        start,
+        increment,
+        min,
+        max,
+        ..
     } = sequence;
     let start = sequence.current.unwrap_or(*start);
     let cycle = if sequence.cycle { "CYCLE" } else { "NO CYCLE" };
     let name = cypher_identifier(&sequence.name);
-    let make = format!(
-        "CREATE SEQUENCE {name} START {start} INCREMENT {increment} MINVALUE {min} MAXVALUE {max} {cycle}"
-    );
+    let make =
+        format!("CREATE SEQUENCE {name} START {start} INCREMENT {increment} MINVALUE {min} MAXVALUE {max} {cycle}");
     let take = sequence
         .current
         .map(|_| format!("RETURN nextval({})", cypher_string(&sequence.name)));

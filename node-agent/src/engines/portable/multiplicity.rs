@@ -60,7 +60,10 @@ pub(super) async fn multiplicities(
         for (table, found) in tables.iter().zip(&mut found) {
             let stays = stays(table, pass);
             let (of_table, of_pair) = read(&schema, table, stays).ok_or_else(|| {
-                EngineError::internal(format!("the engine's export of the schema does not tell what {} is like", table.name))
+                EngineError::internal(format!(
+                    "the engine's export of the schema does not tell what {} is like",
+                    table.name
+                ))
             })?;
             let found = found.get_or_insert_with(|| Multiplicity {
                 table: of_table,

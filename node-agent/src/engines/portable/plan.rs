@@ -39,8 +39,12 @@ struct Column {
 /// The plans of all tables, nodes first.
 pub(super) fn plans(tables: &[TableInfo]) -> Result<Vec<Plan>, EngineError> {
     let find = |name: &str| {
-        let nodes = tables.iter().find(|table| table.kind == TableKind::Node && table.name == name);
-        nodes.ok_or_else(|| EngineError::internal(format!("a relationship table connects {name}, which is no node table")))
+        let nodes = tables
+            .iter()
+            .find(|table| table.kind == TableKind::Node && table.name == name);
+        nodes.ok_or_else(|| {
+            EngineError::internal(format!("a relationship table connects {name}, which is no node table"))
+        })
     };
     let mut plans = Vec::new();
     for table in super::super::rebuild::nodes_first(tables) {
@@ -213,8 +217,13 @@ impl Plan {
         cancel: &CancellationToken,
     ) -> Result<(), EngineError> {
         let table = cypher_identifier(&self.table);
-        let rename =
-            |from: &str, to: &str| format!("ALTER TABLE {table} RENAME {} TO {}", cypher_identifier(from), cypher_identifier(to));
+        let rename = |from: &str, to: &str| {
+            format!(
+                "ALTER TABLE {table} RENAME {} TO {}",
+                cypher_identifier(from),
+                cypher_identifier(to)
+            )
+        };
         let renamed = self.renamed();
         let away = renamed.iter().map(|(name, other)| rename(name, other));
         let back = renamed.iter().map(|(name, other)| rename(other, name));
@@ -245,7 +254,11 @@ fn column(table: &TableInfo, variable: &str, property: &str, type_name: &str) ->
 /// A name for an end that no property has.
 fn free_name(table: &TableInfo, name: &str) -> String {
     let mut name = name.to_owned();
-    while table.properties.iter().any(|property| property.name.eq_ignore_ascii_case(&name)) {
+    while table
+        .properties
+        .iter()
+        .any(|property| property.name.eq_ignore_ascii_case(&name))
+    {
         name.push('_');
     }
     name
