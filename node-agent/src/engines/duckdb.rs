@@ -14,7 +14,7 @@ mod staging;
 pub(crate) use control::{CancelGuard, SqlControl};
 pub(crate) use json::write_object;
 pub use load::{StageMode, StageOptions, StageReport, StagedFile};
-pub(crate) use parquet::{Content, ParquetFiles};
+pub(crate) use parquet::ParquetFiles;
 pub use query::SqlRequest;
 pub(crate) use sandbox::StagingOptions;
 pub(crate) use staging::{FILE_ID, OpenStaging, describe, table_names};

@@ -197,7 +197,7 @@ mod tests {
     fn what_was_replaced_is_kept() {
         let (_root, files, id) = volume();
         let keeping = Keeping::begin(&files, &id).unwrap();
-        assert_eq!(list(&files).unwrap(), []);
+        assert!(list(&files).unwrap().is_empty());
         replace(&files, &id);
         keeping.keep().unwrap();
         let kept = list(&files).unwrap();
@@ -232,7 +232,7 @@ mod tests {
     fn what_was_not_replaced_is_not_kept() {
         let (_root, files, id) = volume();
         Keeping::begin(&files, &id).unwrap().give_up();
-        assert_eq!(list(&files).unwrap(), []);
+        assert!(list(&files).unwrap().is_empty());
         assert!(fs::read(files.graph(&id)).unwrap().ends_with(b"old"));
     }
 }

@@ -27,8 +27,8 @@ use load::Loading;
 
 /// No single statement takes longer than this, however large its table is.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
-/// Memory for looking into files.
-const LOOK_MEMORY: u64 = 128 << 20;
+/// The least memory for looking into files; more is better for wide rows.
+const LEAST_MEMORY: u64 = 64 << 20;
 
 /// What makes a graph again, beside the rows of its tables.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -191,8 +191,9 @@ impl Engines {
     }
 
     async fn files_of(&self, id: &DatabaseId, directory: &Path) -> Result<ParquetFiles, EngineError> {
-        let memory = self.inner.reserve(LOOK_MEMORY, id).await?;
-        ParquetFiles::open(directory, LOOK_MEMORY, memory).await
+        let most = self.inner.limits().staging_memory.max(LEAST_MEMORY);
+        let memory = self.inner.reserve_some(LEAST_MEMORY, most, id).await?;
+        ParquetFiles::open(directory, memory).await
     }
 }
 

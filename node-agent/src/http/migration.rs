@@ -159,7 +159,7 @@ pub(super) async fn export(State(state): State<AppState>, request: Request) -> R
     let store = store(&state)?;
     check_bucket(&store, &bucket, "bucket")?;
 
-    let starting = state.starting.lock().await;
+    let _starting = state.starting.lock().await;
     if let Some(answer) = running(&state, "export")? {
         return Ok(answer);
     }
@@ -226,7 +226,7 @@ async fn export_all(
 pub(super) async fn import(State(state): State<AppState>, request: Request) -> Result<Response, ApiError> {
     let permit = state.write_permit(request.headers()).await?;
     let store = store(&state)?;
-    let starting = state.starting.lock().await;
+    let _starting = state.starting.lock().await;
     if let Some(answer) = running(&state, "import")? {
         return Ok(answer);
     }
@@ -247,9 +247,7 @@ pub(super) async fn import(State(state): State<AppState>, request: Request) -> R
         let state = state.clone();
         move |context: TaskContext| async move { import_all(&state, pending, store, &permit, &context).await }
     };
-    let started = start(&state, "import", metadata, work).await;
-    drop(starting);
-    started
+    start(&state, "import", metadata, work).await
 }
 
 async fn import_all(

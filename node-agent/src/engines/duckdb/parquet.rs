@@ -30,28 +30,23 @@ pub(crate) struct ParquetFiles {
 
 struct Inner {
     connection: Mutex<Connection>,
-    memory_bytes: u64,
     // After the connection: the memory is free when that is closed.
-    _memory: Reservation,
+    memory: Reservation,
 }
 
 impl ParquetFiles {
     /// Takes a directory that is of no more use afterwards: DuckDB leaves files of its own there.
-    pub(crate) async fn open(directory: &Path, memory_bytes: u64, memory: Reservation) -> Result<Self, EngineError> {
+    pub(crate) async fn open(directory: &Path, memory: Reservation) -> Result<Self, EngineError> {
         let options = StagingOptions {
             file: directory.join("look.duckdb"),
             incoming: directory.to_owned(),
             spill: directory.join("look.tmp"),
-            memory_bytes,
+            memory_bytes: memory.bytes(),
             threads: 2,
         };
         blocking(move || {
             let connection = Mutex::new(open(&options)?);
-            let inner = Arc::new(Inner {
-                connection,
-                memory_bytes,
-                _memory: memory,
-            });
+            let inner = Arc::new(Inner { connection, memory });
             Ok(Self { inner })
         })
         .await
@@ -75,7 +70,7 @@ impl ParquetFiles {
                     sum: row.get(1)?,
                 })
             });
-            found.map_err(|error| from_duckdb(error, inner.memory_bytes >> 20))
+            found.map_err(|error| from_duckdb(error, inner.memory.bytes() >> 20))
         })
         .await
     }
@@ -91,7 +86,7 @@ mod tests {
     async fn rows_count_and_their_order_does_not() {
         let directory = tempfile::tempdir().unwrap();
         let memory = Budget::new(1 << 30).reserve(1, 128 << 20).unwrap();
-        let files = ParquetFiles::open(directory.path(), 128 << 20, memory).await.unwrap();
+        let files = ParquetFiles::open(directory.path(), memory).await.unwrap();
         let write = |name: &str, select: &str| {
             let path = directory.path().join(name);
             let sql = format!("COPY ({select}) TO '{}' (FORMAT parquet)", path.display());

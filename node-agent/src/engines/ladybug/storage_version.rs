@@ -40,12 +40,12 @@ pub(crate) fn check_storage_version(id: &DatabaseId, file: &Path) -> Result<(), 
 }
 
 /// Whether this engine reads files of a version.
-pub(crate) fn is_readable(version: u64) -> bool {
+fn is_readable(version: u64) -> bool {
     (OLDEST..=lbug::get_storage_version()).contains(&version)
 }
 
 fn version_of(header: &[u8; 12]) -> Option<u64> {
-    let (magic, version) = header.split_first_chunk()?;
+    let (magic, version) = header.split_first_chunk::<4>()?;
     let version: [u8; 8] = version.try_into().ok()?;
     (magic == MAGIC).then_some(u64::from_le_bytes(version))
 }

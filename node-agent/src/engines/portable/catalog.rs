@@ -209,10 +209,12 @@ mod tests {
                     property("t", "TIMESTAMP", false, Some("current_timestamp()")),
                     property("u", "UNION(a INT64, b STRING)", false, None),
                 ],
+                connections: Vec::new(),
                 ..table("A b", TableKind::Node)
             },
             TableInfo {
                 properties: vec![property("k", "STRING", true, None)],
+                connections: Vec::new(),
                 ..table("C", TableKind::Node)
             },
         ];
