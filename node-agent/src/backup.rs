@@ -17,6 +17,7 @@ mod upload;
 
 pub use archive::{Archive, archive};
 pub use copies::Copies;
+pub(crate) use copies::Scratch;
 pub use crypt::{BackupKey, FileCipher, KeyError, Keyring};
 pub use download::{DownloadError, download};
 pub use manifest::{Abilities, BackupFile, Content, Encryption, FileKind, Manifest, Unusable};

@@ -11,15 +11,18 @@ mod download;
 mod embeddings;
 mod error;
 mod execute;
+mod export;
 mod figures;
 mod fork;
 mod form;
 mod front;
 mod headers;
+mod import;
 mod keys;
 mod loads;
 mod materialize;
 mod memory;
+mod migration;
 mod multipart;
 pub mod openapi;
 mod query;
@@ -118,6 +121,12 @@ fn routes() -> Routes {
         .route("/databases/{id}/backup", post(backup::post).get(download::download))
         .route("/databases/{id}/backup-download", post(download::download))
         .route("/databases/{id}/restore", post(restore::post))
+        .route("/databases/{id}/export", post(export::post))
+        .route("/databases/{id}/import", post(import::post))
+        .route("/migration/export", post(migration::export))
+        .route("/migration/import", post(migration::import))
+        .route("/migration/status", get(migration::status))
+        .route("/migration/cleanup", post(migration::cleanup))
         .route("/databases/{id}/memory/boost", post(memory::boost))
         .route("/databases/{id}/memory/restore", post(memory::restore))
         .route("/databases/{id}/memory/release", post(memory::release))

@@ -9,6 +9,7 @@
 //! - [`seeds`] are what replicas serve from;
 //! - [`embed`] turns texts into vectors, if there is a model;
 //! - [`backup`] and [`objects`] move data from and to object storage;
+//! - [`migration`] moves databases between versions of the engines;
 //! - [`metrics`] counts, and documents every series.
 
 pub mod admission;
@@ -20,6 +21,7 @@ pub mod embed;
 pub mod engines;
 pub mod http;
 pub mod metrics;
+pub mod migration;
 pub mod objects;
 pub mod quota;
 pub mod registration;

@@ -52,6 +52,16 @@ impl Copies {
         &self.snapshot
     }
 
+    /// The copy of the graph, which may be changed if it is not sent away.
+    pub(crate) fn graph(&self) -> &Path {
+        &self.graph
+    }
+
+    /// The copy of its staging.
+    pub(crate) fn staging(&self) -> Option<&Path> {
+        self.staging.as_ref().map(|(path, _)| path.as_path())
+    }
+
     /// The files with their sizes, the graph first.
     pub fn files(&self) -> impl Iterator<Item = (FileKind, &Path, u64)> {
         let graph = (FileKind::Graph, self.graph.as_path(), self.snapshot.size_bytes);
@@ -74,10 +84,16 @@ async fn copy_staging(engines: &Engines, database: &Database, path: &Path) -> Re
 
 /// A directory that disappears with its content, also when the work is cancelled.
 #[derive(Debug)]
-struct Scratch(PathBuf);
+pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {
-    fn new(root: &Path) -> Result<Self, BackupError> {
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Makes one below the directory for copies.
+    pub(crate) fn new(root: &Path) -> Result<Self, BackupError> {
         let path = root.join(format!("backup-{}", uuid::Uuid::new_v4().simple()));
         match std::fs::create_dir_all(&path) {
             Ok(()) => Ok(Self(path)),

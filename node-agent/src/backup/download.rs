@@ -4,8 +4,8 @@
 
 use super::{
     crypt::{FileCipher, Opener},
-    manifest::BackupFile,
     unpack::unpack,
+    upload::Uploaded,
 };
 use crate::objects::{BackupStore, StoreError};
 use bytes::Bytes;
@@ -67,7 +67,7 @@ pub enum DownloadError {
 pub async fn download(
     store: &BackupStore,
     key: &ObjectPath,
-    file: &BackupFile,
+    file: &Uploaded,
     cipher: Option<FileCipher>,
     target: &Path,
     progress: impl Fn(u64),
@@ -207,14 +207,14 @@ impl Read for Parts {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::backup::{FileKind, Manifest, crypt::BackupKey, upload::upload_compressed};
+    use crate::backup::{Manifest, crypt::BackupKey, upload::upload_compressed};
     use tempfile::TempDir;
 
     struct Stored {
         dir: TempDir,
         store: BackupStore,
         key: ObjectPath,
-        file: BackupFile,
+        file: Uploaded,
         cipher: Option<FileCipher>,
     }
 
@@ -226,10 +226,9 @@ mod tests {
             std::fs::write(&source, plain).unwrap();
             let key = BackupStore::key("object").unwrap();
             let cipher = encrypted.then(|| Manifest::cipher("kg1", "today", "graph", &BackupKey::new([3; 32])));
-            let uploaded = upload_compressed(&source, &store, &key, cipher.clone(), |_| ())
+            let file = upload_compressed(&source, &store, &key, cipher.clone(), |_| ())
                 .await
                 .unwrap();
-            let file = BackupFile::uploaded(FileKind::Graph, encrypted, &uploaded);
             Self {
                 dir,
                 store,

@@ -56,6 +56,16 @@ impl BackupFile {
         }
     }
 
+    /// The object, whatever is in it.
+    pub(crate) fn object(&self) -> Uploaded {
+        Uploaded {
+            sha256: self.sha256.clone(),
+            size_bytes: self.size_bytes,
+            plain_sha256: self.plain_sha256.clone(),
+            plain_size_bytes: self.plain_size_bytes,
+        }
+    }
+
     /// What the object of this kind is called; of vectors, that of this table.
     pub(super) fn name(kind: FileKind, table: &str, encrypted: bool) -> String {
         let (table, ending) = match kind {
@@ -78,11 +88,16 @@ pub struct Encryption {
 
 impl Encryption {
     /// With this key.
-    pub(super) fn with(key: &BackupKey) -> Self {
+    pub(crate) fn with(key: &BackupKey) -> Self {
         Self {
             algorithm: ALGORITHM.to_owned(),
             key_id: key.id(),
         }
+    }
+
+    /// Whether this agent knows the algorithm.
+    pub(crate) fn is_known(&self) -> bool {
+        self.algorithm == ALGORITHM
     }
 }
 
@@ -217,8 +232,10 @@ impl Manifest {
         if DatabaseId::parse(&self.graph_id).is_err() || self.created_at.len() > 64 {
             return field("graph_id or created_at".into());
         }
-        if let Some(encryption) = &self.encryption
-            && encryption.algorithm != ALGORITHM
+        if self
+            .encryption
+            .as_ref()
+            .is_some_and(|encryption| !encryption.is_known())
         {
             return field(format!("encryption.algorithm is not {ALGORITHM}"));
         }
@@ -227,11 +244,10 @@ impl Manifest {
             let ending = BackupFile::name(file.kind, "", self.encryption.is_some());
             let table = file.name.strip_suffix(&ending).unwrap_or_default();
             let name = BackupFile::name(file.kind, table, self.encryption.is_some());
-            let digest = |text: &str| text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit());
             if file.name != name || file.compression != ZSTD {
                 return field(format!("expected a file {name} compressed with {ZSTD}"));
             }
-            if !digest(&file.sha256) || !digest(&file.plain_sha256) {
+            if !file.object().has_digests() {
                 return field(format!("a hash of {name} is not SHA-256"));
             }
             let before = match file.kind {

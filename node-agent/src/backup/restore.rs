@@ -95,7 +95,7 @@ impl RestoreJob {
                 .as_ref()
                 .map(|key| Manifest::cipher(&self.manifest.graph_id, &self.manifest.created_at, &file.name, key));
             let object = self.key.clone().join(file.name.as_str());
-            download(&self.store, &object, file, cipher, target, |done| {
+            download(&self.store, &object, &file.object(), cipher, target, |done| {
                 progress(before + done, total);
             })
             .await?;

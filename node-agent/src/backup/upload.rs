@@ -5,6 +5,7 @@ use super::crypt::{FileCipher, Sealer};
 use crate::objects::{BackupStore, StoreError};
 use bytes::Bytes;
 use object_store::{ObjectStoreExt, WriteMultipart, path::Path as ObjectPath};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::{
     fs::File,
@@ -51,7 +52,7 @@ pub enum UploadError {
 }
 
 /// An uploaded file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Uploaded {
     /// SHA-256 of the object, in hexadecimal.
     pub sha256: String,
@@ -61,6 +62,14 @@ pub struct Uploaded {
     pub plain_sha256: String,
     /// Plain size.
     pub plain_size_bytes: u64,
+}
+
+impl Uploaded {
+    /// Whether its hashes are hashes. They may come from a manifest that somebody has tampered with.
+    pub(crate) fn has_digests(&self) -> bool {
+        let digest = |text: &str| text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit());
+        digest(&self.sha256) && digest(&self.plain_sha256)
+    }
 }
 
 /// Compresses `source` into the object `key`, and encrypts it with `cipher`. `progress` is told how many plain bytes have

@@ -4,6 +4,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::names::DatabaseId;
+
 /// What kind of failure an [`EngineError`] is: enough to choose a status code without reading its text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ErrorClass {
@@ -29,6 +31,8 @@ pub enum ErrorClass {
     Busy,
     /// The node has no place for another database.
     Capacity,
+    /// The file is of another version of the engine.
+    Incompatible,
     /// A field of the request is wrong.
     Invalid,
     /// A fault of the node or of the engine.
@@ -162,6 +166,18 @@ pub enum EngineError {
         /// The lock file.
         path: PathBuf,
     },
+    /// The engine of this agent cannot read the file of a database.
+    #[error("the file of database {id} has storage version {found}, and LadybugDB {engine} of this agent reads {oldest} to {newest}: export it with an agent whose engine reads {found} (POST /databases/{id}/export), and import that here (POST /databases/{id}/import)", engine = lbug::VERSION)]
+    StorageVersion {
+        /// The database.
+        id: DatabaseId,
+        /// The version in the file's header.
+        found: u64,
+        /// The oldest version that can be read.
+        oldest: u64,
+        /// The newest.
+        newest: u64,
+    },
     /// The file system failed.
     #[error("{action} {}: {message}", path.display())]
     Io {
@@ -204,6 +220,7 @@ impl EngineError {
             Self::OutOfMemory { .. } => ErrorClass::OutOfMemory,
             Self::Busy { .. } | Self::Locked { .. } => ErrorClass::Busy,
             Self::Capacity { .. } => ErrorClass::Capacity,
+            Self::StorageVersion { .. } => ErrorClass::Incompatible,
             Self::Invalid { .. } | Self::Runtime { .. } => ErrorClass::Invalid,
             Self::Partial { source, .. } => source.class(),
             Self::Io { .. } | Self::Internal { .. } => ErrorClass::Internal,

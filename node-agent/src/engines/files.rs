@@ -12,6 +12,7 @@ use super::names::DatabaseId;
 pub(crate) struct Files {
     databases: PathBuf,
     staging: PathBuf,
+    kept: PathBuf,
     lock: PathBuf,
 }
 
@@ -29,6 +30,7 @@ impl Files {
         Self {
             databases: data_dir.join("databases"),
             staging: data_dir.join("staging"),
+            kept: data_dir.join("pre-migration"),
             lock: data_dir.join("engines.lock"),
         }
     }
@@ -59,6 +61,11 @@ impl Files {
     /// The directories of graphs and of staging.
     pub(crate) fn directories(&self) -> [&Path; 2] {
         [&self.databases, &self.staging]
+    }
+
+    /// The directory of databases that were replaced by an import.
+    pub(crate) fn kept(&self) -> &Path {
+        &self.kept
     }
 
     pub(crate) fn staging(&self, id: &DatabaseId) -> PathBuf {

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use super::error::EngineError;
 use super::files::Files;
 use super::ladybug::open::UNREADABLE_LOG;
+use super::ladybug::storage_version::{check_storage_version, storage_version};
 use super::names::DatabaseId;
 use super::registry::{Engines, not_found};
 
@@ -25,6 +26,10 @@ pub struct DatabaseInfo {
     pub created_at: Option<SystemTime>,
     /// When its file was last written.
     pub modified_at: Option<SystemTime>,
+    /// The version of its file; `None` if the file does not say.
+    pub storage_version: Option<u64>,
+    /// Why this agent cannot open it, as far as its file says.
+    pub problem: Option<String>,
     /// True while it is open.
     pub open: bool,
     /// True if part of its write-ahead log could not be replayed once; the log is kept beside the file.
@@ -110,17 +115,19 @@ impl Engines {
             || graph.iter().any(|path| path.to_string_lossy().contains(UNREADABLE_LOG));
         Ok(DatabaseInfo {
             id: id.clone(),
-            path,
             size_bytes: Files::size(&graph),
             staging_bytes: Files::size(&self.inner.files.of_staging(id)?),
             created_at: file.as_ref().and_then(|file| file.created().ok()),
             modified_at: file.as_ref().and_then(|file| file.modified().ok()),
+            storage_version: storage_version(&path).ok().flatten(),
+            problem: check_storage_version(id, &path).err().map(|error| error.to_string()),
             open: open.is_some(),
             recovered,
             last_used: (last_used > 0).then(|| self.inner.started_at + Duration::from_millis(last_used)),
             active_queries: open.as_ref().map_or(0, |open| open.active()),
             queries: open.as_ref().map_or(0, |open| open.started()),
             revision: slot.revision.number(),
+            path,
         })
     }
 

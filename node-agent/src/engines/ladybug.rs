@@ -15,6 +15,7 @@ pub(crate) mod schema;
 pub(crate) mod session;
 pub(crate) mod snapshot;
 pub(crate) mod stand_ins;
+pub(crate) mod storage_version;
 mod threads;
 mod tokens;
 mod typed;
@@ -23,7 +24,6 @@ mod worker;
 
 pub(crate) use control::JobControl;
 pub use database::{Access, Database, QueryRequest};
-#[cfg(test)]
 pub(crate) use guard::schema_script;
 pub use guard::{StatementKind, classify};
 pub use params::Parameters;

@@ -198,8 +198,9 @@ impl Engines {
                 paths.extend(files.of_staging(&id)?);
             }
             // A graph that is built anew from its staging finds its vectors and its memory again.
-            if scope == DeleteScope::Everything && vectors.exists() {
-                paths.push(vectors);
+            if scope == DeleteScope::Everything {
+                let kept = files.kept().join(id.as_str());
+                paths.extend([vectors, kept].into_iter().filter(|path| path.exists()));
             }
             let mut deleted = Deleted {
                 existed,

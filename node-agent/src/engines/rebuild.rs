@@ -87,7 +87,7 @@ impl Engines {
     }
 
     /// Opens a file with as much of the usual memory as can be had beside the old graph.
-    async fn open_beside(&self, id: &DatabaseId, path: &Path) -> Result<Arc<OpenDatabase>, EngineError> {
+    pub(crate) async fn open_beside(&self, id: &DatabaseId, path: &Path) -> Result<Arc<OpenDatabase>, EngineError> {
         let limits = self.inner.limits();
         let mut pool_bytes = limits.database_memory;
         let memory = loop {
@@ -226,7 +226,7 @@ fn requests(
         .collect()
 }
 
-fn nodes_first(schema: &[TableInfo]) -> impl Iterator<Item = &TableInfo> {
+pub(super) fn nodes_first(schema: &[TableInfo]) -> impl Iterator<Item = &TableInfo> {
     let of = |kind| schema.iter().filter(move |table| table.kind == kind);
     of(TableKind::Node).chain(of(TableKind::Relationship))
 }

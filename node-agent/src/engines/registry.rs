@@ -14,8 +14,10 @@ use super::config::{EngineLimits, EnginesConfig};
 use super::duckdb::{OpenStaging, Staging, StagingOptions};
 use super::error::EngineError;
 use super::files::Files;
+use super::kept::Keeping;
 use super::ladybug::open::OpenOptions;
 use super::ladybug::stand_ins::replay_logs;
+use super::ladybug::storage_version::check_storage_version;
 use super::ladybug::{Database, OpenDatabase};
 use super::lance::{Lance, Layout};
 use super::lock::FileLock;
@@ -114,9 +116,15 @@ impl Engines {
                 files.make_directories()?;
                 lock = Some(FileLock::acquire(files.lock())?);
                 Swap::undo_all(&files)?;
+                Keeping::settle_all(&files)?;
                 kept = files.remove_leftovers()?;
             }
             let ids = files.list()?;
+            for id in &ids {
+                if let Err(error) = check_storage_version(id, &files.graph(id)) {
+                    tracing::error!(operation = "start", database = %id, %error, "a database cannot be opened; the others go on");
+                }
+            }
             let mut changing = Vec::new();
             if !read_only {
                 kept.extend(ids.iter().cloned());

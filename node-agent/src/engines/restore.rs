@@ -1,4 +1,4 @@
-//! Putting files that came from elsewhere (a backup) in the place of a database.
+//! Putting files that came from elsewhere (a backup, an export) in the place of a database.
 //!
 //! The files are written beside the databases, opened once for reading, and only then exchanged for the old ones, which
 //! are kept until the new ones have answered.
@@ -10,6 +10,7 @@ use super::duckdb::{OpenStaging, StagingOptions, table_names};
 use super::error::EngineError;
 use super::exchange::{Arrival, blocking};
 use super::files::Files;
+use super::kept::Keeping;
 use super::ladybug::open::{OpenOptions, beside};
 use super::ladybug::{Database, GraphCounts, OpenDatabase};
 use super::names::DatabaseId;
@@ -25,9 +26,24 @@ pub struct Candidate {
     id: DatabaseId,
     graph: PathBuf,
     staging: Option<PathBuf>,
+    /// Whether the files that it replaces are kept.
+    keeps: bool,
 }
 
 impl Candidate {
+    /// The database to be.
+    #[must_use]
+    pub fn id(&self) -> &DatabaseId {
+        &self.id
+    }
+
+    /// The same; the files that it replaces are [kept](Engines::kept).
+    #[must_use]
+    pub fn keeping(mut self) -> Self {
+        self.keeps = true;
+        self
+    }
+
     /// Where the graph is to be written. Nothing is there yet.
     #[must_use]
     pub fn graph(&self) -> &Path {
@@ -83,6 +99,7 @@ impl Engines {
             id: id.clone(),
             graph: self.inner.files.restoring(id),
             staging: with_staging.then(|| self.inner.files.restoring_staging(id)),
+            keeps: false,
         })
     }
 
@@ -152,7 +169,22 @@ impl Engines {
         self.inner.still_there(&slot)?;
         close_graph(&slot, CLOSE_PATIENCE).await?;
         close_staging(&slot, CLOSE_PATIENCE).await?;
-        self.exchange(&slot, candidate.arrival()).await
+        if !candidate.keeps {
+            return self.exchange(&slot, candidate.arrival()).await;
+        }
+        let (files, id) = (self.inner.files.clone(), candidate.id.clone());
+        let keeping = blocking(move || Keeping::begin(&files, &id)).await?;
+        match self.exchange(&slot, candidate.arrival()).await {
+            Ok(()) => blocking(move || keeping.keep()).await,
+            Err(error) => {
+                blocking(move || {
+                    keeping.give_up();
+                    Ok(())
+                })
+                .await?;
+                Err(error)
+            }
+        }
     }
 
     async fn add(&self, candidate: &Candidate) -> Result<(), EngineError> {

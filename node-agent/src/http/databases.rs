@@ -83,7 +83,12 @@ struct Described {
     size_bytes: u64,
     staging_bytes: u64,
     read_only: bool,
+    /// False if this agent's engine cannot read the file.
     is_healthy: bool,
+    /// What is to be done then.
+    problem: Option<String>,
+    /// Version of the graph's file, where it says so.
+    storage_version: Option<u64>,
     last_accessed: Option<String>,
     /// Whether an engine has it open.
     open: bool,
@@ -100,7 +105,9 @@ impl Described {
             size_bytes: info.size_bytes,
             staging_bytes: info.staging_bytes,
             read_only,
-            is_healthy: true,
+            is_healthy: info.problem.is_none(),
+            problem: info.problem.clone(),
+            storage_version: info.storage_version,
             last_accessed: rfc3339(info.last_used),
             open: info.open,
             recovered: info.recovered,

@@ -4,6 +4,7 @@
 use crate::{
     admission::Overload,
     engines::{EngineError, ErrorClass},
+    migration::MigrationError,
     objects::{SourceError, StoreError},
     quota::QuotaError,
     registration::lease::Refusal,
@@ -157,7 +158,7 @@ impl JsonSchema for ApiError {
 pub(super) fn status_of(class: ErrorClass) -> StatusCode {
     match class {
         ErrorClass::NotFound => StatusCode::NOT_FOUND,
-        ErrorClass::AlreadyExists | ErrorClass::Constraint => StatusCode::CONFLICT,
+        ErrorClass::AlreadyExists | ErrorClass::Constraint | ErrorClass::Incompatible => StatusCode::CONFLICT,
         ErrorClass::Syntax | ErrorClass::Invalid => StatusCode::BAD_REQUEST,
         ErrorClass::Forbidden | ErrorClass::ReadOnly => StatusCode::FORBIDDEN,
         ErrorClass::Timeout => StatusCode::REQUEST_TIMEOUT,
@@ -240,6 +241,26 @@ impl From<SourceError> for ApiError {
             SourceError::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             SourceError::Store { .. } => StatusCode::BAD_GATEWAY,
             SourceError::Io { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self::new(status, error.to_string())
+    }
+}
+
+impl From<MigrationError> for ApiError {
+    fn from(error: MigrationError) -> Self {
+        let status = match error {
+            MigrationError::Engine(error) => return error.into(),
+            MigrationError::Store(error) => return error.into(),
+            MigrationError::Absent { .. } => StatusCode::NOT_FOUND,
+            MigrationError::Occupied { .. } => StatusCode::CONFLICT,
+            MigrationError::Document { .. } | MigrationError::Unusable { .. } | MigrationError::NoKey { .. } => {
+                StatusCode::BAD_REQUEST
+            }
+            MigrationError::Copy(_)
+            | MigrationError::Upload(_)
+            | MigrationError::Download(_)
+            | MigrationError::Counts { .. }
+            | MigrationError::Io { .. } => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self::new(status, error.to_string())
     }

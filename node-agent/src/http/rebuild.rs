@@ -109,7 +109,7 @@ pub(super) async fn post(
 /// # Errors
 /// 409 while the graph is rebuilt.
 pub(super) fn check_not_rebuilt(state: &AppState, id: &DatabaseId) -> Result<(), ApiError> {
-    check_none(state, id, &[TaskType::Rebuild])
+    check_none(state, id, &[TaskType::Rebuild, TaskType::Migration])
 }
 
 /// For what replaces a graph.
@@ -122,6 +122,7 @@ pub(super) fn check_idle(state: &AppState, id: &DatabaseId) -> Result<(), ApiErr
         TaskType::Staging,
         TaskType::Restore,
         TaskType::Rebuild,
+        TaskType::Migration,
     ];
     check_none(state, id, &kinds)
 }

@@ -98,6 +98,8 @@ struct Health {
     state: &'static str,
     accepts_writes: bool,
     draining: bool,
+    /// Databases whose files this agent's engine cannot read; the others go on.
+    incompatible_databases: Vec<String>,
 }
 
 /// A process without its volume, or a replica without a seed.
@@ -111,10 +113,13 @@ struct Unhealthy {
 fn health_body(state: &AppState) -> Health {
     let memory = sample();
     let standing = state.standing.state();
+    let databases = state.databases();
+    let incompatible = databases.iter().filter(|info| info.problem.is_some());
     Health {
         status: "healthy",
         uptime_seconds: state.facts.started.elapsed().as_secs_f64(),
-        database_count: state.databases().len(),
+        incompatible_databases: incompatible.map(|info| info.id.to_string()).collect(),
+        database_count: databases.len(),
         memory_rss_mb: mb(memory.resident),
         memory_vms_mb: mb(memory.virtual_size),
         memory_percent: percent(memory.resident, memory.total),
@@ -175,6 +180,8 @@ struct Info {
     max_databases: usize,
     /// Ids.
     databases: Vec<String>,
+    /// What is to be done about databases whose files this agent's engine cannot read.
+    problems: Vec<String>,
     available_capacity: usize,
     active_connections: usize,
     queue_depth: usize,
@@ -228,7 +235,9 @@ struct AdmissionLimits {
 /// What this node is and which limits hold.
 pub(super) async fn info(Extract(state): Extract<AppState>) -> Result<Response, ApiError> {
     let settings = state.settings();
-    let databases: Vec<String> = state.databases().iter().map(|info| info.id.to_string()).collect();
+    let known = state.databases();
+    let databases: Vec<String> = known.iter().map(|info| info.id.to_string()).collect();
+    let problems = known.iter().filter_map(|info| info.problem.clone()).collect();
     let counted = state.counted_databases();
     let (running, waiting) = state.admission.load();
     let usage = state.engines.usage();
@@ -243,6 +252,7 @@ pub(super) async fn info(Extract(state): Extract<AppState>) -> Result<Response, 
         base_path: base_path.clone(),
         max_databases: max,
         databases,
+        problems,
         available_capacity: max.saturating_sub(counted),
         active_connections: running,
         queue_depth: waiting,

@@ -291,7 +291,7 @@ impl Follower {
         let name = arrived.graph.name.as_str();
         let object = arrived.key.clone().join(name);
         let cipher = key.map(|key| Manifest::cipher(&manifest.graph_id, &manifest.created_at, name, &key));
-        download(store, &object, arrived.graph, cipher, &file, |_| ()).await?;
+        download(store, &object, &arrived.graph.object(), cipher, &file, |_| ()).await?;
         let record = Record {
             seed: self.seed.key().to_string(),
             key: arrived.key.to_string(),

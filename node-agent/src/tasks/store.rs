@@ -531,6 +531,13 @@ fn interrupted(record: &TaskRecord) -> String {
         (_, TaskType::Restore) => {
             "the database is wholly as it was before or wholly the restored one, never a mixture: compare its counts with the backup's"
         }
+        (_, TaskType::Export) => "no document was written, so no export exists under its key",
+        (_, TaskType::Migration) if record.says("operation", "export") => {
+            "no database waits for an import because of it"
+        }
+        (_, TaskType::Migration) => {
+            "each database is wholly as it was before or wholly the imported one, never a mixture: see GET /migration/status, and start it again"
+        }
         (_, TaskType::Vector) => {
             "the vectors of the table are wholly the old ones or wholly the new ones: compare their count"
         }

@@ -18,6 +18,7 @@ mod hostile;
 mod keys;
 mod lease;
 mod loading;
+mod migrations;
 mod observability;
 mod operations;
 mod peer;

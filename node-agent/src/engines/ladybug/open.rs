@@ -15,6 +15,7 @@ use super::super::lock::FileLock;
 use super::super::names::{DatabaseId, cypher_identifier, is_transient};
 use super::super::revision::Revision;
 use super::error::{classify_text, text_of};
+use super::storage_version::check_storage_version;
 
 /// How a database is opened.
 #[derive(Clone, Debug)]
@@ -68,6 +69,7 @@ pub(crate) fn open(options: &OpenOptions) -> Result<Opened, EngineError> {
     } else {
         Some(FileLock::acquire(&beside(&options.path, "agent.lock"))?)
     };
+    check_storage_version(&options.id, &options.path)?;
     let failure = |error| classify_text(text_of(error), options.pool_bytes >> 20, None);
     let _opening = fence::opening();
     let (database, recovered) = match Database::new(&options.path, config(options, true)) {

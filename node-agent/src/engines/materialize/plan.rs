@@ -376,14 +376,7 @@ pub(super) fn new_table(
 /// The statement that makes such a table.
 pub(crate) fn create_table(table: &TableInfo) -> String {
     let name = cypher_identifier(&table.name);
-    let columns = table.properties.iter().map(|property| {
-        let column = format!("{} {}", cypher_identifier(&property.name), property.type_name);
-        match &property.default {
-            // A SERIAL is its own default.
-            Some(default) if property.type_name != "SERIAL" => format!("{column} DEFAULT {default}"),
-            _ => column,
-        }
-    });
+    let columns = table.properties.iter().map(column_definition);
     let ends = table
         .connections
         .iter()
@@ -397,6 +390,16 @@ pub(crate) fn create_table(table: &TableInfo) -> String {
     };
     let parts: Vec<String> = ends.chain(columns).chain(key).collect();
     format!("CREATE {kind} TABLE {name}({})", parts.join(", "))
+}
+
+/// A column as CREATE TABLE wants it.
+pub(crate) fn column_definition(property: &PropertyInfo) -> String {
+    let column = format!("{} {}", cypher_identifier(&property.name), property.type_name);
+    match &property.default {
+        // A SERIAL is its own default.
+        Some(default) if property.type_name != "SERIAL" => format!("{column} DEFAULT {default}"),
+        _ => column,
+    }
 }
 
 fn find<'a>(staged: &'a StagingTable, name: &str) -> Option<&'a StagingColumn> {

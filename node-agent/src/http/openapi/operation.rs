@@ -172,7 +172,8 @@ impl Operation {
 
     /// A statement or a look into an engine, which may be busy, full, or too slow.
     pub(in crate::http) fn asks_engine(self) -> Self {
-        self.fails(&[404, 408, 507])
+        // 409 is a database whose file is of another version of the engine.
+        self.fails(&[404, 408, 409, 507])
     }
 
     /// A body whose type says what is in it.
