@@ -12,7 +12,7 @@ use super::names::DatabaseId;
 pub(crate) struct Files {
     databases: PathBuf,
     staging: PathBuf,
-    kept: PathBuf,
+    replaced: PathBuf,
     lock: PathBuf,
 }
 
@@ -30,7 +30,7 @@ impl Files {
         Self {
             databases: data_dir.join("databases"),
             staging: data_dir.join("staging"),
-            kept: data_dir.join("pre-migration"),
+            replaced: data_dir.join("pre-migration"),
             lock: data_dir.join("engines.lock"),
         }
     }
@@ -64,8 +64,8 @@ impl Files {
     }
 
     /// The directory of databases that were replaced by an import.
-    pub(crate) fn kept(&self) -> &Path {
-        &self.kept
+    pub(crate) fn replaced(&self) -> &Path {
+        &self.replaced
     }
 
     pub(crate) fn staging(&self, id: &DatabaseId) -> PathBuf {

@@ -43,8 +43,8 @@ impl Keeping {
     /// Gives the files of a database, which nobody has open, second names.
     pub(crate) fn begin(files: &Files, id: &DatabaseId) -> Result<Self, EngineError> {
         let (from, to) = (
-            files.kept().join(format!("{KEEPING}{id}")),
-            files.kept().join(id.as_str()),
+            files.replaced().join(format!("{KEEPING}{id}")),
+            files.replaced().join(id.as_str()),
         );
         if to.exists() {
             return Err(EngineError::AlreadyExists {
@@ -83,16 +83,16 @@ impl Keeping {
 
     /// Settles what a crash left. No exchange is half done any more.
     pub(crate) fn settle_all(files: &Files) -> Result<(), EngineError> {
-        let names = match names_in(files.kept()) {
+        let names = match names_in(files.replaced()) {
             Ok(names) => names,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(EngineError::io("list", files.kept(), error)),
+            Err(error) => return Err(EngineError::io("list", files.replaced(), error)),
         };
         for name in names {
             let Some(id) = name.strip_prefix(KEEPING).and_then(|id| DatabaseId::parse(id).ok()) else {
                 continue;
             };
-            let (from, to) = (files.kept().join(&name), files.kept().join(id.as_str()));
+            let (from, to) = (files.replaced().join(&name), files.replaced().join(id.as_str()));
             let graph = files.graph(&id);
             let kept = graph.file_name().map(|name| from.join(name));
             let replaced = kept.is_some_and(|kept| kept.exists() && !same_file(&kept, &graph));
@@ -119,7 +119,7 @@ impl Engines {
     /// Whether a database is kept as it was before an import.
     #[must_use]
     pub fn keeps(&self, id: &DatabaseId) -> bool {
-        self.inner.files.kept().join(id.as_str()).exists()
+        self.inner.files.replaced().join(id.as_str()).exists()
     }
 
     /// Removes what is kept, and returns it.
@@ -138,14 +138,14 @@ impl Engines {
 }
 
 fn list(files: &Files) -> Result<Vec<Kept>, EngineError> {
-    let mut ids: Vec<DatabaseId> = match names_in(files.kept()) {
+    let mut ids: Vec<DatabaseId> = match names_in(files.replaced()) {
         Ok(names) => names.iter().filter_map(|name| DatabaseId::parse(name).ok()).collect(),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-        Err(error) => return Err(EngineError::io("list", files.kept(), error)),
+        Err(error) => return Err(EngineError::io("list", files.replaced(), error)),
     };
     ids.sort();
     let described = ids.into_iter().map(|id| {
-        let path = files.kept().join(id.as_str());
+        let path = files.replaced().join(id.as_str());
         let names = names_in(&path).map_err(|error| EngineError::io("list", &path, error))?;
         let all: Vec<PathBuf> = names.iter().map(|name| path.join(name)).collect();
         let graph = files.graph(&id).file_name().map(|name| path.join(name));
@@ -223,7 +223,7 @@ mod tests {
             }
             Keeping::settle_all(&files).unwrap();
             assert_eq!(list(&files).unwrap().len(), usize::from(replaced));
-            assert!(!files.kept().join(".keeping-kg1").exists());
+            assert!(!files.replaced().join(".keeping-kg1").exists());
             assert!(files.graph(&id).exists());
         }
     }

@@ -199,7 +199,7 @@ impl Engines {
             }
             // A graph that is built anew from its staging finds its vectors and its memory again.
             if scope == DeleteScope::Everything {
-                let kept = files.kept().join(id.as_str());
+                let kept = files.replaced().join(id.as_str());
                 paths.extend([vectors, kept].into_iter().filter(|path| path.exists()));
             }
             let mut deleted = Deleted {

@@ -144,8 +144,9 @@ struct CleanedUp {
 /// Exports every database of the node, and remembers on the volume that they wait.
 pub(super) async fn export(State(state): State<AppState>, request: Request) -> Result<Response, ApiError> {
     let permit = state.write_permit(request.headers()).await?;
+    let query = request.uri().query();
     let asked = |name: &str| {
-        let value = headers::parameter(request.uri().query(), name).filter(|value| (1..=255).contains(&value.len()));
+        let value = headers::parameter(query, name).filter(|value| (1..=255).contains(&value.len()));
         value.ok_or_else(|| {
             ApiError::bad_request(format!("{name}: expected a text of up to 255 characters in the query"))
         })

@@ -547,7 +547,6 @@ fn interrupted(record: &TaskRecord) -> String {
         (_, TaskType::Ingestion) => {
             "what had been committed is in the graph, the rest was rolled back: compare the counts before you repeat it"
         }
-        _ => "its outcome is unknown",
     };
     format!("interrupted by restart: {consequence}")
 }

@@ -104,7 +104,7 @@ async fn ready(dir: &DataDir, client: Client, endpoints: Endpoints) -> Result<()
 /// A path as node agents can use it, whose working directory is another one.
 fn absolute(path: Option<&Path>) -> Result<Option<PathBuf>, Failure> {
     let found = path.map(|path| {
-        std::fs::canonicalize(path).map_err(|error| Failure::io(&format!("finding {}", path.display()), &error))
+        std::fs::canonicalize(path).map_err(|error| Failure::io(format!("finding {}", path.display()), &error))
     });
     found.transpose()
 }
