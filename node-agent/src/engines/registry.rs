@@ -103,19 +103,22 @@ impl Engines {
         let files = Files::new(&config.data_dir);
         let vectors = Layout::new(&config.data_dir);
         let read_only = config.read_only;
-        let (files, vectors, lock, ids) = tokio::task::spawn_blocking(move || {
+        let (files, vectors, lock, ids, changing) = tokio::task::spawn_blocking(move || {
             let mut lock = None;
+            let mut kept = Vec::new();
             if !read_only {
                 files.make_directories()?;
                 lock = Some(FileLock::acquire(files.lock())?);
                 Swap::undo_all(&files)?;
-                files.remove_leftovers()?;
+                kept = files.remove_leftovers()?;
             }
             let ids = files.list()?;
+            let mut changing = Vec::new();
             if !read_only {
-                vectors.remove_leftovers(&ids)?;
+                kept.extend(ids.iter().cloned());
+                changing = vectors.remove_leftovers(&kept)?;
             }
-            Ok::<_, EngineError>((files, vectors, lock, ids))
+            Ok::<_, EngineError>((files, vectors, lock, ids, changing))
         })
         .await
         .unwrap_or_else(|error| {
@@ -137,6 +140,7 @@ impl Engines {
             started_at: SystemTime::now(),
             _lock: lock,
         });
+        inner.lance.mend(changing).await;
         inner.replay_logs().await?;
         let (weak, stop) = (Arc::downgrade(&inner), inner.sweeping.clone());
         tokio::spawn(async move {

@@ -4,6 +4,9 @@
 //! A table exists when its record does, and is replaced when its record is: both are the rename of one small file. A
 //! generation has a name that is never used again, because the engine's caches know files by their path. Directories
 //! that no record names are what a crash left, or what a search was still reading; the next start removes them.
+//!
+//! A change in place (rows that are added, an index that is trained) writes into the generation itself. While there may be
+//! one, `<name>.changing` lies beside, so that the next start knows where to look for what belongs to no version.
 
 use std::fs::{self, File};
 use std::io;
@@ -31,7 +34,30 @@ impl Name {
     fn stem(&self) -> String {
         match self {
             Self::Index(table) => format!("index-{table}"),
-            Self::Memory => "memory".to_owned(),
+            Self::Memory => MEMORY.to_owned(),
+        }
+    }
+
+    /// The other way round.
+    fn of(stem: &str) -> Option<Self> {
+        match stem.strip_prefix("index-") {
+            Some(table) => TableName::parse(table).ok().map(Self::Index),
+            None => (stem == MEMORY).then_some(Self::Memory),
+        }
+    }
+}
+
+const MEMORY: &str = "memory";
+
+/// Lies beside a table for as long as somebody may change it.
+#[derive(Debug)]
+pub(crate) struct Mark(PathBuf);
+
+impl Drop for Mark {
+    fn drop(&mut self) {
+        // Absent if the database went.
+        if let Err(error) = remove(&self.0) {
+            tracing::warn!(%error, "the next start looks over a table of vectors that nobody changes any more");
         }
     }
 }
@@ -73,6 +99,7 @@ pub(crate) struct Layout {
 }
 
 const RECORD: &str = ".json";
+const CHANGING: &str = ".changing";
 
 impl Layout {
     pub(crate) fn new(data_dir: &Path) -> Self {
@@ -122,27 +149,57 @@ impl Layout {
         sync_directory(&directory).map_err(|error| EngineError::io("sync", directory, error))
     }
 
-    /// Removes what a crash left: vectors of databases that are not `known`, and directories that no record names.
-    pub(crate) fn remove_leftovers(&self, known: &[DatabaseId]) -> Result<(), EngineError> {
+    fn mark_path(&self, id: &DatabaseId, name: &Name) -> PathBuf {
+        self.of(id).join(format!("{}{CHANGING}", name.stem()))
+    }
+
+    /// Says that a table is about to be changed. `None` if its database has no vectors that could be; or if the volume takes
+    /// no file, which must keep nobody from removing some.
+    pub(crate) fn mark(&self, id: &DatabaseId, name: &Name) -> Option<Mark> {
+        let path = self.mark_path(id, name);
+        match File::create(&path) {
+            Ok(_) => Some(Mark(path)),
+            Err(error) => {
+                if error.kind() != io::ErrorKind::NotFound {
+                    tracing::warn!(%error, path = %path.display(), "a change of vectors begins without its mark");
+                }
+                None
+            }
+        }
+    }
+
+    /// Ends a change that a crash cut off.
+    pub(crate) fn unmark(&self, id: &DatabaseId, name: &Name) -> Result<(), EngineError> {
+        remove(&self.mark_path(id, name))
+    }
+
+    /// Removes what a crash left: vectors of databases that are not `known`, and directories that no record names. Gives the
+    /// tables that were being changed: what of their files belongs to no version of them, only the engine can tell.
+    pub(crate) fn remove_leftovers(&self, known: &[DatabaseId]) -> Result<Vec<(DatabaseId, Name)>, EngineError> {
+        let mut changing = Vec::new();
         for database in listed(&self.root)? {
             let directory = self.root.join(&database);
-            if !known.iter().any(|id| id.as_str() == database) {
+            let Some(id) = known.iter().find(|id| id.as_str() == database) else {
                 tracing::info!(
                     directory = database,
                     "removing vectors of a database that does not exist"
                 );
                 remove(&directory)?;
                 continue;
-            }
+            };
             let names = listed(&directory)?;
             for name in &names {
-                if !belongs(&directory, name) {
+                if let Some(table) = name.strip_suffix(CHANGING).and_then(Name::of)
+                    && self.record_path(id, &table).is_file()
+                {
+                    changing.push((id.clone(), table));
+                } else if !belongs(&directory, name) {
                     tracing::info!(database, file = name, "removing what an unfinished operation left");
                     remove(&directory.join(name))?;
                 }
             }
         }
-        Ok(())
+        Ok(changing)
     }
 
     /// Bytes of all vectors of a database.
@@ -198,6 +255,21 @@ pub(crate) fn sync(directory: &Path, since: SystemTime) -> Result<(), EngineErro
 
 fn sync_directory(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
+}
+
+/// Removes files below a directory that the engine had not given their names yet. Nobody may be writing there. What it has
+/// written and not put into a version, it finds itself.
+pub(crate) fn remove_nameless(directory: &Path) -> Result<(), EngineError> {
+    let removed = walk(directory, &mut |path, file| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        // New files, new files of the object store, and new versions.
+        let nameless = name.starts_with(".tmp") || name.contains('#') || name.contains(".manifest-");
+        match nameless && file.is_file() {
+            true => fs::remove_file(path),
+            false => Ok(()),
+        }
+    });
+    removed.map_err(|error| EngineError::io("look over", directory, error))
 }
 
 /// Calls `visit` for everything below `directory` and then for itself: for a directory after what is in it.
@@ -258,5 +330,49 @@ mod tests {
         assert_eq!(layout.read(&kept, &name).unwrap(), None);
         layout.remove_leftovers(std::slice::from_ref(&kept)).unwrap();
         assert_eq!(layout.size(&kept), 0);
+    }
+
+    #[test]
+    fn a_start_knows_which_tables_were_being_changed() {
+        let root = tempfile::tempdir().unwrap();
+        let layout = Layout::new(root.path());
+        let id: DatabaseId = "kg1".parse().unwrap();
+        let tables = [Name::Index("Element".parse().unwrap()), Name::Memory];
+        assert!(layout.mark(&id, &Name::Memory).is_none());
+        for name in &tables {
+            let record = Record::new(3);
+            fs::create_dir_all(layout.generation(&id, name, &record.generation)).unwrap();
+            layout.write(&id, name, &record).unwrap();
+        }
+        // One that ended, one that was cut off, and one of a table that never came to be.
+        drop(layout.mark(&id, &tables[0]));
+        std::mem::forget(layout.mark(&id, &tables[1]));
+        std::mem::forget(layout.mark(&id, &Name::Index("Absent".parse().unwrap())));
+        let cut = vec![(id.clone(), Name::Memory)];
+        for _ in 0..2 {
+            assert_eq!(layout.remove_leftovers(std::slice::from_ref(&id)).unwrap(), cut);
+        }
+        layout.unmark(&id, &Name::Memory).unwrap();
+        assert!(layout.remove_leftovers(std::slice::from_ref(&id)).unwrap().is_empty());
+        assert_eq!(names_in(&layout.of(&id)).unwrap().len(), 4);
+    }
+
+    #[test]
+    fn files_without_a_name_go_and_others_stay() {
+        let root = tempfile::tempdir().unwrap();
+        for name in [
+            "data/.tmpAbC",
+            "data/1.lance",
+            "_versions/1.manifest-5",
+            "_versions/1.manifest",
+            "_versions/2.manifest#1",
+        ] {
+            let path = root.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+        remove_nameless(root.path()).unwrap();
+        assert_eq!(names_in(&root.path().join("data")).unwrap(), ["1.lance"]);
+        assert_eq!(names_in(&root.path().join("_versions")).unwrap(), ["1.manifest"]);
     }
 }

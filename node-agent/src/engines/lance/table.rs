@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::super::error::EngineError;
 use super::super::names::{DatabaseId, TableName};
 use super::super::registry::{Engines, Slot, not_found};
-use super::change::Change;
+use super::change::{Change, clean};
 use super::error::failed;
 use super::layout::{self, Layout, Name, Record};
 use super::pool::{Pool, blocking};
@@ -86,6 +86,33 @@ impl Lance {
         }
         self.tables.lock().retain(|(owner, _), _| owner != id);
         Ok(())
+    }
+
+    /// Removes what changes left in these tables that a crash cut off. Nobody may be using them.
+    pub(crate) async fn mend(&self, tables: Vec<(DatabaseId, Name)>) {
+        for (id, name) in tables {
+            if let Err(error) = self.mend_table(&id, &name).await {
+                tracing::warn!(database = %id, table = ?name, %error, "what a cut change left stays until the next start");
+            }
+        }
+    }
+
+    async fn mend_table(&self, id: &DatabaseId, name: &Name) -> Result<(), EngineError> {
+        let (layout, of, table) = (self.layout.clone(), id.clone(), name.clone());
+        let found = blocking(move || {
+            let Some(record) = layout.read(&of, &table)? else {
+                return Ok(None);
+            };
+            let directory = layout.generation(&of, &table, &record.generation);
+            layout::remove_nameless(&directory)?;
+            Ok(Some(directory))
+        });
+        if let Some(directory) = found.await? {
+            let dataset = self.open(directory).await?;
+            self.pool.run(clean(dataset)).await?;
+        }
+        let (layout, id, name) = (self.layout.clone(), id.clone(), name.clone());
+        blocking(move || layout.unmark(&id, &name)).await
     }
 
     pub(crate) async fn open(&self, directory: PathBuf) -> Result<Dataset, EngineError> {
@@ -286,12 +313,15 @@ impl Vectors {
             return Err(not_found(&self.id));
         }
         let closing = table.closing.lock().clone();
+        let (layout, id, marked) = (self.lance().layout.clone(), self.id.clone(), name.clone());
+        let mark = blocking(move || Ok(layout.mark(&id, &marked))).await?;
         Ok(Change {
             vectors: self.clone(),
             name,
             table,
             closing,
             begun: SystemTime::now() - Duration::from_secs(2),
+            _mark: mark,
             _lock: lock,
         })
     }
