@@ -434,6 +434,16 @@ async fn a_build_that_is_killed_leaves_the_old_vectors() {
     }
 }
 
+#[tokio::test]
+async fn an_index_is_trained_on_the_volume() {
+    // There is no other place for temporary files.
+    let envs = [("GRAPH_API_KEY", KEY), ("TMPDIR", "/nonexistent")];
+    let agent = Agent::launch(tempfile::TempDir::new().unwrap(), &[], &envs).await;
+    staged(&agent, "kg1", &clustered(0, 1100, 10, 8)).await;
+    assert_eq!(build(&agent, ALL).await["indexed_rows"], 1100);
+    assert_eq!(agent.leftovers(), Vec::<String>::new());
+}
+
 /// All names below a directory.
 fn names_below(directory: &Path) -> Vec<String> {
     let mut names = Vec::new();
