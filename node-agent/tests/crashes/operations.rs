@@ -5,14 +5,20 @@ mod backups;
 mod databases;
 mod forks;
 mod loads;
+mod rebuilds;
+mod seeds;
 mod staging;
+pub(crate) mod vectors;
 mod writes;
 
 pub(crate) use backups::{BACKUPS, restore_of};
 pub(crate) use databases::{DATABASES, create};
 pub(crate) use forks::FORKS;
 pub(crate) use loads::LOADS;
+pub(crate) use rebuilds::REBUILDS;
+pub(crate) use seeds::{PREFIX, SEEDED, SEEDS, take_up};
 pub(crate) use staging::STAGING;
+pub(crate) use vectors::VECTORS;
 pub(crate) use writes::{WRITES, add};
 
 use super::{
@@ -26,7 +32,15 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use std::path::{Path, PathBuf};
 
 /// All tables.
-pub(crate) const GROUPS: [&[Operation]; 6] = [WRITES, STAGING, LOADS, BACKUPS, FORKS, DATABASES];
+pub(crate) const GROUPS: [&[Operation]; 9] = [
+    WRITES, STAGING, LOADS, REBUILDS, VECTORS, BACKUPS, FORKS, SEEDS, DATABASES,
+];
+
+/// The operation of this name.
+pub(crate) fn named(name: &str) -> Operation {
+    let mut all = GROUPS.iter().copied().flatten();
+    *all.find(|operation| operation.name == name).unwrap()
+}
 
 /// One sort of operation.
 #[derive(Clone, Copy)]
@@ -39,14 +53,22 @@ pub(crate) struct Operation {
     pub marks: &'static [(&'static str, &'static str)],
 }
 
+/// Who does an operation, and is killed in the middle of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Victim {
+    Writer,
+    Replica,
+}
+
 /// One operation that is about to be done.
 pub(crate) struct Drawn {
     pub steps: Vec<Step>,
+    pub victim: Victim,
     pub call: Box<dyn FnOnce(Caller) -> BoxFuture<'static, Answered> + Send>,
 }
 
 impl Drawn {
-    /// An operation of one step.
+    /// An operation of one step, which the writer does.
     pub(crate) fn new<F>(
         step: impl Fn(&mut World) -> bool + Send + Sync + 'static,
         call: impl FnOnce(Caller) -> F + Send + 'static,
@@ -56,6 +78,7 @@ impl Drawn {
     {
         Self {
             steps: vec![Box::new(step)],
+            victim: Victim::Writer,
             call: Box::new(move |caller| Box::pin(call(caller))),
         }
     }

@@ -1,7 +1,7 @@
 //! Backups and restores.
 
 use super::{Draw, Drawn, Operation};
-use crate::world::World;
+use crate::world::{Content, World};
 use serde_json::json;
 
 pub(crate) const BACKUPS: &[Operation] = &[
@@ -43,8 +43,12 @@ fn backup(draw: &mut Draw, world: &World) -> Option<Drawn> {
         let (Some(graph), Some(content)) = (world.copies.remove(&key), world.databases.get(&of)) else {
             return false;
         };
-        let mut backup = content.clone();
-        backup.graph = graph;
+        // Vectors are no part of it.
+        let backup = Content {
+            graph,
+            staging: content.staging.clone(),
+            vectors: None,
+        };
         world.backups.insert(key.clone(), backup).is_none()
     };
     let mut drawn = Drawn::new(copy, |caller| async move {
@@ -55,11 +59,16 @@ fn backup(draw: &mut Draw, world: &World) -> Option<Drawn> {
 }
 
 /// A forced restore also makes a database that somebody has deleted meanwhile; another one needs its id to be free.
+/// Vectors that the database had stay.
 fn restored(id: &str, key: &str, forced: bool) -> impl Fn(&mut World) -> bool + Send + Sync + use<> {
     let (id, key) = (id.to_owned(), key.to_owned());
     move |world| match world.backups.get(&key) {
-        Some(backup) => world.databases.insert(id.clone(), backup.clone()).is_none() || forced,
-        None => false,
+        Some(backup) if forced || !world.databases.contains_key(&id) => {
+            let mut content = backup.clone();
+            content.vectors = world.take(&id).and_then(|before| before.vectors);
+            world.databases.insert(id.clone(), content).is_none()
+        }
+        _ => false,
     }
 }
 

@@ -32,8 +32,11 @@ fn forked(id: &str, parent: &str, existing: bool) -> Drawn {
                 true
             }
             None if !existing => {
-                let staging = Default::default();
-                world.databases.insert(id.clone(), Content { graph, staging }).is_none()
+                let content = Content {
+                    graph,
+                    ..Content::default()
+                };
+                world.databases.insert(id.clone(), content).is_none()
             }
             _ => false,
         }
@@ -43,7 +46,7 @@ fn forked(id: &str, parent: &str, existing: bool) -> Drawn {
 
 /// A graph that may have subgraphs.
 fn parent(draw: &mut Draw, world: &World) -> Option<String> {
-    draw.pick(world.databases.keys().filter(|id| !id.contains('_')).cloned())
+    draw.pick(world.graphs().cloned())
 }
 
 fn fork(draw: &mut Draw, world: &World) -> Option<Drawn> {
