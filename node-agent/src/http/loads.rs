@@ -56,7 +56,7 @@ pub(super) fn operations() -> Vec<Operation> {
         )
         .changes()
         .reads(Wanted::read)
-        .fails(&[507])
+        .fails(&[502, 507])
         .gives_task(),
         Operation::new("post /databases/{id}/ingest", "ingest", "Files into the graph")
             .notes(

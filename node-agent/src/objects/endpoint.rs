@@ -261,6 +261,44 @@ mod tests {
         PublicOnly::check(&parse("https://1.1.1.1").unwrap()).await.unwrap();
     }
 
+    /// Answers every request with a redirect to itself, and says of which hosts it was asked.
+    async fn redirecting() -> (u16, tokio::sync::mpsc::UnboundedReceiver<String>) {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (asked, seen) = tokio::sync::mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut request = Vec::new();
+                while !request.ends_with(b"\r\n\r\n") && stream.read_buf(&mut request).await.unwrap() > 0 {}
+                asked.send(String::from_utf8(request).unwrap()).unwrap();
+                let answer = format!(
+                    "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:{port}/secret\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+                );
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        });
+        (port, seen)
+    }
+
+    #[tokio::test]
+    async fn the_way_leads_to_the_addresses_that_were_checked_and_no_further() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let (port, mut seen) = redirecting().await;
+        let way = PublicOnly {
+            pinned: Some(("bucket.example".to_owned(), vec!["127.0.0.1:0".parse().unwrap()])),
+        };
+        let client = way.connect(&ClientOptions::new()).unwrap();
+        let request = axum::http::Request::get(format!("http://bucket.example:{port}/lake/x"))
+            .body(object_store::client::HttpRequestBody::empty())
+            .unwrap();
+        let answer = client.execute(request).await.unwrap();
+        assert_eq!(answer.status(), 302);
+        assert!(seen.recv().await.unwrap().starts_with("GET /lake/x "));
+        assert!(seen.try_recv().is_err(), "a redirect was followed");
+    }
+
     #[test]
     fn what_the_operator_named_is_known() {
         let named: Vec<SourceEndpoint> = vec!["https://MinIO.internal:443".parse().unwrap()];
