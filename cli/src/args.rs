@@ -150,9 +150,9 @@ pub struct UpArguments {
     /// The node agent's program; default: `graphplane-node-agent` beside this program, else in PATH
     #[arg(long, value_name = "FILE")]
     pub agent_binary: Option<PathBuf>,
-    /// A place in S3 from which every tenant may load with the credentials of this machine; `{graph}` in it stands for
+    /// A place in S3, s3://bucket/folder, from which every tenant may load with the credentials of this machine; `{graph}` in it stands for
     /// the graph's id. May be repeated; without one, requests bring credentials of their own
-    #[arg(long = "source", value_name = "s3://BUCKET/FOLDER")]
+    #[arg(long = "source", value_name = "PLACE")]
     pub sources: Vec<SourcePlace>,
     /// An endpoint that requests with credentials of their own may name although its address is not public. May be
     /// repeated

@@ -58,9 +58,10 @@ pub(super) struct PublicOnly {
 impl PublicOnly {
     /// Looks the endpoint's host up, and refuses it unless all of its addresses are public.
     pub(super) async fn check(url: &Url) -> Result<Self, SourceError> {
-        let failed = |message: String| SourceError::Store {
-            uri: url.to_string(),
-            message,
+        let unknown = |why: &dyn std::fmt::Display| {
+            SourceError::Invalid(format!(
+                "s3_credentials.endpoint_url: {url}: its host cannot be found: {why}"
+            ))
         };
         let (addresses, name) = match url.host() {
             Some(Host::Ipv4(ip)) => (vec![IpAddr::V4(ip)], None),
@@ -68,8 +69,8 @@ impl PublicOnly {
             Some(Host::Domain(name)) => {
                 let found = tokio::time::timeout(LOOKUP, tokio::net::lookup_host((name, 0)))
                     .await
-                    .map_err(|_| failed("the addresses of the host were not found in time".to_owned()))?
-                    .map_err(|error| failed(error.to_string()))?;
+                    .map_err(|late| unknown(&late))?
+                    .map_err(|error| unknown(&error))?;
                 (found.map(|address| address.ip()).collect(), Some(name))
             }
             None => (Vec::new(), None),
