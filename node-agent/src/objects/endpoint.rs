@@ -7,6 +7,7 @@ use object_store::{
     ClientOptions,
     client::{HttpClient, HttpConnector},
 };
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::Duration,
@@ -51,8 +52,7 @@ pub(super) fn is_known(url: &Url, own: Option<&str>, named: &[SourceEndpoint]) -
 /// redirect is followed, and the name is not looked up again: it could lead elsewhere by then.
 #[derive(Clone, Debug)]
 pub(super) struct PublicOnly {
-    /// The name and its addresses; an address that stands in the URL itself needs none.
-    pinned: Option<(String, Vec<SocketAddr>)>,
+    addresses: Vec<IpAddr>,
 }
 
 impl PublicOnly {
@@ -63,17 +63,17 @@ impl PublicOnly {
                 "s3_credentials.endpoint_url: {url}: its host cannot be found: {why}"
             ))
         };
-        let (addresses, name) = match url.host() {
-            Some(Host::Ipv4(ip)) => (vec![IpAddr::V4(ip)], None),
-            Some(Host::Ipv6(ip)) => (vec![IpAddr::V6(ip)], None),
+        let addresses: Vec<IpAddr> = match url.host() {
+            Some(Host::Ipv4(ip)) => vec![IpAddr::V4(ip)],
+            Some(Host::Ipv6(ip)) => vec![IpAddr::V6(ip)],
             Some(Host::Domain(name)) => {
                 let found = tokio::time::timeout(LOOKUP, tokio::net::lookup_host((name, 0)))
                     .await
                     .map_err(|late| unknown(&late))?
                     .map_err(|error| unknown(&error))?;
-                (found.map(|address| address.ip()).collect(), Some(name))
+                found.map(|address| address.ip()).collect()
             }
-            None => (Vec::new(), None),
+            None => Vec::new(),
         };
         if addresses.is_empty() || !addresses.iter().copied().all(is_public) {
             return Err(SourceError::Forbidden(format!(
@@ -81,20 +81,27 @@ impl PublicOnly {
                  endpoint, or have this one named with --source-endpoint"
             )));
         }
+        Ok(Self { addresses })
+    }
+}
+
+/// Every name leads to the addresses that were checked.
+impl Resolve for PublicOnly {
+    fn resolve(&self, _: Name) -> Resolving {
         // Port 0 stands for the port of the URL.
-        let sockets = addresses.into_iter().map(|ip| SocketAddr::new(ip, 0)).collect();
-        Ok(Self {
-            pinned: name.map(|name| (name.to_owned(), sockets)),
-        })
+        let sockets: Vec<SocketAddr> = self.addresses.iter().map(|ip| SocketAddr::new(*ip, 0)).collect();
+        let found: Addrs = Box::new(sockets.into_iter());
+        Box::pin(std::future::ready(Ok(found)))
     }
 }
 
 impl HttpConnector for PublicOnly {
     fn connect(&self, _: &ClientOptions) -> object_store::Result<HttpClient> {
         // A proxy would look the name up by itself, and reach what it can reach.
-        let mut builder = reqwest::Client::builder()
+        let client = reqwest::Client::builder()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
+            .dns_resolver(self.clone())
             .http1_only()
             // Sizes are those of the objects as they lie there.
             .no_gzip()
@@ -102,14 +109,12 @@ impl HttpConnector for PublicOnly {
             .no_zstd()
             .no_deflate()
             .connect_timeout(CONNECT)
-            .read_timeout(PAUSE);
-        if let Some((name, addresses)) = &self.pinned {
-            builder = builder.resolve_to_addrs(name, addresses);
-        }
-        let client = builder.build().map_err(|source| object_store::Error::Generic {
-            store: "S3",
-            source: Box::new(source),
-        })?;
+            .read_timeout(PAUSE)
+            .build()
+            .map_err(|source| object_store::Error::Generic {
+                store: "S3",
+                source: Box::new(source),
+            })?;
         Ok(HttpClient::new(client))
     }
 }
@@ -288,7 +293,7 @@ mod tests {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let (port, mut seen) = redirecting().await;
         let way = PublicOnly {
-            pinned: Some(("bucket.example".to_owned(), vec!["127.0.0.1:0".parse().unwrap()])),
+            addresses: vec!["127.0.0.1".parse().unwrap()],
         };
         let client = way.connect(&ClientOptions::new()).unwrap();
         let request = axum::http::Request::get(format!("http://bucket.example:{port}/lake/x"))
