@@ -188,6 +188,8 @@ struct Inner {
 #[derive(Clone, Debug)]
 pub struct Admitted {
     reach: Reach,
+    /// The field of the request that names them.
+    field: &'static str,
     sources: Vec<Source>,
 }
 
@@ -209,11 +211,12 @@ impl Reach {
     ///
     /// # Errors
     /// `Invalid` for what is no address, `Forbidden` for one that this request may not read.
-    pub fn admit(&self, field: &str, addresses: &[String]) -> Result<Admitted, SourceError> {
+    pub fn admit(&self, field: &'static str, addresses: &[String]) -> Result<Admitted, SourceError> {
         let sources = addresses.iter().map(|address| self.source(field, address));
         Ok(Admitted {
             sources: sources.collect::<Result<_, _>>()?,
             reach: self.clone(),
+            field,
         })
     }
 
@@ -330,12 +333,15 @@ impl Admitted {
             // Such an address was not admitted.
             None => Ok(Vec::new()),
         };
-        tokio::task::spawn_blocking(find)
-            .await
-            .map_err(|error| SourceError::Store {
-                uri: address.to_owned(),
-                message: error.to_string(),
-            })?
+        let found = tokio::task::spawn_blocking(find).await;
+        let found = found.map_err(|error| SourceError::Store {
+            uri: address.to_owned(),
+            message: error.to_string(),
+        })?;
+        found.map_err(|error| match error {
+            SourceError::Forbidden(message) => SourceError::Forbidden(format!("{}: {message}", self.field)),
+            other => other,
+        })
     }
 }
 

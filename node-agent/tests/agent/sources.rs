@@ -272,7 +272,8 @@ async fn graphs_read_files_of_their_own_directory() {
         "*/Person.parquet".to_owned(),
         "**".to_owned(),
     ] {
-        agent.post(&tables, at(path)).await.fails(403);
+        let detail = agent.post(&tables, at(path)).await.fails(403);
+        assert!(detail.as_str().unwrap().starts_with("s3_pattern: file://"), "{detail}");
     }
     agent
         .post(&tables, at(format!("{ONE}/../{TWO}/Person.parquet")))
