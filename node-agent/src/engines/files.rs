@@ -12,6 +12,7 @@ use super::names::DatabaseId;
 pub(crate) struct Files {
     databases: PathBuf,
     staging: PathBuf,
+    vectors: PathBuf,
     lock: PathBuf,
 }
 
@@ -27,6 +28,7 @@ impl Files {
         Self {
             databases: data_dir.join("databases"),
             staging: data_dir.join("staging"),
+            vectors: data_dir.join("vectors"),
             lock: data_dir.join("engines.lock"),
         }
     }
@@ -54,6 +56,25 @@ impl Files {
             .join(format!("{RESTORING}{id}-{}.{STAGING}", uuid::Uuid::new_v4().simple()))
     }
 
+    /// Where the vectors of all databases are, in a directory for each.
+    pub(crate) fn all_vectors(&self) -> &Path {
+        &self.vectors
+    }
+
+    pub(crate) fn vectors(&self, id: &DatabaseId) -> PathBuf {
+        self.vectors.join(id.as_str())
+    }
+
+    pub(crate) fn creating_vectors(&self, id: &DatabaseId) -> PathBuf {
+        self.vectors
+            .join(format!("{CREATING}{id}-{}", uuid::Uuid::new_v4().simple()))
+    }
+
+    pub(crate) fn restoring_vectors(&self, id: &DatabaseId) -> PathBuf {
+        self.vectors
+            .join(format!("{RESTORING}{id}-{}", uuid::Uuid::new_v4().simple()))
+    }
+
     /// The directories of graphs and of staging.
     pub(crate) fn directories(&self) -> [&Path; 2] {
         [&self.databases, &self.staging]
@@ -72,7 +93,7 @@ impl Files {
     }
 
     pub(crate) fn make_directories(&self) -> Result<(), EngineError> {
-        for directory in self.directories() {
+        for directory in self.directories().into_iter().chain([self.all_vectors()]) {
             fs::create_dir_all(directory).map_err(|error| EngineError::io("create", directory, error))?;
         }
         Ok(())

@@ -12,9 +12,10 @@ use super::exchange::{Arrival, blocking};
 use super::files::Files;
 use super::ladybug::open::{OpenOptions, beside};
 use super::ladybug::{Database, GraphCounts, OpenDatabase};
+use super::lance::IncomingVectors;
 use super::names::DatabaseId;
 use super::registry::{CLOSE_PATIENCE, Engines, close_graph, close_staging};
-use super::swap::NewStaging;
+use super::swap::Beside;
 
 /// Memory for looking at a candidate: the database that it is to replace may be open beside it.
 const EXAMINE_MEMORY: u64 = 64 << 20;
@@ -25,6 +26,7 @@ pub struct Candidate {
     id: DatabaseId,
     graph: PathBuf,
     staging: Option<PathBuf>,
+    vectors: Arc<IncomingVectors>,
 }
 
 impl Candidate {
@@ -40,10 +42,17 @@ impl Candidate {
         self.staging.as_deref()
     }
 
+    /// Where the tables of vectors are to be written.
+    #[must_use]
+    pub fn vectors(&self) -> &Arc<IncomingVectors> {
+        &self.vectors
+    }
+
     fn arrival(&self) -> Arrival {
         Arrival {
             graph: self.graph.clone(),
-            staging: self.staging.clone().map_or(NewStaging::Gone, NewStaging::File),
+            staging: self.staging.clone().map_or(Beside::Gone, Beside::New),
+            vectors: self.vectors.directory().map_or(Beside::Gone, |path| Beside::New(path.to_owned())),
         }
     }
 }
@@ -83,6 +92,7 @@ impl Engines {
             id: id.clone(),
             graph: self.inner.files.restoring(id),
             staging: with_staging.then(|| self.inner.files.restoring_staging(id)),
+            vectors: Arc::new(IncomingVectors::new(self.inner.files.restoring_vectors(id))),
         })
     }
 
@@ -125,11 +135,12 @@ impl Engines {
             })
             .await?;
         }
+        self.examine_vectors(&candidate.vectors).await?;
         Ok(counts)
     }
 
-    /// Makes a candidate the database of its id. Statements on the old one are interrupted; what comes meanwhile waits
-    /// for the new one. Goes on when the caller stops waiting.
+    /// Makes a candidate the database of its id. Statements on the old one are interrupted, changes of its vectors are
+    /// cancelled, searches end; what comes meanwhile waits for the new one. Goes on when the caller stops waiting.
     ///
     /// # Errors
     /// `Busy` if the old database cannot be closed, `AlreadyExists` and `NotFound` by `replace`, and whatever keeps the
@@ -150,6 +161,8 @@ impl Engines {
         let slot = self.existing(&candidate.id)?;
         let _gate = slot.gate.lock().await;
         self.inner.still_there(&slot)?;
+        // First: a build of vectors reads the graph or its staging.
+        let _emptied = self.empty_vectors(&slot).await?;
         close_graph(&slot, CLOSE_PATIENCE).await?;
         close_staging(&slot, CLOSE_PATIENCE).await?;
         self.exchange(&slot, candidate.arrival()).await
