@@ -90,7 +90,9 @@ impl RestoreJob {
             files.push((file, Target::File(target.to_owned())));
         }
         let vectors = candidate.vectors();
-        files.extend((self.content.vectors.iter()).map(|(name, file)| (file, Target::Table(Arc::clone(vectors), name.clone()))));
+        files.extend(
+            (self.content.vectors.iter()).map(|(name, file)| (file, Target::Table(Arc::clone(vectors), name.clone()))),
+        );
         for (file, target) in files {
             let cipher = self
                 .decryption

@@ -49,10 +49,8 @@ impl Engines {
     /// The database is then as it was before, and the files that were to replace it have their own names.
     pub(crate) async fn exchange(&self, slot: &Slot, arrival: Arrival) -> Result<(), EngineError> {
         let (files, id) = (self.inner.files.clone(), slot.id.clone());
-        let swap = blocking(move || {
-            Swap::plan(&files, &id, &arrival.graph, &arrival.staging, &arrival.vectors)
-        })
-        .await?;
+        let swap =
+            blocking(move || Swap::plan(&files, &id, &arrival.graph, &arrival.staging, &arrival.vectors)).await?;
         let swap = Arc::new(swap);
         let step = Arc::clone(&swap);
         let answered = match blocking(move || step.exchange()).await {

@@ -52,7 +52,10 @@ impl Candidate {
         Arrival {
             graph: self.graph.clone(),
             staging: self.staging.clone().map_or(Beside::Gone, Beside::New),
-            vectors: self.vectors.directory().map_or(Beside::Gone, |path| Beside::New(path.to_owned())),
+            vectors: self
+                .vectors
+                .directory()
+                .map_or(Beside::Gone, |path| Beside::New(path.to_owned())),
         }
     }
 }

@@ -449,7 +449,11 @@ mod tests {
             let (root, files, swap) = volume(&[], true);
             swap.record().unwrap();
             swap.forth()[..done].iter().for_each(|step| step.run().unwrap());
-            assert_eq!(after_start(&root, &files), Content::new(), "after {done} of {steps} steps");
+            assert_eq!(
+                after_start(&root, &files),
+                Content::new(),
+                "after {done} of {steps} steps"
+            );
         }
         let (root, files, swap) = volume(&[], true);
         swap.exchange().unwrap();

@@ -299,6 +299,8 @@ impl Follower {
         } = arrived;
         let (graph, vectors) = (local::graph(arrived.directory), local::vectors(arrived.directory));
         let incoming = Arc::new(IncomingVectors::new(vectors.clone()));
+        // What becomes of it is decided for the whole directory of the seed.
+        incoming.keep();
         let mut files = vec![(&content.graph, Target::File(graph.clone()))];
         for (name, file) in &content.vectors {
             files.push((file, Target::Table(Arc::clone(&incoming), name.clone())));
@@ -326,9 +328,7 @@ impl Follower {
             graph: &graph,
             vectors: &vectors,
         };
-        let before = self.state.engines.take_up(id, files, accept).await?;
-        incoming.keep();
-        Ok(before)
+        self.state.engines.take_up(id, files, accept).await
     }
 
     async fn manifest(&self, store: &BackupStore, published: &Published) -> Result<Manifest, SeedError> {

@@ -76,8 +76,7 @@ impl Engines {
         let target = Layout::new(directory.to_owned());
         let mut copies = Vec::new();
         for name in names {
-            if let Some(copy) = vectors.copy(&name, &target).await?
-            {
+            if let Some(copy) = vectors.copy(&name, &target).await? {
                 copies.push(copy);
             }
         }
@@ -153,7 +152,8 @@ impl Vectors {
                 let _ = remove(&directory);
             })?;
             target.write(&name, &manifest.record)?;
-            let size_bytes = tar_size(&manifest, &directory).map_err(|error| EngineError::io("read", &directory, error))?;
+            let size_bytes =
+                tar_size(&manifest, &directory).map_err(|error| EngineError::io("read", &directory, error))?;
             Ok(VectorsCopy {
                 name,
                 manifest,
