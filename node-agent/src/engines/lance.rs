@@ -32,6 +32,6 @@ pub use search::{Found, SearchRequest};
 pub use source::RejectedVectors;
 pub use table::{IndexInfo, Vectors};
 
-pub(crate) use home::{Address, Emptied, Home};
+pub(crate) use home::{Address, Home};
 pub(crate) use layout::{Layout, remove_leftovers};
 pub(crate) use table::Lance;

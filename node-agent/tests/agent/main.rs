@@ -32,4 +32,5 @@ mod security;
 mod semantic_memory;
 mod streaming;
 mod tasks;
+mod vector_copies;
 mod vectors;

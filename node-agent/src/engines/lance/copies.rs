@@ -23,7 +23,7 @@ use super::archive::{FORMAT, Manifest, tar_size, write_tar};
 use super::error::failed;
 use super::layout::{self, Layout, Name, Record, walk};
 use super::pool::blocking;
-use super::table::Vectors;
+use super::table::{INDEX, Vectors};
 
 /// A version that is removed while it is copied is followed by a later one; so many of them at most.
 const ATTEMPTS: usize = 5;
@@ -62,7 +62,8 @@ impl VectorsCopy {
 }
 
 impl Engines {
-    /// Copies these tables of a database to a directory that does not exist yet; the caller removes it. It can become the directory of a database's vectors.
+    /// Copies these tables of a database to a directory that does not exist yet; the caller removes it. It can become the
+    /// directory of a database's vectors.
     ///
     /// # Errors
     /// `NotFound` if there is no such database; `Busy` if a table is changed faster than it is copied.
@@ -138,9 +139,11 @@ impl Vectors {
         let manifest = Manifest {
             format: FORMAT,
             rows,
-            // The copy's own name: a fork must not take its parent's open files for its own.
             record: Record {
+                // The copy's own name: a fork must not take its parent's open files for its own.
                 generation: Record::new(0).generation,
+                // A crash may have come between an index and the record of it; what it was trained on is not known then.
+                partitions: if version.indexed { record.partitions.max(1) } else { 0 },
                 ..record
             },
         };
@@ -172,6 +175,7 @@ struct Version {
     data: HashSet<String>,
     deletions: HashSet<String>,
     indices: HashSet<String>,
+    indexed: bool,
 }
 
 impl Version {
@@ -190,6 +194,7 @@ impl Version {
             data: data.map(|file| file.path.clone()).collect(),
             deletions: deletions.collect(),
             indices: indices.iter().map(|index| index.uuid.to_string()).collect(),
+            indexed: indices.iter().any(|index| index.name == INDEX),
         })
     }
 
@@ -278,6 +283,7 @@ mod tests {
             data: set("a.lance"),
             deletions: set("0-6-1.arrow"),
             indices: set("1b"),
+            indexed: true,
         };
         version.link(&from, &to).unwrap();
         let mut found = Vec::new();
