@@ -124,18 +124,24 @@ pub async fn download(
             async move { objects.get_range(&key, range).await }
         })
         .buffered(PARTS);
-    while let Some(part) = fetched.try_next().await.map_err(refused)? {
-        progress(written.load(Ordering::Relaxed));
-        if sender.send(part).await.is_err() {
-            // The other side gave up, and says why.
-            break;
+    let fetching = async {
+        while let Some(part) = fetched.try_next().await? {
+            progress(written.load(Ordering::Relaxed));
+            if sender.send(part).await.is_err() {
+                // The other side gave up, and says why.
+                break;
+            }
         }
-    }
+        Ok(())
+    };
+    let fetched = fetching.await;
     drop(sender);
     let unpacked = unpacking.await.map_err(|error| {
         let message = format!("the thread that unpacked it ended: {error}");
         Failure::Content(EngineError::internal(message))
     });
+    // Only now: whoever removes what arrived must not do so while it is still written.
+    fetched.map_err(refused)?;
     let unpacked = unpacked.and_then(|result| result).map_err(|failure| failure.of(key))?;
     progress(unpacked.plain_size);
     for (what, found, expected) in [
