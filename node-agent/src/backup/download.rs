@@ -132,7 +132,7 @@ pub async fn download(
                 break;
             }
         }
-        Ok(())
+        Ok::<(), object_store::Error>(())
     };
     let fetched = fetching.await;
     drop(sender);
