@@ -98,7 +98,7 @@ impl Engines {
                     let copied = self.copy(parent, request, &made, cancel).await?;
                     self.take_vectors(&request.id, &made.vectors).await?;
                     self.publish(&request.id, &made.graph).await?;
-                    Ok(copied)
+                    Ok::<_, EngineError>(copied)
                 }
                 .await;
                 self.settle(&slot, copied.is_ok());

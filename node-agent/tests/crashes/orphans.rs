@@ -17,6 +17,7 @@ const OWN: &[&str] = &[
     "staging",
     "tasks",
     "tmp",
+    "vectors",
 ];
 
 /// Files of the engine beside a graph. Those of a checkpoint that was cut off go with the next one.
@@ -60,6 +61,7 @@ pub(crate) fn on_the_volume(volume: &Path, databases: &[String]) -> Vec<PathBuf>
     });
     keep("tasks", &|name| name.ends_with(".json") || name.ends_with(".attached"));
     keep("tmp", &|_| false);
+    keep("vectors", &|name| databases.iter().any(|id| id == name));
     orphans
 }
 

@@ -94,7 +94,7 @@ impl Engines {
     /// answer is dropped. Whatever is then in the directory is what the next search sees.
     ///
     /// # Errors
-    /// `Busy` if the searches take too long.
+    /// `Busy` if they take too long.
     pub(crate) async fn empty_vectors(&self, slot: &Slot) -> Result<Emptied, EngineError> {
         let home = slot.vectors.home();
         let emptying = async {
@@ -109,7 +109,7 @@ impl Engines {
         };
         let emptied = tokio::time::timeout(PATIENCE, emptying).await;
         let emptied = emptied.map_err(|_| EngineError::Busy {
-            reason: format!("the vectors of {} are being searched", slot.id),
+            reason: format!("the vectors of {} are in use", slot.id),
             retry_after: Duration::from_secs(5),
         })?;
         // What is open is of the old directory.
