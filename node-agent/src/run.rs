@@ -263,6 +263,23 @@ fn follow_files(
     }
 }
 
+/// Empties the directory of what a crash left behind, copies of backups and parts of indexes, and has libraries put theirs
+/// there, too: beside the volume nobody would ever remove them, and nobody has provided for their size.
+fn take_scratch(scratch: &Path) -> Result<(), StartError> {
+    let emptied = match std::fs::remove_dir_all(scratch) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => std::fs::create_dir(scratch),
+    };
+    emptied.map_err(|source| StartError::DataDir {
+        path: scratch.to_owned(),
+        source,
+    })?;
+    if let Err(other) = tempfile::env::override_temp_dir(scratch) {
+        tracing::warn!(operation = "start", directory = %other.display(), "another agent of this process chose the directory of temporary files");
+    }
+    Ok(())
+}
+
 async fn open(
     args: &Args,
     keys: Vec<Key>,
@@ -293,16 +310,7 @@ async fn open(
             (Machine::registering(files.epoch()?), auth, config.node.clone())
         }
     };
-    // Copies of backups that a crash left behind.
-    let scratch = data_dir.join("tmp");
-    if let Err(error) = std::fs::remove_dir_all(&scratch)
-        && error.kind() != io::ErrorKind::NotFound
-    {
-        return Err(StartError::DataDir {
-            path: scratch,
-            source: error,
-        });
-    }
+    take_scratch(&data_dir.join("tmp"))?;
     let url = config
         .as_ref()
         .and_then(|config| config.object_store.clone())

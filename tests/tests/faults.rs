@@ -99,7 +99,7 @@ fn a_killed_control_plane_finds_its_agents_again() {
 
 /// A small generator of our own would be one more thing to trust; the clock's nanoseconds, printed, are enough.
 fn seed() -> u64 {
-    let seed = std::env::var("GRAPHPLANE_TEST_SEED")
+    let seed = std::env::var("GRAPHPLANE_SEED")
         .ok()
         .and_then(|text| text.parse().ok())
         .unwrap_or_else(|| {
@@ -109,7 +109,7 @@ fn seed() -> u64 {
                 .subsec_nanos()
                 .into()
         });
-    eprintln!("GRAPHPLANE_TEST_SEED={seed}");
+    eprintln!("GRAPHPLANE_SEED={seed}");
     seed
 }
 

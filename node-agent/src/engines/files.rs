@@ -22,6 +22,8 @@ const STAGING: &str = "duckdb";
 const CREATING: &str = ".creating-";
 /// Databases that arrive from elsewhere; removed at start-up likewise.
 const RESTORING: &str = ".restoring-";
+/// Lies beside staging tables that stay without their graph, so that it can be built anew.
+const KEPT: &str = ".kept";
 
 impl Files {
     pub(crate) fn new(data_dir: &Path) -> Self {
@@ -92,6 +94,11 @@ impl Files {
         self.staging.join(format!("{id}.tmp"))
     }
 
+    /// What says that the staging tables and the vectors of a graph stay when it goes.
+    pub(crate) fn kept(&self, id: &DatabaseId) -> PathBuf {
+        self.staging.join(format!("{id}{KEPT}"))
+    }
+
     pub(crate) fn make_directories(&self) -> Result<(), EngineError> {
         for directory in self.directories().into_iter().chain([self.all_vectors()]) {
             fs::create_dir_all(directory).map_err(|error| EngineError::io("create", directory, error))?;
@@ -117,13 +124,15 @@ impl Files {
     }
 
     /// Removes what a crash left: databases that were being made or restored, side files without a database, and input
-    /// files of loads that did not end. Names of databases do not begin with a dot, so whatever does belongs to none.
-    pub(crate) fn remove_leftovers(&self) -> Result<(), EngineError> {
+    /// files of loads that did not end. Names of databases do not begin with a dot, so whatever does belongs to none. Gives
+    /// the graphs that are gone and whose staging tables and vectors [stay](Self::kept).
+    pub(crate) fn remove_leftovers(&self) -> Result<Vec<DatabaseId>, EngineError> {
         let known = self.list()?;
         let belongs = |name: &str| {
             let id = name.split('.').next().unwrap_or_default();
             known.iter().any(|known| known.as_str() == id)
         };
+        let mut kept = Vec::new();
         let listed =
             |directory: &PathBuf| names_in(directory).map_err(|error| EngineError::io("list", directory, error));
         for name in listed(&self.databases)? {
@@ -132,12 +141,25 @@ impl Files {
                 remove(&self.databases.join(name))?;
             }
         }
-        for name in listed(&self.staging)? {
-            if !belongs(&name) || name.ends_with(".incoming") || name.ends_with(".tmp") {
+        let staged = listed(&self.staging)?;
+        for name in &staged {
+            if let Some(id) = name.strip_suffix(KEPT).and_then(|id| DatabaseId::parse(id).ok()) {
+                match belongs(name) {
+                    true => remove(&self.staging.join(name))?,
+                    false => kept.push(id),
+                }
+            }
+        }
+        let stays = |name: &str| {
+            let id = name.split('.').next().unwrap_or_default();
+            belongs(name) || kept.iter().any(|kept| kept.as_str() == id)
+        };
+        for name in &staged {
+            if !stays(name) || name.ends_with(".incoming") || name.ends_with(".tmp") {
                 remove(&self.staging.join(name))?;
             }
         }
-        Ok(())
+        Ok(kept)
     }
 
     /// Removes everything whose name begins with that of `path`.

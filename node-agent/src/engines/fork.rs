@@ -1,7 +1,7 @@
 //! Forking: a new database that begins as a copy of another one. As with every database, it exists when its file has
 //! its final name, so a fork that is cut off leaves nothing behind.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -10,12 +10,11 @@ use super::error::EngineError;
 use super::exchange::{Arrival, blocking, closing};
 use super::files::{Files, remove};
 use super::ladybug::schema::run_script;
-use super::ladybug::snapshot::sync_parent;
 use super::ladybug::{Database, GraphCounts, TableInfo, TableKind};
 use super::lance::VectorsName;
 use super::names::{DatabaseId, TableName, cypher_identifier};
 use super::registry::{CLOSE_PATIENCE, Engines, close_graph};
-use super::swap::Beside;
+use super::swap::{Beside, Swap};
 
 /// What to fork.
 #[derive(Clone, Debug)]
@@ -96,8 +95,7 @@ impl Engines {
                 let _gate = slot.gate.lock().await;
                 let copied = async {
                     let copied = self.copy(parent, request, &made, cancel).await?;
-                    self.take_vectors(&request.id, &made.vectors).await?;
-                    self.publish(&request.id, &made.graph).await?;
+                    self.put_in_place(&request.id, &made).await?;
                     Ok::<_, EngineError>(copied)
                 }
                 .await;
@@ -152,16 +150,21 @@ impl Engines {
         Ok((counts, vectors))
     }
 
-    /// Gives a database that is about to be there its vectors. What a deleted one of its id has left makes way.
-    async fn take_vectors(&self, id: &DatabaseId, vectors: &Path) -> Result<(), EngineError> {
-        let (own, vectors) = (self.inner.files.vectors(id), vectors.to_owned());
+    /// Makes the copy a database. Vectors that a deleted one of its id has left make way, but not before the fork is there:
+    /// they may have been left for a graph that is made anew.
+    async fn put_in_place(&self, id: &DatabaseId, made: &Made) -> Result<(), EngineError> {
+        let (files, id, graph) = (self.inner.files.clone(), id.clone(), made.graph.clone());
+        let vectors = match made.vectors.exists() {
+            true => Beside::New(made.vectors.clone()),
+            false => Beside::Gone,
+        };
         blocking(move || {
-            remove(&own)?;
-            if !vectors.exists() {
-                return Ok(());
+            let swap = Swap::plan(&files, &id, &graph, &Beside::Kept, &vectors)?;
+            let placed = swap.exchange().and_then(|()| swap.commit());
+            if placed.is_err() {
+                swap.undo()?;
             }
-            std::fs::rename(&vectors, &own).map_err(|error| EngineError::io("rename", &vectors, error))?;
-            sync_parent(&own).map_err(|error| EngineError::io("sync", &own, error))
+            placed
         })
         .await
     }

@@ -1,6 +1,7 @@
 //! Making and removing databases. A database exists when its data file has its final name, and is gone when that file
 //! is gone; everything before and after is invisible.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -179,6 +180,16 @@ impl Engines {
         let (files, id) = (self.inner.files.clone(), id.clone());
         let vectors = files.vectors(&id);
         tokio::task::spawn_blocking(move || {
+            let kept = files.kept(&id);
+            match scope {
+                // First: without their graph, the next start would take them for what a crash left.
+                DeleteScope::KeepStaging if existed && (files.staging(&id).exists() || vectors.exists()) => {
+                    File::create(&kept).map_err(|error| EngineError::io("create", &kept, error))?;
+                    sync_parent(&kept).map_err(|error| EngineError::io("sync", &kept, error))?;
+                }
+                DeleteScope::Everything => remove(&kept)?,
+                _ => {}
+            }
             let mut paths = Vec::new();
             if scope != DeleteScope::StagingOnly {
                 paths.extend(files.of_graph(&id)?);

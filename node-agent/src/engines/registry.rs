@@ -105,19 +105,22 @@ impl Engines {
         config.limits.check()?;
         let files = Files::new(&config.data_dir);
         let read_only = config.read_only;
-        let (files, lock, ids) = tokio::task::spawn_blocking(move || {
+        let (files, lock, ids, changing) = tokio::task::spawn_blocking(move || {
             let mut lock = None;
+            let mut kept = Vec::new();
             if !read_only {
                 files.make_directories()?;
                 lock = Some(FileLock::acquire(files.lock())?);
                 Swap::undo_all(&files)?;
-                files.remove_leftovers()?;
+                kept = files.remove_leftovers()?;
             }
             let ids = files.list()?;
+            let mut changing = Vec::new();
             if !read_only {
-                remove_leftovers(files.all_vectors(), &ids)?;
+                kept.extend(ids.iter().cloned());
+                changing = remove_leftovers(files.all_vectors(), &kept)?;
             }
-            Ok::<_, EngineError>((files, lock, ids))
+            Ok::<_, EngineError>((files, lock, ids, changing))
         })
         .await
         .unwrap_or_else(|error| {
@@ -140,6 +143,7 @@ impl Engines {
             started_at: SystemTime::now(),
             _lock: lock,
         });
+        inner.lance.mend(changing).await;
         inner.replay_logs().await?;
         let (weak, stop) = (Arc::downgrade(&inner), inner.sweeping.clone());
         tokio::spawn(async move {

@@ -462,6 +462,34 @@ mod tests {
     }
 
     #[test]
+    fn what_stays_without_its_graph_is_there_until_another_database_is() {
+        let mut kept = OLD[2..].to_vec();
+        kept.push(("staging/kg1.kept", ""));
+        for with_all in [true, false] {
+            let steps = volume(&kept, with_all).2.forth().len();
+            for done in 0..=steps {
+                let (root, files, swap) = volume(&kept, with_all);
+                swap.record().unwrap();
+                swap.forth()[..done].iter().for_each(|step| step.run().unwrap());
+                assert_eq!(
+                    after_start(&root, &files),
+                    content(&kept),
+                    "after {done} of {steps} steps"
+                );
+            }
+            let (root, files, swap) = volume(&kept, with_all);
+            swap.exchange().unwrap();
+            swap.forget().unwrap();
+            let mut new = content(match with_all {
+                true => &NEW,
+                false => &NEW[..1],
+            });
+            new.extend(content(&OTHERS));
+            assert_eq!(after_start(&root, &files), new);
+        }
+    }
+
+    #[test]
     fn a_journal_of_an_older_agent_is_undone() {
         let (root, files, swap) = volume(&OLD, true);
         let mut journal = serde_json::to_value(&swap.journal).unwrap();

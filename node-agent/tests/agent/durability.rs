@@ -139,3 +139,54 @@ async fn two_agents_never_share_a_volume() {
     );
     agent.cypher("kg1", "CREATE (:Person {identifier: 1})").await.ok();
 }
+
+#[tokio::test]
+async fn staging_and_vectors_that_were_to_stay_survive_without_their_graph() {
+    let mut agent = Agent::start().await;
+    let names = |agent: &Agent, directory: &str| {
+        let entries = std::fs::read_dir(agent.volume().join(directory)).unwrap().flatten();
+        let mut names: Vec<String> = entries.map(|entry| entry.file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    for (id, kept) in [("kg1", true), ("kg2", false)] {
+        agent.database(id, PEOPLE).await;
+        agent
+            .put(&format!("/databases/{id}/tables/Person/files/f"), people(100))
+            .await
+            .ok();
+        let query = "SELECT identifier, [identifier, 1.0]::FLOAT[] AS vector FROM Person";
+        let path = format!("/databases/{id}/tables/Person/vector/build");
+        agent.post(&path, json!({"query": query})).await.ok();
+        agent
+            .delete(&format!("/databases/{id}?preserve_duckdb={kept}"))
+            .await
+            .ok();
+    }
+    for _ in 0..2 {
+        agent.restart_after_kill().await;
+        agent.get("/databases/kg1").await.fails(404);
+        assert_eq!(names(&agent, "vectors"), ["kg1"]);
+        let staging = names(&agent, "staging");
+        assert!(
+            staging.contains(&"kg1.duckdb".to_owned()) && staging.iter().all(|name| name.starts_with("kg1.")),
+            "{staging:?}"
+        );
+    }
+    agent.database("kg1", PEOPLE).await;
+    agent
+        .post("/databases/kg1/tables/Person/materialize", json!({}))
+        .await
+        .ok();
+    assert_eq!(agent.number("kg1", "MATCH (p:Person) RETURN count(p)").await, 100);
+    let vectors = agent.get("/databases/kg1/tables/Person/vector").await.ok();
+    assert_eq!(vectors["row_count"], 100, "{vectors}");
+    agent.restart_after_kill().await;
+    assert!(!names(&agent, "staging").contains(&"kg1.kept".to_owned()));
+    // And then they go for good.
+    agent.delete("/databases/kg1?preserve_duckdb=true").await.ok();
+    agent.delete("/databases/kg1?staging_only=true").await.ok();
+    agent.delete("/databases/kg1").await.fails(404);
+    assert_eq!(names(&agent, "staging"), Vec::<String>::new());
+    assert_eq!(names(&agent, "vectors"), Vec::<String>::new());
+}

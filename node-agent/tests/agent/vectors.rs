@@ -3,7 +3,7 @@
 use crate::fixture::{Agent, Answer, KEY, PATIENCE, parquet};
 use reqwest::Method;
 use serde_json::{Value, json};
-use std::{collections::HashSet, time::Instant};
+use std::{collections::HashSet, path::Path, time::Instant};
 
 const VECTOR: &str = "/databases/kg1/tables/Element/vector";
 const DDL: &str = "CREATE NODE TABLE Element(identifier INT64 PRIMARY KEY, name STRING, embedding FLOAT[4]);";
@@ -431,6 +431,60 @@ async fn a_build_that_is_killed_leaves_the_old_vectors() {
                 .len(),
             20
         );
+    }
+}
+
+#[tokio::test]
+async fn an_index_is_trained_on_the_volume() {
+    // There is no other place for temporary files.
+    let envs = [("GRAPH_API_KEY", KEY), ("TMPDIR", "/nonexistent")];
+    let agent = Agent::launch(tempfile::TempDir::new().unwrap(), &[], &envs).await;
+    staged(&agent, "kg1", &clustered(0, 1100, 10, 8)).await;
+    assert_eq!(build(&agent, ALL).await["indexed_rows"], 1100);
+    assert_eq!(agent.leftovers(), Vec::<String>::new());
+}
+
+/// All names below a directory.
+fn names_below(directory: &Path) -> Vec<String> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        names.push(entry.file_name().into_string().unwrap());
+        names.extend(names_below(&entry.path()));
+    }
+    names
+}
+
+#[tokio::test]
+async fn an_addition_that_is_killed_leaves_no_file() {
+    let mut agent = Agent::start().await;
+    staged(&agent, "kg1", &clustered(0, 1100, 10, 8)).await;
+    build(&agent, ALL).await;
+    let vectors = agent.volume().join("vectors/kg1");
+    let data = Path::new(agent.get(VECTOR).await.ok()["path"].as_str().unwrap()).join("data");
+    let mut rows = 1100;
+    for _ in 0..3 {
+        let before = names_below(&data).len();
+        let query = format!(
+            "SELECT identifier, name, cluster, even, day, tags, vector FROM ({}) more",
+            clustered(10_000, 210_000, 10, 8)
+        );
+        let asked = agent.request(Method::POST, &format!("{VECTOR}/append"));
+        let asked = asked.header("Prefer", "respond-async").json(&json!({"query": query}));
+        Answer::to(asked).await.ok();
+        let until = Instant::now() + PATIENCE;
+        while names_below(&data).len() == before {
+            assert!(Instant::now() < until, "the addition writes nothing");
+            tokio::task::yield_now().await;
+        }
+        agent.restart_after_kill().await;
+        let now = agent.get(VECTOR).await.ok()["row_count"].as_u64().unwrap();
+        assert!(now == rows || now == rows + 200_000, "{now} rows of {rows}");
+        let files = names_below(&data);
+        assert_eq!(files.len(), before + usize::from(now > rows), "{files:?}");
+        let unfinished = names_below(&vectors).into_iter();
+        let unfinished = unfinished.filter(|name| name.starts_with(".tmp") || name.ends_with(".changing"));
+        assert_eq!(unfinished.collect::<Vec<_>>(), Vec::<String>::new());
+        rows = now;
     }
 }
 

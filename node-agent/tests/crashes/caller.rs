@@ -6,7 +6,10 @@ use super::{
 };
 use reqwest::Method;
 use serde_json::{Value, json};
-use std::time::{Duration, Instant};
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
 
 /// Cheap to clone, so that several operations can be under way at once.
 #[derive(Clone)]
@@ -14,6 +17,8 @@ pub(crate) struct Caller {
     http: reqwest::Client,
     url: String,
     key: String,
+    /// All requests but those that only look, where somebody wants to know.
+    asked: Option<Arc<Mutex<Vec<String>>>>,
 }
 
 /// An answer to a request, or why there is none.
@@ -25,7 +30,22 @@ impl Caller {
             http: reqwest::Client::builder().timeout(PATIENCE).build().unwrap(),
             url: agent.url.clone(),
             key: agent.key.clone(),
+            asked: None,
         }
+    }
+
+    /// The same caller for one operation, which remembers what it asks.
+    pub(crate) fn remembering(&self) -> Self {
+        Self {
+            asked: Some(Arc::default()),
+            ..self.clone()
+        }
+    }
+
+    /// What it has asked for.
+    pub(crate) fn asked(&self) -> String {
+        let asked = self.asked.as_ref().map(|asked| asked.lock().unwrap().join("; "));
+        asked.unwrap_or_default()
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answered {
@@ -73,6 +93,11 @@ impl Caller {
     }
 
     async fn send(&self, method: Method, path: &str, body: Vec<u8>) -> Answered {
+        if let Some(asked) = self.asked.as_ref().filter(|_| method != Method::GET) {
+            let text = String::from_utf8(body.clone()).unwrap_or_default();
+            let text: String = text.chars().take(300).collect();
+            asked.lock().unwrap().push(format!("{method} {path} {text}"));
+        }
         let request = self
             .http
             .request(method, format!("{}{path}", self.url))
@@ -85,7 +110,7 @@ impl Caller {
         match status {
             200..300 => Ok(serde_json::from_str(&text).unwrap()),
             400 | 404 | 409 | 422 => Err(Outcome::Refused(text)),
-            408 | 503 => Err(Outcome::Unknown(text)),
+            408 | 499 | 503 => Err(Outcome::Unknown(text)),
             _ => panic!("{path}: {status} {text}"),
         }
     }

@@ -21,6 +21,8 @@ pub(crate) enum Outcome {
 /// An operation of the past. The numbers are those of one clock.
 pub(crate) struct Done {
     pub name: &'static str,
+    /// What was asked for.
+    pub request: String,
     pub steps: Vec<Step>,
     pub outcome: Outcome,
     pub began: usize,
@@ -29,8 +31,8 @@ pub(crate) struct Done {
 
 impl std::fmt::Debug for Done {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (name, outcome) = (self.name, &self.outcome);
-        write!(f, "{name} [{}..{}] {outcome:?}", self.began, self.ended)
+        let (name, outcome, request) = (self.name, &self.outcome, &self.request);
+        write!(f, "{name} [{}..{}] {outcome:?} to {request}", self.began, self.ended)
     }
 }
 
@@ -91,6 +93,7 @@ impl Search<'_> {
 fn an_acknowledged_operation_has_happened_and_another_one_may_have() {
     let make = |id: &'static str, outcome, began, ended| Done {
         name: "create",
+        request: String::new(),
         steps: vec![Box::new(move |world: &mut World| {
             world.databases.insert(id.into(), Default::default()).is_none()
         })],

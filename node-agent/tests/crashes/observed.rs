@@ -3,10 +3,11 @@
 use super::{
     caller::Caller,
     history::Outcome,
-    world::{Batch, Content, Graph, Staging, check_links, first, people, revision},
+    operations::vectors::path,
+    world::{Batch, Content, DIMENSION, Graph, Staging, check_links, first, people, revision},
 };
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// All databases of an agent. An error says what is damaged.
 pub(crate) async fn databases(caller: &Caller) -> Result<BTreeMap<String, Content>, String> {
@@ -18,10 +19,20 @@ pub(crate) async fn databases(caller: &Caller) -> Result<BTreeMap<String, Conten
         let content = Content {
             graph: graph(caller, &id).await.map_err(|error| format!("{id}: {error}"))?,
             staging: staging(caller, &id).await.map_err(|error| format!("{id}: {error}"))?,
+            vectors: vectors(caller, &id).await.map_err(|error| format!("{id}: {error}"))?,
         };
         databases.insert(id, content);
     }
     Ok(databases)
+}
+
+/// What a replica has of a graph.
+pub(crate) async fn seed(caller: &Caller, id: &str) -> Result<Content, String> {
+    Ok(Content {
+        graph: graph(caller, id).await?,
+        vectors: vectors(caller, id).await?,
+        ..Content::default()
+    })
 }
 
 async fn graph(caller: &Caller, id: &str) -> Result<Graph, String> {
@@ -101,6 +112,36 @@ async fn staging(caller: &Caller, id: &str) -> Result<Staging, String> {
         }
     }
     Ok(staging)
+}
+
+async fn vectors(caller: &Caller, id: &str) -> Result<Option<BTreeSet<u64>>, String> {
+    let told = |outcome: Outcome| format!("{outcome:?}");
+    let info = caller.get(&path(id)).await.map_err(told)?;
+    if info.is_null() {
+        return Ok(None);
+    }
+    // With the index where there is one; then without it.
+    let firsts = nearest(caller, id, "place = 0", false).await?;
+    let batches: BTreeSet<u64> = firsts.iter().map(|row| whole(&row["batch"])).collect();
+    for batch in &batches {
+        let last = first(*batch) + people(*batch) - 1;
+        let found = nearest(caller, id, &format!("identifier = {last}"), true).await?;
+        if found.len() != 1 || found[0]["batch"] != *batch {
+            return Err(format!("the last vector of batch {batch} is not there once: {found:?}"));
+        }
+    }
+    let rows: u64 = batches.iter().map(|batch| people(*batch)).sum();
+    if firsts.len() != batches.len() || info["row_count"] != rows {
+        return Err(format!("vectors of the batches {firsts:?} are not those of {info}"));
+    }
+    Ok(Some(batches))
+}
+
+async fn nearest(caller: &Caller, id: &str, filter: &str, exact: bool) -> Result<Vec<Value>, String> {
+    let body = json!({"embedding": vec![1; DIMENSION], "limit": 100, "filter": filter, "exact": exact});
+    let answer = caller.post(&format!("{}/search", path(id)), body).await;
+    let answer = answer.map_err(|outcome| format!("{outcome:?}"))?;
+    Ok(answer["results"].as_array().unwrap().clone())
 }
 
 fn whole(value: &Value) -> u64 {

@@ -5,28 +5,42 @@ mod backups;
 mod databases;
 mod forks;
 mod loads;
+mod rebuilds;
+mod seeds;
 mod staging;
+pub(crate) mod vectors;
 mod writes;
 
 pub(crate) use backups::{BACKUPS, restore_of};
 pub(crate) use databases::{DATABASES, create};
 pub(crate) use forks::FORKS;
 pub(crate) use loads::LOADS;
+pub(crate) use rebuilds::REBUILDS;
+pub(crate) use seeds::{PREFIX, SEEDED, SEEDS, take_up};
 pub(crate) use staging::STAGING;
+pub(crate) use vectors::VECTORS;
 pub(crate) use writes::{WRITES, add};
 
 use super::{
     caller::{Answered, Caller},
     fixture::parquet_at,
     history::Step,
-    world::{World, select_links, select_people},
+    world::{Content, World, select_links, select_people},
 };
 use futures::future::BoxFuture;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use std::path::{Path, PathBuf};
 
 /// All tables.
-pub(crate) const GROUPS: [&[Operation]; 6] = [WRITES, STAGING, LOADS, BACKUPS, FORKS, DATABASES];
+pub(crate) const GROUPS: [&[Operation]; 9] = [
+    WRITES, STAGING, LOADS, REBUILDS, VECTORS, BACKUPS, FORKS, SEEDS, DATABASES,
+];
+
+/// The operation of this name.
+pub(crate) fn named(name: &str) -> Operation {
+    let mut all = GROUPS.iter().copied().flatten();
+    *all.find(|operation| operation.name == name).unwrap()
+}
 
 /// One sort of operation.
 #[derive(Clone, Copy)]
@@ -39,14 +53,22 @@ pub(crate) struct Operation {
     pub marks: &'static [(&'static str, &'static str)],
 }
 
+/// Who does an operation, and is killed in the middle of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Victim {
+    Writer,
+    Replica,
+}
+
 /// One operation that is about to be done.
 pub(crate) struct Drawn {
     pub steps: Vec<Step>,
+    pub victim: Victim,
     pub call: Box<dyn FnOnce(Caller) -> BoxFuture<'static, Answered> + Send>,
 }
 
 impl Drawn {
-    /// An operation of one step.
+    /// An operation of one step, which the writer does.
     pub(crate) fn new<F>(
         step: impl Fn(&mut World) -> bool + Send + Sync + 'static,
         call: impl FnOnce(Caller) -> F + Send + 'static,
@@ -54,11 +76,34 @@ impl Drawn {
     where
         F: Future<Output = Answered> + Send + 'static,
     {
+        Self::of(vec![Box::new(step)], call)
+    }
+
+    /// The same of several steps.
+    pub(crate) fn of<F>(steps: Vec<Step>, call: impl FnOnce(Caller) -> F + Send + 'static) -> Self
+    where
+        F: Future<Output = Answered> + Send + 'static,
+    {
         Self {
-            steps: vec![Box::new(step)],
+            steps,
+            victim: Victim::Writer,
             call: Box::new(move |caller| Box::pin(call(caller))),
         }
     }
+}
+
+/// Graph, staging and vectors of a database are copied one after the other.
+pub(crate) fn copy(id: &str, to: &str, parts: fn(&Content, &mut Content)) -> Step {
+    let (id, to) = (id.to_owned(), to.to_owned());
+    Box::new(move |world: &mut World| world.copy(&id, &to, parts))
+}
+
+pub(crate) fn copy_graph(id: &str, to: &str) -> Step {
+    copy(id, to, |content, copy| copy.graph = content.graph.clone())
+}
+
+pub(crate) fn copy_vectors(id: &str, to: &str) -> Step {
+    copy(id, to, |content, copy| copy.vectors = content.vectors.clone())
 }
 
 /// Where everything that is drawn comes from.

@@ -1,12 +1,12 @@
 //! Series of kills on one volume each.
 
 use super::{
-    caller::Caller,
+    agents::{Agents, Callers},
     checks,
-    fixture::Agent,
     history::{Done, Outcome, possible},
-    operations::{Draw, Drawn, GROUPS, Operation, add, create, restore_of},
-    world::World,
+    operations::{Draw, Drawn, GROUPS, Operation, PREFIX, SEEDS, add, create, named, restore_of, take_up},
+    orphans,
+    world::{Content, Seeds, World},
 };
 use futures::{StreamExt, stream};
 use rand::random;
@@ -19,10 +19,10 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use tempfile::TempDir;
 use tokio::task::JoinSet;
 
-/// Kills in all, unless `GRAPHPLANE_CRASH_RUNS` says another number; each group of operations has its part.
+/// Kills in all, unless `GRAPHPLANE_CRASH_RUNS` says another number; each group of operations has its part, in whole
+/// series.
 const RUNS: usize = 200;
 /// Kills on one volume.
 const KILLS: usize = 5;
@@ -53,12 +53,13 @@ pub(crate) async fn all(group: &'static [Operation]) {
 }
 
 async fn one(seed: u64, group: &'static [Operation]) {
-    let _told = Told(seed);
-    let mut node = Node::start(seed).await;
+    let mut node = Node::start(seed, group).await;
     node.prepare().await;
-    for _ in 0..KILLS {
+    for run in 1..=KILLS {
+        node.run = run;
         node.cut_off(group).await;
     }
+    node.publish_again().await;
     node.restore_everything().await;
     node.end().await;
 }
@@ -66,8 +67,7 @@ async fn one(seed: u64, group: &'static [Operation]) {
 /// Does every operation without a kill: one that is never acknowledged would show nothing when it is cut off.
 pub(crate) async fn rehearse(operations: &[Operation]) {
     let seed = number("GRAPHPLANE_SEED").unwrap_or_else(|| random::<u32>().into());
-    let _told = Told(seed);
-    let mut node = Node::start(seed).await;
+    let mut node = Node::start(seed, operations).await;
     node.prepare().await;
     let mut left: BTreeSet<&str> = operations.iter().map(|operation| operation.name).collect();
     for _ in 0..100 {
@@ -84,32 +84,41 @@ pub(crate) async fn rehearse(operations: &[Operation]) {
     }
     assert!(left.is_empty(), "these found nothing to do: {left:?}");
     node.restart().await;
+    node.publish_again().await;
     node.restore_everything().await;
     node.end().await;
 }
 
-/// Says how to see a failure again.
-struct Told(u64);
-
-impl Drop for Told {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("repeat this with GRAPHPLANE_SEED={}", self.0);
-        }
-    }
-}
-
-/// One agent on one volume, and what is known of it.
+/// Agents with their volumes, and what is known of them.
 struct Node {
-    agent: Agent,
-    caller: Caller,
+    seed: u64,
+    agents: Agents,
     draw: Draw,
     /// All worlds that this may be.
     worlds: BTreeSet<World>,
     /// Operations since the worlds were last compared with what is there.
     done: Vec<Done>,
     clock: Arc<AtomicUsize>,
-    outside: TempDir,
+    /// How many times something was cut off, with the present one.
+    run: usize,
+    /// All that was done, with what came of it.
+    history: Vec<String>,
+}
+
+/// Says how to see a failure again, and what led to it. What was found is in the failure's own message.
+impl Drop for Node {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        let (seed, run, history) = (self.seed, self.run, self.history.join("\n  "));
+        eprintln!(
+            "repeat this with GRAPHPLANE_SEED={seed}; it failed in or after run {run} of {KILLS}\nwhat was done:\n  \
+             {history}\nsince the last comparison: {:#?}\n{}",
+            self.done,
+            self.agents.logs(),
+        );
+    }
 }
 
 /// How long operations take when nothing cuts them off, in seconds.
@@ -126,29 +135,23 @@ fn took(name: &'static str, seconds: f64) {
 }
 
 impl Node {
-    async fn start(seed: u64) -> Self {
-        let outside = TempDir::new().unwrap();
-        let import = outside.path().join("import");
-        std::fs::create_dir(&import).unwrap();
-        let import = import.display().to_string();
-        let more = [
-            "--import-dir",
-            &import,
-            "--max-databases",
-            "100",
-            "--memory-mib",
-            "4096",
-        ];
-        let memory = ["--memory-per-database-mib", "64"];
-        let agent = Agent::with_store(outside.path(), &[&more[..], &memory].concat()).await;
+    async fn start(seed: u64, operations: &[Operation]) -> Self {
+        let followed = |operation: &Operation| SEEDS.iter().any(|known| known.name == operation.name);
+        let with_replica = operations.iter().any(followed);
+        let agents = Agents::start(with_replica).await;
+        let world = World {
+            seeds: with_replica.then(Seeds::default),
+            ..World::default()
+        };
         Self {
-            caller: Caller::of(&agent),
-            agent,
-            draw: Draw::new(seed, Path::new(&import)),
-            worlds: BTreeSet::from([World::default()]),
+            seed,
+            draw: Draw::new(seed, &agents.import()),
+            agents,
+            worlds: BTreeSet::from([world]),
             done: Vec::new(),
             clock: Arc::default(),
-            outside,
+            run: 0,
+            history: Vec::new(),
         }
     }
 
@@ -164,16 +167,16 @@ impl Node {
             "upload people",
             "materialise people",
             "upload links",
+            "build vectors",
             "backup",
         ] {
-            let operation = GROUPS
-                .iter()
-                .copied()
-                .flatten()
-                .find(|operation| operation.name == name)
-                .unwrap();
-            let drawn = self.draw(operation).unwrap();
+            let drawn = self.draw(&named(name)).unwrap();
             self.done_well(name, drawn).await;
+        }
+        for name in ["publish", "seed swap"] {
+            if let Some(drawn) = self.draw(&named(name)) {
+                self.done_well(name, drawn).await;
+            }
         }
     }
 
@@ -183,12 +186,12 @@ impl Node {
 
     /// Does something alone, which has to succeed.
     async fn done_well(&mut self, name: &'static str, drawn: Drawn) {
-        let done = act(&self.caller, &self.clock, name, drawn).await;
-        assert_eq!(done.outcome, Outcome::Acknowledged, "{name}");
-        self.worlds = possible(&self.worlds, std::slice::from_ref(&done));
-        self.done.push(done);
-        assert!(!self.worlds.is_empty(), "{:#?}", self.done);
-        self.done.clear();
+        let done = act(&self.agents.callers, &self.clock, name, drawn).await;
+        self.history.push(format!("{done:?}"));
+        assert_eq!(done.outcome, Outcome::Acknowledged, "{done:?}");
+        let worlds = possible(&self.worlds, std::slice::from_ref(&done));
+        assert!(!worlds.is_empty(), "{done:?} cannot happen in {:#?}", self.worlds);
+        self.worlds = worlds;
     }
 
     /// Kills in the middle of an operation of the group, with others beside it.
@@ -198,13 +201,21 @@ impl Node {
             if let Some(drawn) = self.draw(operation) {
                 break (operation, drawn);
             }
-            // What it needs is made by other operations.
-            let other = *self.draw.pick(GROUPS.concat().iter()).unwrap();
+            // What it needs is made by other operations, and mostly by those of its group.
+            let others = match self.draw.below(2) {
+                0 => group.to_vec(),
+                _ => GROUPS.concat(),
+            };
+            let other = self.draw.pick(others).unwrap();
             if let Some(drawn) = self.draw(&other) {
                 self.done_well(other.name, drawn).await;
             }
         };
-        let moment = Moment::draw(&mut self.draw, victim, &self.agent.volume(), self.outside.path());
+        let killed = drawn.victim;
+        let (volume, outside) = (self.agents.volume(killed), self.agents.outside());
+        let moment = Moment::draw(&mut self.draw, victim, &volume, outside);
+        let what = format!("run {}: {killed:?} killed in {}, {moment}", self.run, victim.name);
+        self.history.push(what);
         let mut lanes = JoinSet::new();
         for _ in 0..self.draw.below(3) {
             let mut lane = Vec::new();
@@ -212,19 +223,19 @@ impl Node {
                 let other = *self.draw.pick(GROUPS.concat().iter()).unwrap();
                 lane.extend(self.draw(&other).map(|drawn| (other.name, drawn)));
             }
-            let (caller, clock) = (self.caller.clone(), Arc::clone(&self.clock));
+            let (callers, clock) = (self.agents.callers.clone(), Arc::clone(&self.clock));
             lanes.spawn(async move {
                 let mut done = Vec::new();
                 for (name, drawn) in lane {
-                    done.push(act(&caller, &clock, name, drawn).await);
+                    done.push(act(&callers, &clock, name, drawn).await);
                 }
                 done
             });
         }
-        let (caller, clock) = (self.caller.clone(), Arc::clone(&self.clock));
-        let cut = tokio::spawn(async move { act(&caller, &clock, victim.name, drawn).await });
+        let (callers, clock) = (self.agents.callers.clone(), Arc::clone(&self.clock));
+        let cut = tokio::spawn(async move { act(&callers, &clock, victim.name, drawn).await });
         moment.wait(|| cut.is_finished()).await;
-        self.agent.kill();
+        self.agents.kill(killed);
         self.done.push(cut.await.unwrap());
         self.done.extend(lanes.join_all().await.into_iter().flatten());
         self.restart().await;
@@ -232,10 +243,12 @@ impl Node {
 
     /// Kills, starts again, and checks everything.
     async fn restart(&mut self) {
-        self.agent.restart_after_kill().await;
-        self.caller = Caller::of(&self.agent);
-        checks::after_start(&self.agent, &self.caller).await;
-        self.compare().await;
+        let served = self.agents.restart().await;
+        self.compare(served.as_ref()).await;
+        if served.is_some() {
+            // It looks by itself after a start; from here on there is nothing that it has not taken up.
+            self.done_well("take up what is published", take_up()).await;
+        }
         let databases: Vec<String> = self.worlds.first().unwrap().databases.keys().cloned().collect();
         for id in databases {
             let only = |world: &World| World {
@@ -252,10 +265,21 @@ impl Node {
         }
     }
 
-    async fn compare(&mut self) {
-        let store = self.outside.path().join("objects");
-        self.worlds = checks::explained(&self.caller, &store, &self.worlds, &self.done).await;
-        self.done.clear();
+    async fn compare(&mut self, served: Option<&Content>) {
+        let (caller, store) = (&self.agents.callers.writer, self.agents.store());
+        self.worlds = checks::explained(caller, &store, served, &self.worlds, &self.done).await;
+        self.history.extend(self.done.drain(..).map(|done| format!("{done:?}")));
+    }
+
+    /// A publication removes what those before it left that were cut off.
+    async fn publish_again(&mut self) {
+        let Some(drawn) = self.draw(&named("publish")) else {
+            return;
+        };
+        self.done_well("publish again", drawn).await;
+        self.done_well("take up what is published", take_up()).await;
+        let halves = orphans::half_seeds(&self.agents.store().join(PREFIX));
+        assert!(halves.is_empty(), "halves of seeds are left: {halves:?}");
     }
 
     /// Every backup is what it was a backup of.
@@ -265,19 +289,21 @@ impl Node {
             let drawn = restore_of(&mut self.draw, &key);
             self.done_well("restore as new", drawn).await;
         }
-        self.compare().await;
+        let served = self.agents.served().await;
+        self.compare(served.as_ref()).await;
     }
 
     /// SIGTERM is obeyed, too.
     async fn end(mut self) {
-        let status = self.agent.terminate().await;
-        assert!(status.success(), "{status}");
+        self.agents.terminate().await;
     }
 }
 
-async fn act(caller: &Caller, clock: &AtomicUsize, name: &'static str, drawn: Drawn) -> Done {
+async fn act(callers: &Callers, clock: &AtomicUsize, name: &'static str, drawn: Drawn) -> Done {
+    let Drawn { steps, victim, call } = drawn;
+    let caller = callers.of(victim);
     let (began, started) = (clock.fetch_add(1, Ordering::SeqCst), Instant::now());
-    let outcome = match (drawn.call)(caller.clone()).await {
+    let outcome = match call(caller.clone()).await {
         Ok(_) => {
             took(name, started.elapsed().as_secs_f64());
             Outcome::Acknowledged
@@ -286,7 +312,8 @@ async fn act(caller: &Caller, clock: &AtomicUsize, name: &'static str, drawn: Dr
     };
     Done {
         name,
-        steps: drawn.steps,
+        request: caller.asked(),
+        steps,
         outcome,
         began,
         ended: clock.fetch_add(1, Ordering::SeqCst),
@@ -302,6 +329,21 @@ enum Moment {
         before: HashSet<String>,
         and: Duration,
     },
+}
+
+impl std::fmt::Display for Moment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::After(pause) => write!(f, "after {pause:?}"),
+            Self::Appears {
+                directory, prefix, and, ..
+            } => write!(
+                f,
+                "{and:?} after {} appeared",
+                directory.join(format!("{prefix}*")).display()
+            ),
+        }
+    }
 }
 
 impl Moment {

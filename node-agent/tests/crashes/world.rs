@@ -8,13 +8,24 @@ pub(crate) const SCHEMA: &str =
     "CREATE NODE TABLE Person(identifier INT64 PRIMARY KEY, batch INT64, name STRING, score DOUBLE);
      CREATE REL TABLE KNOWS(FROM Person TO Person, batch INT64, weight DOUBLE);";
 
-/// All databases, and all backups.
+/// All databases, all backups, and what a replica has.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct World {
     pub databases: BTreeMap<String, Content>,
     pub backups: BTreeMap<String, Content>,
-    /// Graphs that a backup under way has copied, by the backup's key.
-    pub copies: BTreeMap<String, Graph>,
+    /// What backups, publications and forks under way have copied, by what it is for.
+    pub copies: BTreeMap<String, Content>,
+    /// Staging tables and vectors of graphs that are gone, which wait for graphs of the same ids.
+    pub kept: BTreeMap<String, Content>,
+    /// Absent where no replica follows.
+    pub seeds: Option<Seeds>,
+}
+
+/// The seeds of one graph, which a replica follows. There is no staging in them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Seeds {
+    pub published: Option<Content>,
+    pub served: Option<Content>,
 }
 
 /// One database.
@@ -22,6 +33,8 @@ pub(crate) struct World {
 pub(crate) struct Content {
     pub graph: Graph,
     pub staging: Staging,
+    /// Batches that have vectors, if there is a table of vectors.
+    pub vectors: Option<BTreeSet<u64>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -52,8 +65,26 @@ impl World {
         self.databases.get_mut(id).map(|content| &mut content.staging)
     }
 
-    pub(crate) fn nodes(graph: &Graph) -> u64 {
-        graph.batches.keys().map(|batch| people(*batch)).sum()
+    /// Copies parts of a database as they are now; false if it is not there.
+    pub(crate) fn copy(&mut self, id: &str, to: &str, parts: fn(&Content, &mut Content)) -> bool {
+        let content = self.databases.get(id);
+        content
+            .map(|content| parts(content, self.copies.entry(to.to_owned()).or_default()))
+            .is_some()
+    }
+
+    /// Takes a database out, or what was kept of one.
+    pub(crate) fn take(&mut self, id: &str) -> Option<Content> {
+        self.databases.remove(id).or_else(|| self.kept.remove(id))
+    }
+
+    /// Graphs that are neither subgraphs nor made to take another one's place.
+    pub(crate) fn graphs(&self) -> impl Iterator<Item = &String> {
+        self.databases.keys().filter(|id| !id.contains(['_', '-']))
+    }
+
+    pub(crate) fn nodes(content: &Content) -> u64 {
+        content.graph.batches.keys().map(|batch| people(*batch)).sum()
     }
 }
 
@@ -82,6 +113,19 @@ pub(crate) fn select_links(batch: u64) -> String {
     format!(
         "SELECT {first} + i AS \"from\", {first} + i + 1 AS \"to\", {batch}::BIGINT AS batch, i::DOUBLE AS weight \
          FROM range({links}) t(i)"
+    )
+}
+
+/// Numbers of each vector.
+pub(crate) const DIMENSION: usize = 8;
+
+/// The vectors of a batch as SQL.
+pub(crate) fn select_vectors(batch: u64) -> String {
+    let (first, people) = (first(batch), people(batch));
+    format!(
+        "SELECT {first} + i AS identifier, {batch}::BIGINT AS batch, i AS place, \
+         [sin(i), cos(i), sin(2 * i), cos(2 * i), sin(3 * i), cos(3 * i), sin(5 * i), cos(5 * i)]::FLOAT[] AS vector \
+         FROM range({people}) t(i)"
     )
 }
 

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::super::error::EngineError;
 use super::error::failed;
 use super::home::Share;
-use super::layout::{self, Layout, Name, Record};
+use super::layout::{self, Layout, Mark, Name, Record};
 use super::pool::blocking;
 use super::table::{Generation, Table, Vectors, remove_beside};
 
@@ -30,6 +30,8 @@ pub(crate) struct Change {
     pub(super) closing: CancellationToken,
     /// Before anything of this change was written.
     pub(super) begun: SystemTime,
+    /// Goes before the share and the lock do: afterwards it would be another one's.
+    pub(super) _mark: Option<Mark>,
     pub(super) share: Share,
     pub(super) _lock: OwnedMutexGuard<()>,
 }

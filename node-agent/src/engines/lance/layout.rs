@@ -5,6 +5,9 @@
 //! A table exists when its record does, and is replaced when its record is: both are the rename of one small file. A
 //! generation has a name that is never used again, because the engine's caches know files by their path. Directories
 //! that no record names are what a crash left, or what a search was still reading; the next start removes them.
+//!
+//! A change in place (rows that are added, an index that is trained) writes into the generation itself. While there may be
+//! one, `<name>.changing` lies beside, so that the next start knows where to look for what belongs to no version.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -20,6 +23,7 @@ use super::super::names::{DatabaseId, TableName};
 use crate::registration::files::write_atomically;
 
 const RECORD: &str = ".json";
+const CHANGING: &str = ".changing";
 const INDEX: &str = "index-";
 const MEMORY: &str = "memory";
 
@@ -41,6 +45,7 @@ impl Name {
         }
     }
 
+    /// The other way round.
     fn of_stem(stem: &str) -> Option<Self> {
         match stem.strip_prefix(INDEX) {
             Some(table) => TableName::parse(table).ok().map(Self::Index),
@@ -54,6 +59,19 @@ impl fmt::Display for Name {
         match self {
             Self::Index(table) => write!(f, "the vectors of {table}"),
             Self::Memory => f.write_str("the semantic memory"),
+        }
+    }
+}
+
+/// Lies beside a table for as long as somebody may change it.
+#[derive(Debug)]
+pub(crate) struct Mark(PathBuf);
+
+impl Drop for Mark {
+    fn drop(&mut self) {
+        // Absent if the database went.
+        if let Err(error) = remove(&self.0) {
+            tracing::warn!(%error, "the next start looks over a table of vectors that nobody changes any more");
         }
     }
 }
@@ -147,6 +165,47 @@ impl Layout {
         sync_directory(&self.directory).map_err(|error| EngineError::io("sync", &self.directory, error))
     }
 
+    fn mark_path(&self, name: &Name) -> PathBuf {
+        self.directory.join(format!("{}{CHANGING}", name.stem()))
+    }
+
+    /// Says that a table is about to be changed. `None` if its database has no vectors that could be; or if the volume takes
+    /// no file, which must keep nobody from removing some.
+    pub(crate) fn mark(&self, name: &Name) -> Option<Mark> {
+        let path = self.mark_path(name);
+        match File::create(&path) {
+            Ok(_) => Some(Mark(path)),
+            Err(error) => {
+                if error.kind() != io::ErrorKind::NotFound {
+                    tracing::warn!(%error, path = %path.display(), "a change of vectors begins without its mark");
+                }
+                None
+            }
+        }
+    }
+
+    /// Ends a change that a crash cut off.
+    pub(crate) fn unmark(&self, name: &Name) -> Result<(), EngineError> {
+        remove(&self.mark_path(name))
+    }
+
+    /// Removes what a crash left of tables: directories that no record names. Gives the tables that were being changed.
+    fn remove_unfinished(&self) -> Result<Vec<Name>, EngineError> {
+        let mut changing = Vec::new();
+        for name in listed(&self.directory)? {
+            if let Some(table) = name.strip_suffix(CHANGING).and_then(Name::of_stem)
+                && self.record_path(&table).is_file()
+            {
+                changing.push(table);
+            } else if !belongs(&self.directory, &name) {
+                let path = self.directory.join(name);
+                tracing::info!(path = %path.display(), "removing what an unfinished operation left");
+                remove(&path)?;
+            }
+        }
+        Ok(changing)
+    }
+
     /// Bytes of all vectors of the database.
     pub(crate) fn size(&self) -> u64 {
         size(&self.directory)
@@ -154,27 +213,25 @@ impl Layout {
 }
 
 /// Removes what a crash left below the directory of all vectors: those of databases that are not `known`, and directories
-/// that no record names.
-pub(crate) fn remove_leftovers(root: &Path, known: &[DatabaseId]) -> Result<(), EngineError> {
+/// that no record names. Gives the tables that were being changed: what of their files belongs to no version of them, only
+/// the engine can tell.
+pub(crate) fn remove_leftovers(root: &Path, known: &[DatabaseId]) -> Result<Vec<(Layout, Name)>, EngineError> {
+    let mut changing = Vec::new();
     for database in listed(root)? {
         let directory = root.join(&database);
-        if !known.iter().any(|id| id.as_str() == database) {
+        if known.iter().any(|id| id.as_str() == database) {
+            let layout = Layout::new(directory);
+            let tables = layout.remove_unfinished()?;
+            changing.extend(tables.into_iter().map(|table| (layout.clone(), table)));
+        } else {
             tracing::info!(
                 directory = database,
                 "removing vectors of a database that does not exist"
             );
             remove(&directory)?;
-            continue;
-        }
-        let names = listed(&directory)?;
-        for name in &names {
-            if !belongs(&directory, name) {
-                tracing::info!(database, file = name, "removing what an unfinished operation left");
-                remove(&directory.join(name))?;
-            }
         }
     }
-    Ok(())
+    Ok(changing)
 }
 
 /// Whether a file is a record, or a directory that its record names.
@@ -224,6 +281,21 @@ pub(crate) fn sync(directory: &Path, since: SystemTime) -> Result<(), EngineErro
 
 fn sync_directory(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
+}
+
+/// Removes files below a directory that the engine had not given their names yet. Nobody may be writing there. What it has
+/// written and not put into a version, it finds itself.
+pub(crate) fn remove_nameless(directory: &Path) -> Result<(), EngineError> {
+    let removed = walk(directory, &mut |path, file| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        // New files, new files of the object store, and new versions.
+        let nameless = name.starts_with(".tmp") || name.contains('#') || name.contains(".manifest-");
+        match nameless && file.is_file() {
+            true => fs::remove_file(path),
+            false => Ok(()),
+        }
+    });
+    removed.map_err(|error| EngineError::io("look over", directory, error))
 }
 
 /// Calls `visit` for everything below `directory` and then for itself: for a directory after what is in it.
@@ -305,5 +377,52 @@ mod tests {
         let mut sorted = names;
         sorted.sort();
         assert_eq!(layout.names().unwrap(), sorted);
+    }
+
+    #[test]
+    fn a_start_knows_which_tables_were_being_changed() {
+        let root = tempfile::tempdir().unwrap();
+        let id: DatabaseId = "kg1".parse().unwrap();
+        let layout = Layout::new(root.path().join(id.as_str()));
+        let tables = [Name::Index("Element".parse().unwrap()), Name::Memory];
+        assert!(layout.mark(&Name::Memory).is_none());
+        for name in &tables {
+            let record = Record::new(3);
+            fs::create_dir_all(layout.generation(name, &record.generation)).unwrap();
+            layout.write(name, &record).unwrap();
+        }
+        // One that ended, one that was cut off, and one of a table that never came to be.
+        drop(layout.mark(&tables[0]));
+        std::mem::forget(layout.mark(&tables[1]));
+        std::mem::forget(layout.mark(&Name::Index("Absent".parse().unwrap())));
+        let start = || remove_leftovers(root.path(), std::slice::from_ref(&id)).unwrap();
+        for _ in 0..2 {
+            let cut = start();
+            let cut: Vec<(&Path, &Name)> = cut.iter().map(|(layout, name)| (layout.directory(), name)).collect();
+            assert_eq!(cut, [(layout.directory(), &Name::Memory)]);
+        }
+        assert_eq!(layout.names().unwrap(), tables);
+        layout.unmark(&Name::Memory).unwrap();
+        assert!(start().is_empty());
+        assert_eq!(names_in(layout.directory()).unwrap().len(), 4);
+    }
+
+    #[test]
+    fn files_without_a_name_go_and_others_stay() {
+        let root = tempfile::tempdir().unwrap();
+        for name in [
+            "data/.tmpAbC",
+            "data/1.lance",
+            "_versions/1.manifest-5",
+            "_versions/1.manifest",
+            "_versions/2.manifest#1",
+        ] {
+            let path = root.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+        remove_nameless(root.path()).unwrap();
+        assert_eq!(names_in(&root.path().join("data")).unwrap(), ["1.lance"]);
+        assert_eq!(names_in(&root.path().join("_versions")).unwrap(), ["1.manifest"]);
     }
 }

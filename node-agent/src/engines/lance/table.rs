@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::super::error::EngineError;
 use super::super::names::{DatabaseId, TableName};
 use super::super::registry::{Engines, Slot, not_found};
-use super::change::Change;
+use super::change::{Change, clean};
 use super::error::failed;
 use super::home::Share;
 use super::layout::{self, Layout, Name, Record};
@@ -101,6 +101,34 @@ impl Lance {
         let tables = self.tables.lock();
         let own = tables.iter().filter(|((owner, _), _)| owner == id);
         own.map(|(_, table)| Arc::clone(table)).collect()
+    }
+
+    /// Removes what changes left in these tables that a crash cut off. Nobody may be using them.
+    pub(crate) async fn mend(&self, tables: Vec<(Layout, Name)>) {
+        for (layout, name) in tables {
+            if let Err(error) = self.mend_table(&layout, &name).await {
+                let directory = layout.directory().display();
+                tracing::warn!(%directory, table = %name, %error, "what a cut change left stays until the next start");
+            }
+        }
+    }
+
+    async fn mend_table(&self, layout: &Layout, name: &Name) -> Result<(), EngineError> {
+        let (of, table) = (layout.clone(), name.clone());
+        let found = blocking(move || {
+            let Some(record) = of.read(&table)? else {
+                return Ok(None);
+            };
+            let directory = of.generation(&table, &record.generation);
+            layout::remove_nameless(&directory)?;
+            Ok(Some(directory))
+        });
+        if let Some(directory) = found.await? {
+            let dataset = self.open(directory).await?;
+            self.pool.run(clean(dataset)).await?;
+        }
+        let (layout, name) = (layout.clone(), name.clone());
+        blocking(move || layout.unmark(&name)).await
     }
 
     pub(crate) async fn open(&self, directory: PathBuf) -> Result<Dataset, EngineError> {
@@ -331,12 +359,16 @@ impl Vectors {
             return Err(not_found(&self.id));
         }
         let closing = table.closing.lock().clone();
+        let marked = name.clone();
+        // All three together, and in this order: whoever does not wait for them lets go of them as a change does.
+        let (mark, share, lock) = blocking(move || Ok((share.layout.mark(&marked), share, lock))).await?;
         Ok(Change {
             vectors: self.clone(),
             name,
             table,
             closing,
             begun: SystemTime::now() - Duration::from_secs(2),
+            _mark: mark,
             share,
             _lock: lock,
         })
