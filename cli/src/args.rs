@@ -3,6 +3,7 @@
 use crate::duration::parse_duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use graphplane_operator::{SourceEndpoint, SourcePlace};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -149,6 +150,14 @@ pub struct UpArguments {
     /// The node agent's program; default: `graphplane-node-agent` beside this program, else in PATH
     #[arg(long, value_name = "FILE")]
     pub agent_binary: Option<PathBuf>,
+    /// A place in S3, s3://bucket/folder, from which every tenant may load with the credentials of this machine; `{graph}` in it stands for
+    /// the graph's id. May be repeated; without one, requests bring credentials of their own
+    #[arg(long = "source", value_name = "PLACE")]
+    pub sources: Vec<SourcePlace>,
+    /// An endpoint that requests with credentials of their own may name although its address is not public. May be
+    /// repeated
+    #[arg(long = "source-endpoint", value_name = "URL")]
+    pub source_endpoints: Vec<SourceEndpoint>,
     /// Form of the log on stderr; DIR/graphplane.log is always JSON
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,

@@ -193,3 +193,17 @@ fn every_command_explains_itself_and_those_that_need_it_have_an_example() {
         assert!(help.contains(&format!("graphplane {name}")), "{name} has no example");
     }
 }
+
+#[test]
+fn places_of_sources_are_checked_before_anything_starts() {
+    let up = |option, value| Arguments::try_parse_from(["graphplane", "up", option, value]);
+    assert!(up("--source", "s3://lake/{graph}").is_ok() && up("--source-endpoint", "http://127.0.0.1:9000").is_ok());
+    for (option, value) in [
+        ("--source", "lake"),
+        ("--source", "s3://lake/*"),
+        ("--source-endpoint", "minio:9000"),
+    ] {
+        let error = up(option, value).unwrap_err().to_string();
+        assert!(error.contains("expected"), "{error}");
+    }
+}

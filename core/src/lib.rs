@@ -18,6 +18,7 @@
 //! | [`node_plan`], [`volume_plan`], [`tier_plan`] | the life of machines and disks |
 //! | [`epoch`], [`lease`], [`usage`] | who may write |
 //! | [`statements`], [`schema_copy`] | which statements of a schema a database still lacks, or another one needs |
+//! | [`sources`] | what a node reads with its own credentials when a tenant names it |
 //! | [`backoff`], [`client_token`], [`names`] | when to repeat, and how a repeat is recognised |
 
 pub mod backoff;
@@ -35,6 +36,7 @@ pub mod placement;
 pub mod plan;
 pub mod resources;
 pub mod schema_copy;
+pub mod sources;
 pub mod statements;
 pub mod subgraph_plan;
 pub mod tier_plan;

@@ -3,6 +3,7 @@
 
 use crate::config::Settings;
 use clap::{Parser, ValueEnum};
+use graphplane_core::sources::{SourceEndpoint, SourcePlace, SourceRules};
 use std::{net::IpAddr, path::PathBuf};
 
 /// What a node may do with its databases.
@@ -86,9 +87,30 @@ pub struct Args {
     #[arg(long, value_enum, default_value = "writer")]
     pub role: Role,
 
-    /// Directory below which `file://` sources of staging tables must lie; without it only `s3://` is accepted.
+    /// Directory below which `file://` sources of staging tables must lie; without it only `s3://` is accepted. With
+    /// `{graph}` in it each graph has one of its own.
     #[arg(long, value_name = "DIR")]
     pub import_dir: Option<PathBuf>,
+
+    /// A place in S3 from which callers may load with this node's credentials, `s3://bucket/folder`; `{graph}` stands for
+    /// the graph's id. May be given several times. Without one, requests bring credentials of their own.
+    #[arg(
+        long = "source",
+        env = "GRAPHPLANE_SOURCES",
+        value_name = "PLACE",
+        value_delimiter = ','
+    )]
+    pub sources: Vec<SourcePlace>,
+
+    /// An endpoint that requests with credentials of their own may name although its address is not public, such as
+    /// `http://minio.internal:9000`. May be given several times.
+    #[arg(
+        long = "source-endpoint",
+        env = "GRAPHPLANE_SOURCE_ENDPOINTS",
+        value_name = "URL",
+        value_delimiter = ','
+    )]
+    pub source_endpoints: Vec<SourceEndpoint>,
 
     /// Where backups go: `file:///directory` or `s3://bucket/prefix`. The control plane's value wins.
     #[arg(long, env = "GRAPHPLANE_OBJECT_STORE", value_name = "URL")]
@@ -181,6 +203,14 @@ impl Args {
         settings
     }
 
+    /// Where sources may lie.
+    pub fn source_rules(&self) -> SourceRules {
+        SourceRules {
+            places: self.sources.clone(),
+            endpoints: self.source_endpoints.clone(),
+        }
+    }
+
     /// Threads of the HTTP runtime: one on a machine of two cores, since the engines' threads need the other.
     pub fn resolved_http_threads(&self) -> usize {
         match self.http_threads {
@@ -218,5 +248,14 @@ mod tests {
             (7, 3)
         );
         assert!(args.resolved_http_threads() >= 1);
+    }
+
+    #[test]
+    fn places_of_sources_are_checked() {
+        let parse = |place| Args::try_parse_from(["agent", "--data-dir", "/d", "--source", place]);
+        let args = parse("s3://lake/{graph},s3://open").unwrap();
+        assert_eq!(args.source_rules().places.len(), 2);
+        let error = parse("lake").unwrap_err().to_string();
+        assert!(error.contains("expected s3://bucket/folder"), "{error}");
     }
 }

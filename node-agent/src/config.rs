@@ -1,5 +1,6 @@
 //! Configuration of the agent: the file that the provider writes, and the settings that travel in registration answers.
 
+use graphplane_core::sources::SourceRules;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -53,6 +54,9 @@ pub struct NodeConfig {
     /// The seeds that a replica follows: keys below the object store.
     #[serde(default)]
     pub seeds: Vec<String>,
+    /// Where sources may lie, as `sources` and `sourceEndpoints`; beside what the command line says.
+    #[serde(flatten)]
+    pub sources: SourceRules,
     /// Directory of the model that turns texts into vectors.
     #[serde(default)]
     pub embedding_model: Option<PathBuf>,
@@ -259,5 +263,12 @@ mod tests {
         )
         .unwrap();
         assert!(!format!("{:?}", NodeConfig::read(&path).unwrap()).contains("t0ken"));
+        std::fs::write(
+            &path,
+            r#"{"node":"n1","controlPlane":"http://127.0.0.1:1","sources":["lake"]}"#,
+        )
+        .unwrap();
+        let error = NodeConfig::read(&path).unwrap_err().to_string();
+        assert!(error.contains("expected s3://bucket/folder"), "{error}");
     }
 }

@@ -328,7 +328,10 @@ async fn open(
         .and_then(|config| config.embedding_model.clone())
         .or_else(|| args.embedding_model.clone());
     let embedder = model.as_deref().map(load_model).transpose()?;
-    let sources = Sources::new(args.import_dir.as_deref())?;
+    let sources = Sources::new(args.source_rules(), args.import_dir.as_deref(), &data_dir)?;
+    if let Some(config) = &config {
+        sources.follow(&config.sources);
+    }
     let tasks = TaskStore::open(&data_dir.join("tasks"))?;
     let loads = DailyLoads::open(&data_dir)?;
     let facts = NodeFacts {

@@ -475,6 +475,7 @@ impl Host for AppState {
         self.auth.set_issued(api_key);
         self.replica
             .store(self.read_only || role == Some("replica"), Ordering::Relaxed);
+        self.sources.follow(&config.sources);
         if let Some(url) = &config.object_store {
             match BackupStore::open(url) {
                 Ok(store) => *self.backup_store.write() = Some(store),

@@ -40,6 +40,7 @@ mod write;
 pub use agent::AgentError;
 pub use backup::StoreError;
 pub use error::Error;
+pub use graphplane_core::sources::{SourceEndpoint, SourcePlace, SourceRules};
 pub use metrics::Metrics;
 pub use run::run;
 pub use settings::{LeaderElection, LocalSettings, ProviderChoice, Settings};

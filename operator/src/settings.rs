@@ -2,6 +2,7 @@
 
 use crate::metrics::Metrics;
 use crate::provider::Provider;
+use graphplane_core::sources::SourceRules;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,6 +49,8 @@ pub struct LocalSettings {
     pub control_plane_url: String,
     /// Object store that agents are told of.
     pub object_store_url: Option<String>,
+    /// From where tenants may load with the agents' own credentials, and which endpoints they may name.
+    pub sources: SourceRules,
     /// An agent that was asked to stop is stopped by force after this time.
     pub stop_grace: Duration,
 }
@@ -76,11 +79,12 @@ impl LeaderElection {
 
 impl Settings {
     /// An operator that is alone, with the local provider, as `graphplane up` runs it: `object_store_url` is a directory
-    /// of the data directory, and its agents stop with it.
+    /// of the data directory, and its agents stop with it. `sources` is what they are told of where tenants may load from.
     pub fn local(
         data_dir: impl Into<PathBuf>,
         agent_binary: impl Into<PathBuf>,
         control_plane_url: impl Into<String>,
+        sources: SourceRules,
     ) -> Self {
         let data_dir = data_dir.into();
         // An agent compares the URL literally, so it has to be absolute whatever the caller's directory is.
@@ -93,6 +97,7 @@ impl Settings {
             agent_binary: agent_binary.into(),
             control_plane_url: control_plane_url.into(),
             object_store_url: object_store_url.clone(),
+            sources,
             // An agent finishes what runs and writes a checkpoint; it takes up to 50 s for that by its own limits.
             stop_grace: Duration::from_secs(60),
         };

@@ -10,7 +10,7 @@ use super::{
     materialize::{Loaded, materialize},
     openapi::Operation,
     rebuild::check_not_rebuilt,
-    sources::{FileIds, Sources, Wanted, Wishes, credentials, parse_credentials, stage_sources},
+    sources::{FileIds, PATTERNS, Sources, Wanted, Wishes, credentials, parse_credentials, reach, stage_sources},
     tables::{UNLIMITED, already},
     tasks::{Finish, started_body, wait_for},
     validation::{self, ANY, Fields, IDENTIFIER, Text},
@@ -20,7 +20,7 @@ use crate::{
         DatabaseId, EngineError, FileId, MaterializeReport, MaterializeRequest, StageMode, Staging, StagingKind,
         TableName,
     },
-    objects::Credentials,
+    objects::{Admitted, Credentials},
     state::{AppState, WritePermit},
     tasks::{TaskContext, TaskType},
 };
@@ -34,7 +34,7 @@ use serde_json::{Map, Value, json};
 use std::{collections::BTreeMap, time::Instant};
 
 /// Files of one request, by the table that they go into.
-type Tables = BTreeMap<TableName, Vec<String>>;
+type Tables<Files = Vec<String>> = BTreeMap<TableName, Files>;
 
 /// The operations of this module.
 pub(super) fn operations() -> Vec<Operation> {
@@ -56,7 +56,7 @@ pub(super) fn operations() -> Vec<Operation> {
         )
         .changes()
         .reads(Wanted::read)
-        .fails(&[507])
+        .fails(&[502, 507])
         .gives_task(),
         Operation::new("post /databases/{id}/ingest", "ingest", "Files into the graph")
             .notes(
@@ -84,6 +84,7 @@ pub(super) async fn copy(
     let message = format!("Copy into table {} started", wanted.table);
     let load = Load {
         about: ("table_name", wanted.table.to_string()),
+        field: PATTERNS,
         tables: Tables::from([(wanted.table, wanted.sources.patterns)]),
         credentials: wanted.sources.credentials,
         wishes: wanted.sources.wishes,
@@ -193,6 +194,7 @@ fn parse_ingest(body: &[u8]) -> Result<(Load, bool), ApiError> {
         };
         let load = Load {
             about: ("table_name", table.to_string()),
+            field: "file_path",
             tables: Tables::from([(table, vec![source])]),
             credentials: parse_credentials(file.credentials)?,
             wishes: Wishes::default(),
@@ -215,6 +217,7 @@ fn parse_ingest(body: &[u8]) -> Result<(Load, bool), ApiError> {
     }
     let load = Load {
         about: ("pipeline_run_id", run),
+        field: "files",
         tables,
         credentials: parse_credentials(credentials)?,
         wishes: Wishes::default(),
@@ -240,6 +243,8 @@ fn table_of(key: &str) -> &str {
 /// A request to load, as the task does it.
 struct Load {
     tables: Tables,
+    /// The field that names the files.
+    field: &'static str,
     credentials: Option<Credentials>,
     wishes: Wishes,
     /// By what the same request is known again while it is still at work.
@@ -255,6 +260,11 @@ impl Load {
     ) -> Result<(crate::tasks::TaskHandle, super::tasks::Finished<Vec<MaterializeReport>>), ApiError> {
         if !state.engines.contains(id) {
             return Err(missing(id));
+        }
+        let reach = reach(state, id, self.credentials.as_ref()).await?;
+        let mut admitted = Tables::<Admitted>::new();
+        for (table, files) in &self.tables {
+            admitted.insert(table.clone(), reach.admit(self.field, files)?);
         }
         state.admission.check_memory()?;
         let (finish, finished) = Finish::pair();
@@ -279,9 +289,8 @@ impl Load {
         let work = {
             let (state, id) = (state.clone(), id.clone());
             move |context: TaskContext| async move {
-                finish.run(self.run(&state, &id, &permit, &context).await, |reports: &Vec<_>| {
-                    json!(Ingested::of(&id, reports))
-                })
+                let loaded = run(admitted, &self.wishes, &state, &id, &permit, &context).await;
+                finish.run(loaded, |reports: &Vec<_>| json!(Ingested::of(&id, reports)))
             }
         };
         let turn = Some(state.load_turn(id));
@@ -292,71 +301,73 @@ impl Load {
         drop(starting);
         Ok((task, finished))
     }
+}
 
-    async fn run(
-        self,
-        state: &AppState,
-        id: &DatabaseId,
-        permit: &WritePermit,
-        context: &TaskContext,
-    ) -> Result<Vec<MaterializeReport>, ApiError> {
-        let mut passing = Vec::new();
-        let outcome = self.pass(state, id, permit, context, &mut passing).await;
-        let staging = state.engines.staging(id).await?;
-        for one in &passing {
-            let cleared = if one.made_table {
-                staging.drop_table(&one.table).await.map(drop)
-            } else {
-                remove(&staging, one).await
-            };
-            if let Err(error) = cleared {
-                let table = &one.table;
-                tracing::warn!(operation = "load", graph = %id, %table, %error, "loaded rows stay in staging");
-            }
+/// Loads the files of each table, and takes their rows out of staging again.
+async fn run(
+    tables: Tables<Admitted>,
+    wishes: &Wishes,
+    state: &AppState,
+    id: &DatabaseId,
+    permit: &WritePermit,
+    context: &TaskContext,
+) -> Result<Vec<MaterializeReport>, ApiError> {
+    let mut passing = Vec::new();
+    let outcome = pass(tables, wishes, state, id, permit, context, &mut passing).await;
+    let staging = state.engines.staging(id).await?;
+    for one in &passing {
+        let cleared = if one.made_table {
+            staging.drop_table(&one.table).await.map(drop)
+        } else {
+            remove(&staging, one).await
+        };
+        if let Err(error) = cleared {
+            let table = &one.table;
+            tracing::warn!(operation = "load", graph = %id, %table, %error, "loaded rows stay in staging");
         }
-        outcome
     }
+    outcome
+}
 
-    async fn pass(
-        self,
-        state: &AppState,
-        id: &DatabaseId,
-        permit: &WritePermit,
-        context: &TaskContext,
-        passing: &mut Vec<Passing>,
-    ) -> Result<Vec<MaterializeReport>, ApiError> {
-        let staging = state.engines.staging(id).await?;
-        let mut staged = Vec::new();
-        for (table, patterns) in self.tables {
-            let made_table = staging.table(&table).await?.is_none();
-            let sources = Sources {
-                patterns,
-                file_ids: FileIds::Fresh,
-                credentials: self.credentials.clone(),
-                wishes: self.wishes.clone(),
-            };
-            let report = stage_sources(state, id, &table, &sources, StageMode::ReplaceFiles, permit, context).await?;
-            let files: Vec<FileId> = report.files.into_iter().map(|(file, _)| file).collect();
-            passing.push(Passing {
-                table: table.clone(),
-                files: files.clone(),
-                made_table,
-            });
-            staged.push((report.kind == StagingKind::Relationship, table, files));
-        }
-        // Relationships need the nodes at their ends.
-        staged.sort_by_key(|(relationship, ..)| *relationship);
-        let mut reports = Vec::new();
-        for (_, table, files) in staged {
-            let request = MaterializeRequest {
-                file_ids: Some(files),
-                timeout: state.settings().copy.timeout().unwrap_or(UNLIMITED),
-                ..MaterializeRequest::new(table)
-            };
-            reports.push(materialize(state, id, id, request, permit, context).await?);
-        }
-        Ok(reports)
+async fn pass(
+    tables: Tables<Admitted>,
+    wishes: &Wishes,
+    state: &AppState,
+    id: &DatabaseId,
+    permit: &WritePermit,
+    context: &TaskContext,
+    passing: &mut Vec<Passing>,
+) -> Result<Vec<MaterializeReport>, ApiError> {
+    let staging = state.engines.staging(id).await?;
+    let mut staged = Vec::new();
+    for (table, files) in tables {
+        let made_table = staging.table(&table).await?.is_none();
+        let sources = Sources {
+            files,
+            file_ids: FileIds::Fresh,
+            wishes: wishes.clone(),
+        };
+        let report = stage_sources(state, id, &table, &sources, StageMode::ReplaceFiles, permit, context).await?;
+        let files: Vec<FileId> = report.files.into_iter().map(|(file, _)| file).collect();
+        passing.push(Passing {
+            table: table.clone(),
+            files: files.clone(),
+            made_table,
+        });
+        staged.push((report.kind == StagingKind::Relationship, table, files));
     }
+    // Relationships need the nodes at their ends.
+    staged.sort_by_key(|(relationship, ..)| *relationship);
+    let mut reports = Vec::new();
+    for (_, table, files) in staged {
+        let request = MaterializeRequest {
+            file_ids: Some(files),
+            timeout: state.settings().copy.timeout().unwrap_or(UNLIMITED),
+            ..MaterializeRequest::new(table)
+        };
+        reports.push(materialize(state, id, id, request, permit, context).await?);
+    }
+    Ok(reports)
 }
 
 /// Rows on their way through a staging table.

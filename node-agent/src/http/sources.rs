@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     engines::{DatabaseId, FileId, StageMode, StageOptions, StageReport, StagedFile, Staging, TableName},
-    objects::{Bounds, Credentials},
+    objects::{Admitted, Bounds, Credentials, Reach},
     state::{AppState, WritePermit},
     tasks::TaskContext,
 };
@@ -15,8 +15,18 @@ use axum::http::StatusCode;
 use serde_json::{Map, Value, json};
 use std::{collections::HashMap, time::Duration};
 
-/// Files that are to be staged.
+/// Files that are to be staged, and may be read.
 pub(super) struct Sources {
+    /// Where they are.
+    pub files: Admitted,
+    /// What the files are called.
+    pub file_ids: FileIds,
+    /// What else the request wishes.
+    pub wishes: Wishes,
+}
+
+/// Files that a request names.
+pub(super) struct Named {
     /// Addresses, with wildcards.
     pub patterns: Vec<String>,
     /// What the files are called.
@@ -26,6 +36,31 @@ pub(super) struct Sources {
     /// What else the request wishes.
     pub wishes: Wishes,
 }
+
+impl Named {
+    /// Refuses what a request for this graph may not read, before anything is begun.
+    pub(super) async fn admit(self, state: &AppState, id: &DatabaseId) -> Result<Sources, ApiError> {
+        let reach = reach(state, id, self.credentials.as_ref()).await?;
+        Ok(Sources {
+            files: reach.admit(PATTERNS, &self.patterns)?,
+            file_ids: self.file_ids,
+            wishes: self.wishes,
+        })
+    }
+}
+
+/// What a request for this graph may read.
+pub(super) async fn reach(
+    state: &AppState,
+    id: &DatabaseId,
+    credentials: Option<&Credentials>,
+) -> Result<Reach, ApiError> {
+    let store = state.backup_store.read().clone();
+    Ok(state.sources.reach(id, credentials, store.as_ref()).await?)
+}
+
+/// The field that names files.
+pub(super) const PATTERNS: &str = "s3_pattern";
 
 /// What a request may wish for the way of its rows into staging.
 #[derive(Clone, Debug, Default)]
@@ -80,7 +115,7 @@ pub(super) struct Wanted {
     /// The table.
     pub table: TableName,
     /// What goes into it.
-    pub sources: Sources,
+    pub sources: Named,
 }
 
 /// The same as the body has it.
@@ -120,11 +155,11 @@ impl Asked {
 }
 
 fn patterns(fields: &mut Fields) -> Vec<String> {
-    fields.shape("s3_pattern", || {
+    fields.shape(PATTERNS, || {
         let text = json!({"type": "string"});
         json!({"anyOf": [text, {"type": "array", "items": text, "minItems": 1}]})
     });
-    match fields.take("s3_pattern") {
+    match fields.take(PATTERNS) {
         Some(Value::String(one)) => return vec![one],
         Some(Value::Array(list)) if !list.is_empty() && list.iter().all(Value::is_string) => {
             return list
@@ -134,9 +169,9 @@ fn patterns(fields: &mut Fields) -> Vec<String> {
         }
         Some(other) => {
             let message = "Input should be an address or a list of addresses";
-            fields.wrong("string_type", "s3_pattern", message, &other);
+            fields.wrong("string_type", PATTERNS, message, &other);
         }
-        None => fields.missing("s3_pattern"),
+        None => fields.missing(PATTERNS),
     }
     Vec::new()
 }
@@ -200,7 +235,7 @@ impl Wanted {
         Ok(Self {
             graph_id: asked.graph_id,
             table,
-            sources: Sources {
+            sources: Named {
                 patterns: asked.patterns,
                 file_ids: FileIds::Named(file_ids),
                 credentials: parse_credentials(asked.credentials)?,
@@ -240,10 +275,7 @@ pub(super) async fn stage_sources(
         bytes: settings.copy.max_file_bytes(),
     };
     let work = async {
-        let files = state
-            .sources
-            .resolve(&sources.patterns, sources.credentials.as_ref(), bounds)
-            .await?;
+        let files = sources.files.resolve(bounds).await?;
         let staging = state.engines.staging(id).await?;
         let total: u64 = files.iter().map(|file| file.size).sum();
         let mut fetched = 0;

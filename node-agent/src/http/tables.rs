@@ -213,7 +213,9 @@ async fn load(
     if !state.engines.contains(&id) {
         return Err(missing(&id));
     }
-    let table = wanted.table.clone();
+    let table = wanted.table;
+    let addresses = json!(wanted.sources.patterns);
+    let sources = wanted.sources.admit(&state, &id).await?;
     state.admission.check_memory()?;
 
     let (finish, finished) = Finish::<StageReport>::pair();
@@ -226,13 +228,13 @@ async fn load(
     let metadata = Map::from_iter([
         ("graph_id".to_owned(), json!(id.as_str())),
         ("table_name".to_owned(), json!(table.as_str())),
-        ("sources".to_owned(), json!(wanted.sources.patterns)),
+        ("sources".to_owned(), addresses),
     ]);
     let name = format!("staging_{id}_{table}");
     let work = {
-        let (state, id) = (state.clone(), id.clone());
+        let (state, id, table) = (state.clone(), id.clone(), table.clone());
         move |context: TaskContext| async move {
-            let staged = stage_sources(&state, &id, &wanted.table, &wanted.sources, mode, &permit, &context).await;
+            let staged = stage_sources(&state, &id, &table, &sources, mode, &permit, &context).await;
             finish.run(
                 staged,
                 |report| json!({"row_count": report.total_rows, "kind": kind_word(report.kind)}),

@@ -1,9 +1,16 @@
-//! Files that callers name as sources of staging tables.
+//! Files that callers name as sources of staging tables, and whether they may be read.
 
-use super::glob::Pattern;
-use futures::{StreamExt, TryStreamExt};
-use object_store::{ObjectStore, ObjectStoreExt, aws::AmazonS3Builder, path::Path as ObjectPath};
-use serde::Deserialize;
+use super::{
+    BackupStore, Credentials,
+    bucket::{Access, Objects},
+    glob::Pattern,
+    import_dir::ImportDir,
+};
+use crate::engines::DatabaseId;
+use futures::StreamExt;
+use graphplane_core::sources::{Location, SourceRules};
+use object_store::{ObjectStore, ObjectStoreExt, path::Path as ObjectPath};
+use parking_lot::RwLock;
 use std::{
     collections::HashMap,
     path::{Component, Path, PathBuf},
@@ -12,33 +19,9 @@ use std::{
 use tokio::io::AsyncWriteExt;
 
 /// Longest pattern that is taken.
-const MAX_PATTERN: usize = 1024;
-
-/// Credentials of one request, as the contract's `s3_credentials`.
-#[derive(Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Credentials {
-    /// Access key.
-    pub aws_access_key_id: Option<String>,
-    /// Secret key.
-    pub aws_secret_access_key: Option<String>,
-    /// Session token of temporary credentials.
-    pub aws_session_token: Option<String>,
-    /// Endpoint of the service, path-style.
-    pub endpoint_url: Option<String>,
-    /// Region.
-    pub region: Option<String>,
-}
-
-// Secrets must never reach a log, so Debug is written by hand.
-impl std::fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Credentials")
-            .field("endpoint_url", &self.endpoint_url)
-            .field("region", &self.region)
-            .finish_non_exhaustive()
-    }
-}
+pub(super) const MAX_PATTERN: usize = 1024;
+/// Most places that a refusal names.
+const SHOWN_PLACES: usize = 5;
 
 /// A source that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -73,12 +56,17 @@ pub enum SourceError {
     },
 }
 
+/// Where a file is.
 #[derive(Clone, Debug)]
-enum Location {
+pub(super) enum Place {
+    /// In a bucket.
     Object {
+        /// The bucket.
         store: Arc<dyn ObjectStore>,
+        /// The object in it.
         key: ObjectPath,
     },
+    /// On this machine.
     Local(PathBuf),
 }
 
@@ -89,7 +77,7 @@ pub struct SourceFile {
     pub uri: String,
     /// Its size in bytes.
     pub size: u64,
-    location: Location,
+    pub(super) place: Place,
 }
 
 /// Bounds of one request.
@@ -101,62 +89,221 @@ pub struct Bounds {
     pub bytes: Option<u64>,
 }
 
-/// Where sources may lie.
-#[derive(Clone, Debug, Default)]
+/// Where sources may lie: the rules of the node, and its import directory.
+#[derive(Debug, Default)]
 pub struct Sources {
-    import_dir: Option<PathBuf>,
+    import_dir: Option<Arc<ImportDir>>,
+    /// The agent's own directory.
+    data_dir: PathBuf,
+    /// Rules of the command line.
+    chosen: SourceRules,
+    /// These and the control plane's.
+    rules: RwLock<Arc<SourceRules>>,
 }
 
 impl Sources {
-    /// Sources in S3, and below `import_dir` if there is one.
+    /// Sources in S3 by these rules, and below `import_dir` if there is one, except for what is in `data_dir`.
     ///
     /// # Errors
-    /// When the directory does not exist.
-    pub fn new(import_dir: Option<&Path>) -> Result<Self, SourceError> {
-        let import_dir = import_dir
-            .map(|dir| {
-                dir.canonicalize().map_err(|source| SourceError::Io {
-                    path: dir.to_owned(),
-                    source,
-                })
+    /// When the import directory does not exist.
+    pub fn new(chosen: SourceRules, import_dir: Option<&Path>, data_dir: &Path) -> Result<Self, SourceError> {
+        let open = |dir: &Path| {
+            ImportDir::open(dir).map(Arc::new).map_err(|source| SourceError::Io {
+                path: dir.to_owned(),
+                source,
             })
-            .transpose()?;
-        Ok(Self { import_dir })
+        };
+        Ok(Self {
+            import_dir: import_dir.map(open).transpose()?,
+            data_dir: data_dir.to_owned(),
+            rules: RwLock::new(Arc::new(chosen.clone())),
+            chosen,
+        })
     }
 
-    /// Finds the files of every pattern, in the order of the patterns and then by name, each once.
+    /// Takes the control plane's rules, in place of those that it gave before.
+    pub fn follow(&self, rules: &SourceRules) {
+        *self.rules.write() = Arc::new(self.chosen.and(rules));
+    }
+
+    /// What a request for this graph may read: with its credentials what these can; without, with the node's own, what
+    /// the rules name. What lies in the object store is closed unless a rule names it.
     ///
     /// # Errors
-    /// When a pattern is wrong, names a place outside of what may be read, matches nothing, or exceeds the bounds.
-    pub async fn resolve(
+    /// When the credentials are not complete, or their endpoint is not one that requests may name.
+    pub async fn reach(
         &self,
-        patterns: &[String],
+        graph: &DatabaseId,
         credentials: Option<&Credentials>,
-        bounds: Bounds,
-    ) -> Result<Vec<SourceFile>, SourceError> {
-        let mut buckets = HashMap::new();
+        store: Option<&BackupStore>,
+    ) -> Result<Reach, SourceError> {
+        let rules = Arc::clone(&self.rules.read());
+        let access = match credentials {
+            None => Access::of_node(),
+            Some(given) => Access::of_request(given, &rules.endpoints).await?,
+        };
+        let closed = Some(self.data_dir.as_path())
+            .into_iter()
+            .chain(store.and_then(BackupStore::directory))
+            .filter_map(|dir| dir.canonicalize().ok())
+            .collect();
+        Ok(Reach(Arc::new(Inner {
+            graph: graph_of(graph),
+            access,
+            rules,
+            kept: store.and_then(BackupStore::location).cloned(),
+            import_dir: self.import_dir.clone(),
+            closed,
+        })))
+    }
+}
+
+/// The graph whose places a database may read: a subgraph's are those of its parent, and a successor's those of the
+/// database that it is to replace. An id that no control plane gives stands for itself.
+fn graph_of(id: &DatabaseId) -> String {
+    let id = id.predecessor().unwrap_or_else(|| id.clone());
+    match id.as_str().parse::<graphplane_crds::ids::DatabaseId>() {
+        Ok(known) => known.graph().to_string(),
+        Err(_) => id.to_string(),
+    }
+}
+
+/// What one request may read.
+#[derive(Clone, Debug)]
+pub struct Reach(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    graph: String,
+    access: Access,
+    rules: Arc<SourceRules>,
+    /// The object store's root.
+    kept: Option<Location>,
+    import_dir: Option<Arc<ImportDir>>,
+    /// Directories whose files are the agent's own.
+    closed: Vec<PathBuf>,
+}
+
+/// Sources that may be read, as far as their addresses say. Made by [`Reach::admit`] alone.
+#[derive(Clone, Debug)]
+pub struct Admitted {
+    reach: Reach,
+    /// The field of the request that names them.
+    field: &'static str,
+    sources: Vec<Source>,
+}
+
+#[derive(Clone, Debug)]
+struct Source {
+    /// The address, as it was given.
+    address: String,
+    what: What,
+}
+
+#[derive(Clone, Debug)]
+enum What {
+    Objects(Objects),
+    Local(Pattern),
+}
+
+impl Reach {
+    /// Checks the addresses in a field of the request, before anything is read.
+    ///
+    /// # Errors
+    /// `Invalid` for what is no address, `Forbidden` for one that this request may not read.
+    pub fn admit(&self, field: &'static str, addresses: &[String]) -> Result<Admitted, SourceError> {
+        let sources = addresses.iter().map(|address| self.source(field, address));
+        Ok(Admitted {
+            sources: sources.collect::<Result<_, _>>()?,
+            reach: self.clone(),
+            field,
+        })
+    }
+
+    fn source(&self, field: &str, address: &str) -> Result<Source, SourceError> {
+        let shown: String = address.chars().take(MAX_PATTERN).collect();
+        let invalid = |message: &str| SourceError::Invalid(format!("{field}: {shown:?}: {message}"));
+        let forbidden = |message: String| SourceError::Forbidden(format!("{field}: {shown}: {message}"));
+        let what = if let Some(rest) = address.strip_prefix("s3://") {
+            let objects = Objects::parse(rest).map_err(|message| invalid(&message))?;
+            if !self.0.may_read(&objects.bucket, &objects.path) {
+                return Err(forbidden(self.0.what_may_be_read()));
+            }
+            What::Objects(objects)
+        } else if let Some(path) = address.strip_prefix("file://") {
+            if self.0.import_dir.is_none() {
+                return Err(forbidden(
+                    "this node reads no local files; use s3://, upload the file, or start it with --import-dir"
+                        .to_owned(),
+                ));
+            }
+            let steps_up = Path::new(path).components().any(|part| part == Component::ParentDir);
+            if path.len() > MAX_PATTERN || !path.starts_with('/') || steps_up {
+                return Err(invalid("not a plain absolute path"));
+            }
+            What::Local(Pattern::new(path))
+        } else {
+            return Err(invalid("not a source; expected s3://bucket/key"));
+        };
+        Ok(Source {
+            address: address.to_owned(),
+            what,
+        })
+    }
+}
+
+impl Inner {
+    /// Whether this may be read, or looked through.
+    fn may_read(&self, bucket: &str, path: &ObjectPath) -> bool {
+        // Whether a caller's credentials suffice is for the store to say.
+        !self.access.is_own()
+            || Location::new(bucket, path.as_ref())
+                .is_some_and(|asked| self.rules.may_read(&self.graph, &asked, self.kept.as_ref()))
+    }
+
+    /// What a caller who was refused can do.
+    fn what_may_be_read(&self) -> String {
+        let places = self.rules.places.iter().take(SHOWN_PLACES);
+        let places: Vec<String> = places.map(|place| place.of(&self.graph).to_string()).collect();
+        match places.is_empty() {
+            true => "this node reads no objects with its own credentials; send s3_credentials, or upload the file"
+                .to_owned(),
+            false => format!(
+                "with the node's own credentials this graph loads from {} only; for other places send s3_credentials",
+                places.join(", ")
+            ),
+        }
+    }
+}
+
+impl Admitted {
+    /// Finds the files of every address, in the order of the addresses and then by name, each once.
+    ///
+    /// # Errors
+    /// When an address leads out of what may be read, matches nothing, or exceeds the bounds.
+    pub async fn resolve(&self, bounds: Bounds) -> Result<Vec<SourceFile>, SourceError> {
+        let reach = &self.reach.0;
+        let mut buckets: HashMap<&str, Arc<dyn ObjectStore>> = HashMap::new();
         let mut files: Vec<SourceFile> = Vec::new();
-        for pattern in patterns {
-            let found = if let Some(rest) = pattern.strip_prefix("s3://") {
-                let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
-                let store = match buckets.get(bucket) {
-                    Some(store) => Arc::clone(store),
-                    None => {
-                        let store = s3(bucket, credentials)?;
-                        buckets.insert(bucket.to_owned(), Arc::clone(&store));
-                        store
-                    }
-                };
-                objects(store, bucket, key, pattern, bounds).await?
-            } else if let Some(path) = pattern.strip_prefix("file://") {
-                self.local(path, pattern, bounds).await?
-            } else {
-                return Err(SourceError::Invalid(format!(
-                    "{pattern:?} is not a source; expected s3://bucket/key"
-                )));
+        for Source { address, what } in &self.sources {
+            let found = match what {
+                What::Objects(objects) => {
+                    let bucket = objects.bucket.as_str();
+                    let store = match buckets.get(bucket) {
+                        Some(store) => Arc::clone(store),
+                        None => {
+                            let store = reach.access.bucket(bucket)?;
+                            buckets.insert(bucket, Arc::clone(&store));
+                            store
+                        }
+                    };
+                    let open = |path: &ObjectPath| reach.may_read(bucket, path);
+                    objects.find(&store, open, address, bounds).await?
+                }
+                What::Local(path) => self.local(path, address, bounds).await?,
             };
             if found.is_empty() {
-                return Err(SourceError::NotFound(pattern.clone()));
+                return Err(SourceError::NotFound(address.clone()));
             }
             files.extend(
                 found
@@ -179,22 +326,22 @@ impl Sources {
         Ok(files)
     }
 
-    async fn local(&self, path: &str, pattern: &str, bounds: Bounds) -> Result<Vec<SourceFile>, SourceError> {
-        let Some(root) = self.import_dir.clone() else {
-            return Err(SourceError::Forbidden(format!(
-                "{pattern}: this node reads no local files; use s3://, upload the file, or start it with --import-dir"
-            )));
+    async fn local(&self, path: &Pattern, address: &str, bounds: Bounds) -> Result<Vec<SourceFile>, SourceError> {
+        let (reach, path, shown) = (Arc::clone(&self.reach.0), path.clone(), address.to_owned());
+        let find = move || match &reach.import_dir {
+            Some(dir) => dir.find(&reach.graph, &reach.closed, &path, &shown, bounds),
+            // Such an address was not admitted.
+            None => Ok(Vec::new()),
         };
-        if path.len() > MAX_PATTERN || Path::new(path).components().any(|part| part == Component::ParentDir) {
-            return Err(SourceError::Invalid(format!("{pattern}: not a plain absolute path")));
-        }
-        let (path, shown) = (Pattern::new(path), pattern.to_owned());
-        tokio::task::spawn_blocking(move || local_files(&root, &path, &shown, bounds))
-            .await
-            .map_err(|error| SourceError::Store {
-                uri: pattern.to_owned(),
-                message: error.to_string(),
-            })?
+        let found = tokio::task::spawn_blocking(find).await;
+        let found = found.map_err(|error| SourceError::Store {
+            uri: address.to_owned(),
+            message: error.to_string(),
+        })?;
+        found.map_err(|error| match error {
+            SourceError::Forbidden(message) => SourceError::Forbidden(format!("{}: {message}", self.field)),
+            other => other,
+        })
     }
 }
 
@@ -208,8 +355,8 @@ impl SourceFile {
             path: target.to_owned(),
             source,
         };
-        match &self.location {
-            Location::Local(path) => {
+        match &self.place {
+            Place::Local(path) => {
                 let size = tokio::fs::copy(path, target).await.map_err(|source| SourceError::Io {
                     path: path.clone(),
                     source,
@@ -219,7 +366,7 @@ impl SourceFile {
                 }
                 Ok(size)
             }
-            Location::Object { store, key } => {
+            Place::Object { store, key } => {
                 let failed = |error: object_store::Error| SourceError::Store {
                     uri: self.uri.clone(),
                     message: error.to_string(),
@@ -247,272 +394,13 @@ impl SourceFile {
     }
 }
 
-fn too_many(bounds: Bounds) -> SourceError {
+pub(super) fn too_many(bounds: Bounds) -> SourceError {
     SourceError::TooLarge(format!(
         "more than {} files match; name fewer, or choose a larger tier (copy.maxFiles)",
         bounds.files
     ))
 }
 
-fn s3(bucket: &str, credentials: Option<&Credentials>) -> Result<Arc<dyn ObjectStore>, SourceError> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
-    // A name of dots alone would be a step in the path of the endpoint's address.
-    if !bucket.starts_with(|c: char| c.is_ascii_alphanumeric()) || bucket.len() > 255 || !bucket.chars().all(plain) {
-        return Err(SourceError::Invalid(format!("{bucket:?} is not the name of a bucket")));
-    }
-    let environment = AmazonS3Builder::from_env();
-    let builder = match credentials {
-        None => environment,
-        Some(given) => {
-            let (Some(key), Some(secret)) = (&given.aws_access_key_id, &given.aws_secret_access_key) else {
-                return Err(SourceError::Invalid(
-                    "s3_credentials: aws_access_key_id and aws_secret_access_key are required".into(),
-                ));
-            };
-            // Starts empty: the node's own credentials must never travel to an endpoint that a caller names.
-            let from_environment = |key| environment.get_config_value(&key);
-            let endpoint = given
-                .endpoint_url
-                .clone()
-                .or_else(|| from_environment(object_store::aws::AmazonS3ConfigKey::Endpoint));
-            let region = given
-                .region
-                .clone()
-                .or_else(|| from_environment(object_store::aws::AmazonS3ConfigKey::Region));
-            let mut builder = AmazonS3Builder::new()
-                .with_access_key_id(key)
-                .with_secret_access_key(secret);
-            if let Some(token) = &given.aws_session_token {
-                builder = builder.with_token(token);
-            }
-            if let Some(endpoint) = endpoint {
-                builder = builder.with_endpoint(endpoint);
-            }
-            builder.with_region(region.unwrap_or_else(|| "us-east-1".into()))
-        }
-    };
-    super::store::finish_s3(builder, bucket).map_err(|error| SourceError::Store {
-        uri: format!("s3://{bucket}"),
-        message: error.to_string(),
-    })
-}
-
-async fn objects(
-    store: Arc<dyn ObjectStore>,
-    bucket: &str,
-    key: &str,
-    shown: &str,
-    bounds: Bounds,
-) -> Result<Vec<SourceFile>, SourceError> {
-    let invalid = |message: String| SourceError::Invalid(format!("{shown}: {message}"));
-    if key.is_empty() || key.len() > MAX_PATTERN {
-        return Err(invalid(format!(
-            "expected a key of 1 to {MAX_PATTERN} characters after the bucket"
-        )));
-    }
-    let failed = |error: object_store::Error| match error {
-        object_store::Error::NotFound { .. } => SourceError::NotFound(shown.to_owned()),
-        error => SourceError::Store {
-            uri: shown.to_owned(),
-            message: error.to_string(),
-        },
-    };
-    let pattern = Pattern::new(key);
-    let file = |meta: object_store::ObjectMeta| SourceFile {
-        uri: format!("s3://{bucket}/{}", meta.location),
-        size: meta.size,
-        location: Location::Object {
-            store: Arc::clone(&store),
-            key: meta.location,
-        },
-    };
-    if pattern.is_literal() {
-        let path = ObjectPath::parse(key).map_err(|error| invalid(error.to_string()))?;
-        return Ok(vec![file(store.head(&path).await.map_err(failed)?)]);
-    }
-    let prefix = ObjectPath::parse(pattern.prefix()).map_err(|error| invalid(error.to_string()))?;
-    let mut listing = store.list((!pattern.prefix().is_empty()).then_some(&prefix));
-    let mut found = Vec::new();
-    while let Some(meta) = listing.try_next().await.map_err(failed)? {
-        if pattern.matches(meta.location.as_ref()) && meta.size > 0 {
-            found.push(file(meta));
-            if found.len() > bounds.files {
-                return Err(too_many(bounds));
-            }
-        }
-    }
-    found.sort_by(|a, b| a.uri.cmp(&b.uri));
-    Ok(found)
-}
-
-fn local_files(root: &Path, pattern: &Pattern, shown: &str, bounds: Bounds) -> Result<Vec<SourceFile>, SourceError> {
-    let outside = || {
-        SourceError::Forbidden(format!(
-            "{shown}: only files below the import directory of this node can be read"
-        ))
-    };
-    let start = if pattern.is_literal() {
-        pattern.as_str()
-    } else {
-        pattern.prefix()
-    };
-    // Resolved before it is compared, so that neither `..` nor a symbolic link leads out of the directory.
-    let start = match Path::new(start).canonicalize() {
-        Ok(path) => path,
-        Err(_) if !Path::new(start).starts_with(root) => return Err(outside()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Err(SourceError::NotFound(shown.to_owned()));
-        }
-        Err(source) => {
-            return Err(SourceError::Io {
-                path: start.into(),
-                source,
-            });
-        }
-    };
-    if !start.starts_with(root) {
-        return Err(outside());
-    }
-    let mut found = Vec::new();
-    let mut pending = vec![start];
-    while let Some(path) = pending.pop() {
-        let io = |source| SourceError::Io {
-            path: path.clone(),
-            source,
-        };
-        let meta = std::fs::symlink_metadata(&path).map_err(io)?;
-        if meta.is_dir() && !pattern.is_literal() {
-            for entry in std::fs::read_dir(&path).map_err(io)? {
-                pending.push(entry.map_err(io)?.path());
-            }
-        } else if meta.is_file() && (pattern.is_literal() || path.to_str().is_some_and(|text| pattern.matches(text))) {
-            found.push(SourceFile {
-                uri: format!("file://{}", path.display()),
-                size: meta.len(),
-                location: Location::Local(path),
-            });
-            if found.len() > bounds.files {
-                return Err(too_many(bounds));
-            }
-        }
-    }
-    found.sort_by(|a, b| a.uri.cmp(&b.uri));
-    Ok(found)
-}
-
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    const BOUNDS: Bounds = Bounds {
-        files: 3,
-        bytes: Some(100),
-    };
-
-    fn patterns(list: &[String]) -> Vec<String> {
-        list.to_vec()
-    }
-
-    #[tokio::test]
-    async fn local_files_are_read_below_the_import_directory_only() {
-        // The client of an S3 store is made before anything is asked of it, and needs one.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let dir = tempfile::tempdir().unwrap();
-        let root = dir.path().canonicalize().unwrap();
-        let import = root.join("import");
-        std::fs::create_dir_all(import.join("deep")).unwrap();
-        for name in ["a.parquet", "b.parquet", "deep/c.parquet"] {
-            std::fs::write(import.join(name), name).unwrap();
-        }
-        std::fs::write(root.join("secret.parquet"), "secret").unwrap();
-        std::os::unix::fs::symlink(root.join("secret.parquet"), import.join("link.parquet")).unwrap();
-        let sources = Sources::new(Some(&import)).unwrap();
-        let resolve = |pattern: String| {
-            let sources = sources.clone();
-            async move { sources.resolve(&patterns(&[pattern]), None, BOUNDS).await }
-        };
-        let at = |path: &str| format!("file://{}/{path}", import.display());
-
-        let files = resolve(at("*.parquet")).await.unwrap();
-        assert_eq!(
-            files
-                .iter()
-                .map(|f| f.uri.rsplit('/').next().unwrap())
-                .collect::<Vec<_>>(),
-            ["a.parquet", "b.parquet"]
-        );
-        let target = root.join("copy");
-        assert_eq!(files[0].fetch(&target, None).await.unwrap(), 9);
-        assert_eq!(std::fs::read(&target).unwrap(), b"a.parquet");
-        assert_eq!(resolve(at("**/*.parquet")).await.unwrap().len(), 3);
-        assert!(matches!(
-            resolve(at("nothing.parquet")).await,
-            Err(SourceError::NotFound(_))
-        ));
-        for hostile in [
-            format!("file://{}/secret.parquet", root.display()),
-            at("link.parquet"),
-            "file:///etc/hostname".into(),
-        ] {
-            assert!(
-                matches!(resolve(hostile.clone()).await, Err(SourceError::Forbidden(_))),
-                "{hostile}"
-            );
-        }
-        assert!(matches!(
-            resolve(at("../secret.parquet")).await,
-            Err(SourceError::Invalid(_))
-        ));
-        for nonsense in [
-            "/etc/hostname",
-            "http://x/y",
-            "s3://",
-            "s3://b",
-            "s3://b?x/y",
-            "s3://../y",
-            "s3:///y",
-        ] {
-            assert!(
-                matches!(resolve(nonsense.into()).await, Err(SourceError::Invalid(_))),
-                "{nonsense}"
-            );
-        }
-        std::fs::write(import.join("big.parquet"), vec![0; 101]).unwrap();
-        assert!(matches!(
-            resolve(at("big.parquet")).await,
-            Err(SourceError::TooLarge(_))
-        ));
-        std::fs::write(import.join("d.parquet"), "d").unwrap();
-        assert!(matches!(
-            resolve(at("**/*.parquet")).await,
-            Err(SourceError::TooLarge(_))
-        ));
-    }
-
-    #[tokio::test]
-    async fn without_an_import_directory_no_local_file_is_read() {
-        let error = Sources::default()
-            .resolve(&["file:///etc/hostname".into()], None, BOUNDS)
-            .await
-            .unwrap_err();
-        assert!(matches!(error, SourceError::Forbidden(_)), "{error}");
-    }
-
-    #[test]
-    fn the_nodes_credentials_do_not_mix_with_a_callers() {
-        let lonely_endpoint = Credentials {
-            endpoint_url: Some("http://127.0.0.1:1".into()),
-            ..Credentials::default()
-        };
-        assert!(matches!(
-            s3("bucket", Some(&lonely_endpoint)),
-            Err(SourceError::Invalid(_))
-        ));
-        let secret = Credentials {
-            aws_secret_access_key: Some("hush".into()),
-            ..Credentials::default()
-        };
-        assert!(!format!("{secret:?}").contains("hush"));
-    }
-}
+#[path = "source_tests.rs"]
+mod tests;

@@ -1,6 +1,7 @@
 //! The object store of the node's operator, to which backups go.
 
 use futures::StreamExt;
+use graphplane_core::sources::Location;
 use object_store::{
     GetResult, ObjectStore, ObjectStoreExt, aws::AmazonS3Builder, aws::AmazonS3ConfigKey, buffered::BufWriter,
     local::LocalFileSystem, path::Path as ObjectPath, prefix::PrefixStore,
@@ -82,6 +83,8 @@ const PART: usize = 8 << 20;
 pub struct BackupStore {
     pub(super) store: Arc<dyn ObjectStore>,
     bucket: Option<String>,
+    /// Its root in the bucket.
+    location: Option<Location>,
     /// The directory that stands for a bucket.
     pub(super) directory: Option<PathBuf>,
 }
@@ -96,7 +99,7 @@ impl BackupStore {
             url: url.to_owned(),
             message,
         };
-        let (mut named, mut directory) = (None, None);
+        let (mut named, mut directory, mut location) = (None, None, None);
         let store: Arc<dyn ObjectStore> = if let Some(dir) = url.strip_prefix("file://") {
             if !dir.starts_with('/') {
                 return Err(wrong("expected file:/// and an absolute path".into()));
@@ -109,7 +112,10 @@ impl BackupStore {
             let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
             named = Some(bucket.to_owned());
             let store = finish_s3(AmazonS3Builder::from_env(), bucket).map_err(|error| wrong(error.to_string()))?;
-            match prefix.trim_matches('/') {
+            let prefix = prefix.trim_matches('/');
+            // With a prefix that is no plain path the whole bucket counts as the store.
+            location = Location::new(bucket, prefix).or_else(|| Location::new(bucket, ""));
+            match prefix {
                 "" => store,
                 prefix => Arc::new(PrefixStore::new(store, prefix)),
             }
@@ -119,6 +125,7 @@ impl BackupStore {
         Ok(Self {
             store,
             bucket: named,
+            location,
             directory,
         })
     }
@@ -131,6 +138,16 @@ impl BackupStore {
     /// The name of the bucket; a directory has none.
     pub fn bucket(&self) -> Option<&str> {
         self.bucket.as_deref()
+    }
+
+    /// Where it lies, if that is a bucket.
+    pub fn location(&self) -> Option<&Location> {
+        self.location.as_ref()
+    }
+
+    /// Where it lies, if that is a directory.
+    pub fn directory(&self) -> Option<&Path> {
+        self.directory.as_deref()
     }
 
     /// A key that a caller gave, checked: plain segments of letters, digits, `.`, `_`, `=` and `-`.
@@ -282,8 +299,9 @@ fn local(error: std::io::Error) -> object_store::Error {
 /// Builds an S3 store: path-style requests where the environment or the request names an endpoint (emulators, MinIO),
 /// plain HTTP only if that endpoint says so.
 pub(super) fn finish_s3(builder: AmazonS3Builder, bucket: &str) -> Result<Arc<dyn ObjectStore>, object_store::Error> {
-    let plain = builder
-        .get_config_value(&AmazonS3ConfigKey::Endpoint)
+    let plain = [AmazonS3ConfigKey::S3Endpoint, AmazonS3ConfigKey::Endpoint]
+        .iter()
+        .find_map(|key| builder.get_config_value(key))
         .is_some_and(|url| url.starts_with("http://"));
     let store = builder
         .with_bucket_name(bucket)

@@ -130,7 +130,8 @@ async fn the_rejected_rows_of_every_table_are_kept() {
         ("AWS_SECRET_ACCESS_KEY", "secret"),
         ("AWS_REGION", "us-east-1"),
     ];
-    let mut agent = Agent::launch(TempDir::new().unwrap(), &[], &envs).await;
+    let args = ["--source", "s3://lake/run"];
+    let mut agent = Agent::launch(TempDir::new().unwrap(), &args, &envs).await;
     agent.database("kg1", PEOPLE).await;
     let body = json!({
         "mode": "async", "pipeline_run_id": "r1", "bucket": "lake",

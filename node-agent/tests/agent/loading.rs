@@ -397,7 +397,9 @@ async fn tables_are_made_from_s3() {
         ("AWS_SECRET_ACCESS_KEY", "node-secret"),
         ("AWS_REGION", "us-east-1"),
     ];
-    let agent = Agent::launch(tempfile::TempDir::new().unwrap(), &[], &envs).await;
+    let other = crate::plane::Bucket::start().await;
+    let args = ["--source", "s3://lake", "--source-endpoint", other.url.as_str()];
+    let agent = Agent::launch(tempfile::TempDir::new().unwrap(), &args, &envs).await;
     agent.database("kg1", PEOPLE).await;
     let body = json!({"table_name": "Person", "s3_pattern": "s3://lake/data/*.parquet"});
     let made = agent.post("/databases/kg1/tables", body).await.ok();
@@ -408,7 +410,6 @@ async fn tables_are_made_from_s3() {
         bucket.signers()
     );
 
-    let other = crate::plane::Bucket::start().await;
     other.put("data/part-1.parquet", parquet("SELECT 1 AS identifier"));
     let body = json!({
         "table_name": "Other", "s3_pattern": "s3://lake/data/part-1.parquet",

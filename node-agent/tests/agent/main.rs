@@ -30,6 +30,7 @@ mod restores;
 mod restores_cut;
 mod security;
 mod semantic_memory;
+mod sources;
 mod streaming;
 mod tasks;
 mod vector_copies;

@@ -91,7 +91,8 @@ async fn the_existing_client_works() {
     let directory = imports.path().canonicalize().unwrap();
     let directory = directory.to_str().unwrap();
     let root = TempDir::new().unwrap();
-    let agent = Agent::with_store(root.path(), &["--import-dir", directory]).await;
+    let args = ["--import-dir", directory, "--source-endpoint", bucket.url.as_str()];
+    let agent = Agent::with_store(root.path(), &args).await;
     let file = folder().join("test_client.py");
     let args = ["-q", "-p", "no:cacheprovider", file.to_str().unwrap()];
     let envs = [

@@ -192,7 +192,7 @@ fn loads() -> Vec<Path> {
             json!({"type": "object", "required": ["mode", "pipeline_run_id", "bucket", "files"], "properties": {
                 "mode": {"type": "string", "enum": ["async"]},
                 "pipeline_run_id": {"type": "string", "description": "Name of the run, chosen by the client."},
-                "bucket": {"type": "string"},
+                "bucket": {"type": "string", "description": "Without `s3_credentials` one that the operator opened; others are 403."},
                 "files": {"type": "array", "minItems": 1, "items": {"type": "string"},
                           "description": "Keys. A file's table is the folder below `nodes/` or `relationships/`, or its name."},
                 "table_name": {"type": "string", "description": "One table for all files."},
@@ -405,9 +405,9 @@ fn sources(names_table: bool, names_files: bool) -> Value {
     let mut properties = json!({
         "s3_pattern": {
             "oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
-            "description": "One address or a list, with `*`, `**`, `?` and `[a-z]`.",
+            "description": "One address or a list, with `*`, `**`, `?` and `[a-z]`. Without `s3_credentials` only places that the operator opened; others are 403.",
         },
-        "s3_credentials": {"type": "object", "description": "Credentials for these files only."},
+        "s3_credentials": {"type": "object", "description": "Credentials for these files only: `aws_access_key_id`, `aws_secret_access_key`, and perhaps `aws_session_token`, `region`, `endpoint_url` (a public one)."},
     });
     if names_table {
         required.insert(0, "table_name");

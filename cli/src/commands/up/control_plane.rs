@@ -8,6 +8,7 @@ use axum::routing::get;
 use graphplane_api::{BootstrapKey, ConnectionLimits};
 use graphplane_crds::all_crds;
 use graphplane_embedded::{EmbeddedServer, ServerConfig};
+use graphplane_operator::SourceRules;
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -28,6 +29,8 @@ pub(super) struct Parts {
     pub(super) api_key: String,
     /// The program that is started as a node agent.
     pub(super) agent_binary: PathBuf,
+    /// Where tenants may load from.
+    pub(super) sources: SourceRules,
 }
 
 /// The running control plane.
@@ -88,7 +91,7 @@ impl ControlPlane {
 
         let operator = graphplane_operator::Settings {
             cluster_id: Some(self.server.cluster_id().to_owned()),
-            ..graphplane_operator::Settings::local(dir.path(), parts.agent_binary, self.api_url())
+            ..graphplane_operator::Settings::local(dir.path(), parts.agent_binary, self.api_url(), parts.sources)
         };
         let key = BootstrapKey::admin("up", &parts.api_key, NAMESPACE);
         let settings = graphplane_api::Settings::new(self.server.cluster_id()).with_key(key);

@@ -14,6 +14,7 @@ use crate::data_dir::{DataDir, Endpoints};
 use crate::failure::{Exit, Failure};
 use crate::files;
 use control_plane::{ControlPlane, Parts};
+use graphplane_operator::SourceRules;
 use kube::Client;
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -46,6 +47,10 @@ pub async fn run(arguments: &UpArguments, dir: DataDir) -> Result<(), Failure> {
         api_listener: listen("--api-port", arguments.api_port).await?,
         api_key: api_key::ensure(&dir)?,
         agent_binary,
+        sources: SourceRules {
+            places: arguments.sources.clone(),
+            endpoints: arguments.source_endpoints.clone(),
+        },
     };
     let mut plane = tokio::select! {
         started = ControlPlane::start(&dir, parts) => started?,

@@ -23,7 +23,8 @@ pub(super) const FAILURES: [(u16, &str, &str); 16] = [
     (
         403,
         "Forbidden",
-        "Not allowed: the node or the caller only reads, or the statement has what callers may not use.",
+        "Not allowed: the node or the caller only reads, the statement has what callers may not use, or a source is none that \
+         this graph may be loaded from.",
     ),
     (404, "NotFound", "There is no such thing."),
     (

@@ -7,6 +7,7 @@ use super::layout::{NodeFiles, io_error, read, remove, write};
 use super::process::{self, Identity, TOKEN_VARIABLE};
 use crate::provider::{InstanceRequest, ProviderError};
 use graphplane_core::node_plan::{Instance, InstanceState};
+use graphplane_core::sources::SourceRules;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -35,7 +36,7 @@ pub(super) struct Stop {
 }
 
 /// Content of `agent.json`: what the agent reads.
-#[derive(Serialize, Deserialize, Clone)]
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct AgentConfig {
     pub(super) node: String,
@@ -44,6 +45,8 @@ pub(super) struct AgentConfig {
     pub(super) bootstrap_token: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) object_store: Option<String>,
+    #[serde(flatten)]
+    pub(super) sources: SourceRules,
     pub(super) instance_id: String,
 }
 
@@ -54,6 +57,7 @@ pub(super) struct Surroundings<'a> {
     pub(super) volume: &'a Path,
     pub(super) control_plane_url: &'a str,
     pub(super) object_store_url: Option<&'a str>,
+    pub(super) sources: &'a SourceRules,
 }
 
 /// What is known of a node's process; an interrupted start is completed on the way, for which the caller holds the
@@ -131,6 +135,7 @@ pub(super) fn launch(
         control_plane: around.control_plane_url.to_owned(),
         bootstrap_token: want.bootstrap_token.clone(),
         object_store: around.object_store_url.map(str::to_owned),
+        sources: around.sources.clone(),
         instance_id: format!("local-{}", want.node),
     };
     write(&files.config(), &config)?;

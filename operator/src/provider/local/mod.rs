@@ -177,13 +177,17 @@ async fn blocking<T: Send + 'static>(
 fn follow_control_plane(layout: &Layout, settings: &LocalSettings) -> Result<(), ProviderError> {
     for node in Layout::names(&layout.nodes())? {
         let path = layout.node(&node)?.config();
-        let Some(mut config) = layout::read::<AgentConfig>(&path)? else {
+        let Some(config) = layout::read::<AgentConfig>(&path)? else {
             continue;
         };
-        if config.control_plane != settings.control_plane_url || config.object_store != settings.object_store_url {
-            config.control_plane.clone_from(&settings.control_plane_url);
-            config.object_store.clone_from(&settings.object_store_url);
-            layout::write(&path, &config)?;
+        let followed = AgentConfig {
+            control_plane: settings.control_plane_url.clone(),
+            object_store: settings.object_store_url.clone(),
+            sources: settings.sources.clone(),
+            ..config.clone()
+        };
+        if followed != config {
+            layout::write(&path, &followed)?;
         }
     }
     Ok(())
@@ -221,6 +225,7 @@ impl Instances for Local {
                 volume: &volume,
                 control_plane_url: &inner.settings.control_plane_url,
                 object_store_url: inner.settings.object_store_url.as_deref(),
+                sources: &inner.settings.sources,
             };
             let (record, child) = launch::launch(&files, &request, &around)?;
             let instance = launch::instance(&request.node, &files, &record)?;

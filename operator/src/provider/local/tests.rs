@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
+use graphplane_core::sources::SourceRules;
 use graphplane_crds::quantities::GiB;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -31,6 +32,7 @@ fn settings(dir: &TempDir, script: &str, url: &str) -> LocalSettings {
         agent_binary: agent(dir.path(), script),
         control_plane_url: url.into(),
         object_store_url: Some("file:///objects".into()),
+        sources: SourceRules::default(),
         stop_grace: PATIENCE,
     }
 }
@@ -259,10 +261,24 @@ async fn the_configuration_is_private_and_follows_the_control_plane() {
             "objectStore": "file:///objects", "instanceId": "local-std-0"})
     );
     drop(local);
-    Local::open(settings(&dir, RUNS, "http://127.0.0.1:2")).await.unwrap();
+    let sources = SourceRules {
+        places: vec!["s3://lake/{graph}".parse().unwrap()],
+        endpoints: Vec::new(),
+    };
+    let moved = LocalSettings {
+        sources,
+        ..settings(&dir, RUNS, "http://127.0.0.1:2")
+    };
+    Local::open(moved).await.unwrap();
     assert_eq!(
         (read()["controlPlane"].as_str(), read()["bootstrapToken"].as_str()),
         (Some("http://127.0.0.1:2"), Some("once"))
+    );
+    assert_eq!(read()["sources"], serde_json::json!(["s3://lake/{graph}"]));
+    Local::open(settings(&dir, RUNS, "http://127.0.0.1:2")).await.unwrap();
+    assert!(
+        read().get("sources").is_none(),
+        "what is not allowed any more is not told"
     );
 }
 
