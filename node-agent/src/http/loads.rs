@@ -209,7 +209,7 @@ fn parse_ingest(body: &[u8]) -> Result<(Load, bool), ApiError> {
         credentials,
     } = FromBucket::read(&mut fields);
     fields.finish()?;
-    let mut tables = Tables::new();
+    let mut tables: Tables = Tables::new();
     for key in files {
         let name = table.as_deref().unwrap_or_else(|| table_of(&key));
         let uri = format!("s3://{bucket}/{}", key.trim_start_matches('/'));

@@ -123,10 +123,11 @@ impl Agents {
         let caller = Caller::of(replica);
         let health = || async { replica.bare(Method::GET, "/health").send().await.unwrap().status() };
         eventually("the replica serves", health, |status| status.is_success()).await;
-        checks::after_start(replica, &caller).await;
         let followed = replica.volume().join(PREFIX);
         let seeds = || async { fs::read_dir(&followed).unwrap().count() };
+        // Before its files are looked at: one that goes is neither whole nor gone.
         eventually("one seed is left", seeds, |count| *count == 1).await;
+        checks::after_start(replica, &caller).await;
         let served = observed::seed(&caller, SEEDED).await.unwrap();
         // The replica has made it anew, and empty.
         let _ = fs::remove_dir(&store);
