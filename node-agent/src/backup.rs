@@ -1,8 +1,9 @@
 //! Backups: a consistent copy of a database, compressed, hashed and (with a key) encrypted while it is uploaded, and a
 //! manifest last; and the way back.
 //!
-//! Below the key of a backup lie `graph.lbug.zst`, `staging.duckdb.zst` where the graph has staging, and
-//! `manifest.json`; encrypted files end in `.enc`. The manifest is what makes it a backup: it is written when everything
+//! Below the key of a backup lie `graph.lbug.zst`, `staging.duckdb.zst` where the graph has staging,
+//! `<table>.lance.tar.zst` for each table of vectors, `semantic-memory.tar.zst` where there is one, and `manifest.json`;
+//! encrypted files end in `.enc`. The manifest is what makes it a backup: it is written when everything
 //! else is in place, so a backup that was interrupted does not exist. Repeating a finished backup under the same key
 //! gives the same answer and copies nothing.
 
@@ -16,11 +17,11 @@ mod unpack;
 mod upload;
 
 pub use archive::{Archive, archive};
-pub use copies::Copies;
 pub(crate) use copies::Scratch;
+pub use copies::{Copied, Copies, Source};
 pub use crypt::{BackupKey, FileCipher, KeyError, Keyring};
-pub use download::{DownloadError, download};
-pub use manifest::{Abilities, BackupFile, Content, Encryption, FileKind, Manifest, Unusable};
+pub use download::{DownloadError, Target, download};
+pub use manifest::{Abilities, BackupFile, Content, Encryption, FileKind, Manifest, Piece, Unusable};
 pub use restore::{Prepared, RestoreError, RestoreJob, Restored};
 pub use upload::{UploadError, Uploaded, upload_compressed};
 
@@ -82,7 +83,7 @@ pub enum BackupError {
 /// What to back up, and whereto.
 #[derive(Debug)]
 pub struct BackupJob {
-    /// All engines, for the staging.
+    /// All engines, for the staging and the vectors.
     pub engines: Engines,
     /// The database.
     pub database: Database,
@@ -115,23 +116,23 @@ impl BackupJob {
             return Ok(existing);
         }
         let created_at = crate::tasks::timestamp();
-        let staging = self.with_staging.then_some(&self.engines);
-        let copies = Copies::take(staging, &self.database, &self.scratch, self.timeout).await?;
+        let (engines, database) = (&self.engines, &self.database);
+        let copies = Copies::take(engines, database, self.with_staging, &self.scratch, self.timeout).await?;
         let snapshot = copies.snapshot();
         let total = copies.size_bytes();
         let (mut files, mut before) = (Vec::new(), 0);
-        for (kind, path, size) in copies.files() {
+        for file in copies.files() {
             let encrypted = self.encryption.is_some();
-            let name = BackupFile::name(kind, "", encrypted);
+            let name = file.piece.name(encrypted);
             let cipher = self
                 .encryption
                 .as_ref()
                 .map(|key| Manifest::cipher(id.as_str(), &created_at, &name, key));
             let key = self.child(&name);
-            let uploaded =
-                upload_compressed(path, &self.store, &key, cipher, |done| progress(before + done, total)).await?;
-            files.push(BackupFile::uploaded(kind, encrypted, &uploaded));
-            before += size;
+            let progress = |done| progress(before + done, total);
+            let uploaded = upload_compressed(&file.source, &self.store, &key, cipher, progress).await?;
+            files.push(BackupFile::uploaded(&file.piece, encrypted, &uploaded));
+            before += file.size_bytes;
         }
         let manifest = Manifest {
             format: Manifest::FORMAT,

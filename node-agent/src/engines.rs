@@ -42,7 +42,7 @@ mod type_names;
 pub use config::{EngineLimits, EnginesConfig};
 pub use error::{EngineError, ErrorClass, SyntaxStage};
 pub use fork::{ForkRequest, Forked};
-pub use generations::Retired;
+pub use generations::{Generation, Retired};
 pub use inspect::{DatabaseInfo, EngineUsage};
 pub use kept::Kept;
 pub use lifecycle::{Created, DeleteScope, Deleted};
@@ -60,8 +60,8 @@ pub use rows::{Columns, Encoding, RowChunk, RowStream, RowSummary};
 pub use schemas::BaseSchema;
 
 pub use self::lance::{
-    BuildReport, Exported, Found, Imported, IndexInfo, MEMORY_DIMENSION, MemoryChange, MemoryRow, Reindexed,
-    RejectedVectors, SearchRequest, Vectors, is_memory_id,
+    BuildReport, Exported, Found, Imported, IncomingVectors, IndexInfo, MEMORY_DIMENSION, MemoryChange, MemoryRow,
+    Reindexed, RejectedVectors, SearchRequest, Vectors, VectorsCopy, VectorsName, is_memory_id,
 };
 
 pub use self::duckdb::{

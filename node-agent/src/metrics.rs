@@ -24,7 +24,7 @@
 //! | `graphplane_agent_tasks` | gauge | `status` | tasks that are remembered |
 //! | `graphplane_agent_databases` | gauge | `state` | databases on the volume: `all`, `open`, `staging_open` |
 //! | `graphplane_agent_active_queries` | gauge | | statements that run |
-//! | `graphplane_agent_database_size_bytes` | gauge | `database`, `kind` | files of one database: `graph`, `staging` |
+//! | `graphplane_agent_database_size_bytes` | gauge | `database`, `kind` | files of one database: `graph`, `staging`, `vectors` |
 //! | `graphplane_agent_buffer_pool_bytes` | gauge | `kind` | buffer pools `reserved` by open databases, and the node's `budget` |
 //! | `graphplane_agent_memory_bytes` | gauge | `kind` | `resident` of this process, `available` on the machine or in its cgroup |
 //! | `graphplane_agent_disk_bytes` | gauge | `kind` | the volume: `size` of its file system, `used` by its files, `free` |

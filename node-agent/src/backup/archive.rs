@@ -1,15 +1,14 @@
-//! A backup as one download: a zip of the database's file, of its staging, and of a manifest that comes last, written
-//! while it is sent. Each file in it opens with its engine as it is.
+//! A backup as one download: a zip of the database's file, of its staging, of its vectors, and of a manifest that comes
+//! last, written while it is sent. Each file in it opens with its engine as it is; tables of vectors are tars.
 
-use super::{Copies, FileKind};
-use crate::tasks::timestamp;
+use super::{Copies, Piece, Source};
+use crate::{engines::VectorsName, tasks::timestamp};
 use bytes::Bytes;
 use futures::{Stream, stream};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::{
-    fs::File,
-    io::{self, Read, Write},
+    io::{self, Write},
     time::Duration,
 };
 use tokio::{runtime::Handle, sync::mpsc, task::JoinHandle};
@@ -83,16 +82,17 @@ fn write<T>(archive: &Archive<T>, blocks: Blocks) -> io::Result<u64> {
         .large_file(true);
     let mut zip = ZipWriter::new_stream(blocks);
     let mut files = Vec::new();
-    for (kind, path, _) in archive.copies.files() {
-        let extension = match kind {
-            FileKind::Graph => "lbug",
-            FileKind::Staging => "duckdb",
-            FileKind::Vectors => "lance.tar",
+    for file in archive.copies.files() {
+        let graph = &archive.graph_id;
+        let name = match &file.piece {
+            Piece::Graph => format!("{graph}.lbug"),
+            Piece::Staging => format!("{graph}.duckdb"),
+            Piece::Vectors(VectorsName::Index(table)) => format!("{graph}.{table}.lance.tar"),
+            Piece::Vectors(VectorsName::Memory) => format!("{graph}.semantic-memory.tar"),
         };
-        let name = format!("{}.{extension}", archive.graph_id);
         zip.start_file(&name, options)?;
-        let (size_bytes, sha256) = add(&mut zip, File::open(path)?)?;
-        files.push(json!({"kind": kind, "name": name, "sha256": sha256, "size_bytes": size_bytes}));
+        let (size_bytes, sha256) = add(&mut zip, &file.source)?;
+        files.push(json!({"kind": file.piece.kind(), "name": name, "sha256": sha256, "size_bytes": size_bytes}));
     }
     let snapshot = archive.copies.snapshot();
     let manifest = json!({
@@ -112,17 +112,33 @@ fn write<T>(archive: &Archive<T>, blocks: Blocks) -> io::Result<u64> {
     Ok(archive.copies.size_bytes())
 }
 
-fn add(zip: &mut ZipWriter<StreamWriter<Blocks>>, mut source: File) -> io::Result<(u64, String)> {
-    let (mut size, mut digest) = (0, Sha256::new());
-    let mut buffer = vec![0; BLOCK];
-    loop {
-        let length = source.read(&mut buffer)?;
-        if length == 0 {
-            return Ok((size, hex::encode(digest.finalize())));
-        }
-        digest.update(&buffer[..length]);
-        zip.write_all(&buffer[..length])?;
-        size += length as u64;
+fn add(zip: &mut ZipWriter<StreamWriter<Blocks>>, source: &Source) -> io::Result<(u64, String)> {
+    let mut entry = Entry {
+        zip,
+        digest: Sha256::new(),
+        size: 0,
+    };
+    source.write_to(&mut entry)?;
+    Ok((entry.size, hex::encode(entry.digest.finalize())))
+}
+
+/// Takes the bytes of one file in the archive, and hashes them.
+struct Entry<'a> {
+    zip: &'a mut ZipWriter<StreamWriter<Blocks>>,
+    digest: Sha256,
+    size: u64,
+}
+
+impl Write for Entry<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let taken = self.zip.write(bytes)?;
+        self.digest.update(&bytes[..taken]);
+        self.size += taken as u64;
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.zip.flush()
     }
 }
 

@@ -1,48 +1,110 @@
-//! Consistent copies of a database and its staging on the volume, for as long as they are being sent away.
+//! Consistent copies of a database, its staging and its vectors on the volume, for as long as they are being sent away.
 
-use super::{BackupError, FileKind};
-use crate::engines::{Database, EngineError, Engines, SnapshotInfo};
+use super::{BackupError, Piece};
+use crate::engines::{Database, EngineError, Engines, SnapshotInfo, VectorsCopy};
 use std::{
+    fs::File,
+    io::{self, Read, Write},
     path::{Path, PathBuf},
     time::Duration,
 };
 
-/// Copies of the files of one database; they disappear when this is dropped.
+const BLOCK: usize = 1 << 20;
+
+/// Where the bytes of a piece come from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// A file, as it is.
+    File(PathBuf),
+    /// A table of vectors, as a tar that is made on the way.
+    Table(VectorsCopy),
+}
+
+impl Source {
+    /// Writes them.
+    ///
+    /// # Errors
+    /// The copy cannot be read, or `output` fails.
+    pub fn write_to(&self, output: &mut impl Write) -> io::Result<()> {
+        let path = match self {
+            Self::File(path) => path,
+            Self::Table(copy) => return copy.write_to(output),
+        };
+        let mut file = File::open(path)?;
+        let mut buffer = vec![0; BLOCK];
+        loop {
+            let length = file.read(&mut buffer)?;
+            if length == 0 {
+                return Ok(());
+            }
+            output.write_all(&buffer[..length])?;
+        }
+    }
+}
+
+/// One file of a backup, as it lies on the volume.
+#[derive(Clone, Debug)]
+pub struct Copied {
+    /// Which one.
+    pub piece: Piece,
+    /// Its bytes.
+    pub source: Source,
+    /// How many there are.
+    pub size_bytes: u64,
+}
+
+/// Copies of what belongs to one database; they disappear when this is dropped.
 #[derive(Debug)]
 pub struct Copies {
     graph: PathBuf,
+    files: Vec<Copied>,
     snapshot: SnapshotInfo,
-    staging: Option<(PathBuf, u64)>,
     _directory: Scratch,
 }
 
 impl Copies {
-    /// Copies the database and, given the engines that hold it, its staging if it has any. Writers wait meanwhile, at most
-    /// for `timeout`.
+    /// Copies the database, its staging if it has any and `with_staging` asks for it, and its vectors. Writers of the graph
+    /// and of staging wait meanwhile, at most for `timeout`; nobody waits for the copy of the vectors. The graph, the
+    /// staging and each table of vectors are consistent by themselves.
     ///
     /// # Errors
     /// When the copies cannot be made.
     pub async fn take(
-        staging: Option<&Engines>,
+        engines: &Engines,
         database: &Database,
+        with_staging: bool,
         scratch: &Path,
         timeout: Duration,
     ) -> Result<Self, BackupError> {
         let directory = Scratch::new(scratch)?;
         let graph = directory.0.join("graph.lbug");
         let snapshot = database.snapshot(&graph, timeout).await?;
-        let staging = match staging.filter(|engines| engines.has_staging(database.id())) {
-            Some(engines) => {
-                let path = directory.0.join("staging.duckdb");
-                let size = copy_staging(engines, database, &path).await?;
-                Some((path, size))
-            }
-            None => None,
-        };
+        let mut files = vec![Copied {
+            piece: Piece::Graph,
+            source: Source::File(graph.clone()),
+            size_bytes: snapshot.size_bytes,
+        }];
+        if with_staging && engines.has_staging(database.id()) {
+            let path = directory.0.join("staging.duckdb");
+            files.push(Copied {
+                piece: Piece::Staging,
+                size_bytes: copy_staging(engines, database, &path).await?,
+                source: Source::File(path),
+            });
+        }
+        let names = engines.vectors(database.id())?.names().await?;
+        let vectors = directory.0.join("vectors");
+        for copy in engines.copy_vectors(database.id(), &vectors, names).await? {
+            files.push(Copied {
+                piece: Piece::Vectors(copy.name().clone()),
+                size_bytes: copy.size_bytes(),
+                source: Source::Table(copy),
+            });
+        }
         Ok(Self {
             graph,
+            files,
             snapshot,
-            staging,
             _directory: directory,
         })
     }
@@ -58,23 +120,19 @@ impl Copies {
     }
 
     /// The copy of its staging.
-    pub(crate) fn staging(&self) -> Option<&Path> {
-        self.staging.as_ref().map(|(path, _)| path.as_path())
+    pub(crate) fn staging(&self) -> Option<&Source> {
+        let mut files = self.files.iter();
+        files.find(|file| file.piece == Piece::Staging).map(|file| &file.source)
     }
 
-    /// The files with their sizes, the graph first.
-    pub fn files(&self) -> impl Iterator<Item = (FileKind, &Path, u64)> {
-        let graph = (FileKind::Graph, self.graph.as_path(), self.snapshot.size_bytes);
-        let staging = self
-            .staging
-            .as_ref()
-            .map(|(path, size)| (FileKind::Staging, path.as_path(), *size));
-        std::iter::once(graph).chain(staging)
+    /// The files, the graph first.
+    pub fn files(&self) -> &[Copied] {
+        &self.files
     }
 
     /// Size of all files, in bytes.
     pub fn size_bytes(&self) -> u64 {
-        self.files().map(|(_, _, size)| size).sum()
+        self.files.iter().map(|file| file.size_bytes).sum()
     }
 }
 

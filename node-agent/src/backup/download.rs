@@ -1,13 +1,16 @@
 //! One file from the object store to the volume: fetched in parts, hashed, decrypted, decompressed, hashed again and
-//! written, all at the same time and with a bounded amount of memory. What the manifest says is also the limit: neither
+//! written (a table of vectors is unpacked as well), all at the same time and with a bounded amount of memory. What the manifest says is also the limit: neither
 //! the object nor what comes out of it may be a byte longer.
 
 use super::{
     crypt::{FileCipher, Opener},
-    unpack::unpack,
+    unpack::{Plain, unpack},
     upload::Uploaded,
 };
-use crate::objects::{BackupStore, StoreError};
+use crate::{
+    engines::{EngineError, IncomingVectors, VectorsName},
+    objects::{BackupStore, StoreError},
+};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::{ObjectStoreExt, path::Path as ObjectPath};
@@ -16,7 +19,7 @@ use std::{
     fs::{File, OpenOptions},
     io::{self, Read},
     os::unix::fs::OpenOptionsExt,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -57,10 +60,27 @@ pub enum DownloadError {
         /// Why.
         source: io::Error,
     },
+    /// What is in it is not a table of vectors, or cannot be written.
+    #[error("{key} cannot be unpacked: {source}")]
+    Content {
+        /// The object.
+        key: String,
+        /// Why.
+        source: EngineError,
+    },
 }
 
-/// Fetches the object `key`, which `file` describes, to `target`, which must not exist. `progress` is told how many plain
-/// bytes have been written. Dropping the future leaves a part of the file.
+/// Where the content of an object goes.
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// To this file, which must not exist.
+    File(PathBuf),
+    /// To this table.
+    Table(Arc<IncomingVectors>, VectorsName),
+}
+
+/// Fetches the object `key`, which `file` describes, to `target`. `progress` is told how many plain bytes have been
+/// written. Dropping the future leaves a part of the file.
 ///
 /// # Errors
 /// When the object cannot be read or is not the one that was described.
@@ -69,17 +89,12 @@ pub async fn download(
     key: &ObjectPath,
     file: &Uploaded,
     cipher: Option<FileCipher>,
-    target: &Path,
+    target: Target,
     progress: impl Fn(u64),
 ) -> Result<(), DownloadError> {
     let refused = |source| StoreError::Store {
         action: "read",
         key: key.to_string(),
-        source,
-    };
-    let unpack = |source| DownloadError::Unpack {
-        key: key.to_string(),
-        path: target.to_owned(),
         source,
     };
     let different = |what, found: String, expected: String| DownloadError::Different {
@@ -92,15 +107,13 @@ pub async fn download(
     if size != file.size_bytes {
         return Err(different("its size", size.to_string(), file.size_bytes.to_string()));
     }
-    // Made here and not on the other thread: once this future is dropped, no file appears any more.
-    let mut options = OpenOptions::new();
-    let output = options.write(true).create_new(true).mode(0o600).open(target);
-    let output = output.map_err(unpack)?;
+    let output = Output::begin(target);
+    let output = output.map_err(|failure| failure.of(key))?;
     let (sender, parts) = mpsc::channel(PARTS);
     let written = Arc::new(AtomicU64::new(0));
     let unpacking = {
         let (written, limit) = (Arc::clone(&written), file.plain_size_bytes);
-        tokio::task::spawn_blocking(move || write(Parts::new(parts), cipher.as_ref(), output, limit, &written))
+        tokio::task::spawn_blocking(move || write(Parts::new(parts), cipher.as_ref(), &output, limit, &written))
     };
     let ranges = (0..size)
         .step_by(PART as usize)
@@ -111,16 +124,25 @@ pub async fn download(
             async move { objects.get_range(&key, range).await }
         })
         .buffered(PARTS);
-    while let Some(part) = fetched.try_next().await.map_err(refused)? {
-        progress(written.load(Ordering::Relaxed));
-        if sender.send(part).await.is_err() {
-            // The other side gave up, and says why.
-            break;
+    let fetching = async {
+        while let Some(part) = fetched.try_next().await? {
+            progress(written.load(Ordering::Relaxed));
+            if sender.send(part).await.is_err() {
+                // The other side gave up, and says why.
+                break;
+            }
         }
-    }
+        Ok::<(), object_store::Error>(())
+    };
+    let fetched = fetching.await;
     drop(sender);
-    let unpacked = unpacking.await.map_err(io::Error::other).and_then(|result| result);
-    let unpacked = unpacked.map_err(unpack)?;
+    let unpacked = unpacking.await.map_err(|error| {
+        let message = format!("the thread that unpacked it ended: {error}");
+        Failure::Content(EngineError::internal(message))
+    });
+    // Only now: whoever removes what arrived must not do so while it is still written.
+    fetched.map_err(refused)?;
+    let unpacked = unpacked.and_then(|result| result).map_err(|failure| failure.of(key))?;
     progress(unpacked.plain_size);
     for (what, found, expected) in [
         ("the SHA-256 of the object", &unpacked.sha256, &file.sha256),
@@ -146,26 +168,94 @@ struct Unpacked {
     plain_size: u64,
 }
 
+/// Why the content of an object was not written.
+enum Failure {
+    File(PathBuf, io::Error),
+    Content(EngineError),
+}
+
+impl Failure {
+    fn of(self, key: &ObjectPath) -> DownloadError {
+        let key = key.to_string();
+        match self {
+            Self::File(path, source) => DownloadError::Unpack { key, path, source },
+            Self::Content(source) => DownloadError::Content { key, source },
+        }
+    }
+}
+
+/// A target that is being written.
+enum Output {
+    File(PathBuf, File),
+    Table(Arc<IncomingVectors>, VectorsName),
+}
+
+impl Output {
+    /// Makes the file here and not on the other thread: once the download is dropped, no file appears any more. What comes
+    /// for a table has a directory of its own, which goes with the last who has it.
+    fn begin(target: Target) -> Result<Self, Failure> {
+        match target {
+            Target::Table(incoming, name) => Ok(Self::Table(incoming, name)),
+            Target::File(path) => {
+                let mut options = OpenOptions::new();
+                let file = options.write(true).create_new(true).mode(0o600).open(&path);
+                match file {
+                    Ok(file) => Ok(Self::File(path, file)),
+                    Err(error) => Err(Failure::File(path, error)),
+                }
+            }
+        }
+    }
+
+    fn failed(&self, error: io::Error) -> Failure {
+        match self {
+            Self::File(path, _) => Failure::File(path.clone(), error),
+            Self::Table(_, name) => {
+                let message = format!("does not hold {name}: {error}");
+                Failure::Content(EngineError::invalid("archive", message))
+            }
+        }
+    }
+}
+
 fn write(
     parts: Parts,
     cipher: Option<&FileCipher>,
-    mut output: File,
+    output: &Output,
     limit: u64,
     written: &AtomicU64,
-) -> io::Result<Unpacked> {
+) -> Result<Unpacked, Failure> {
     let (parts, plain_sha256) = match cipher {
-        None => unpack(parts, &mut output, limit, written)?,
+        None => extract(parts, output, limit, written)?,
         Some(cipher) => {
-            let (opener, plain_sha256) = unpack(Opener::new(parts, cipher)?, &mut output, limit, written)?;
+            let opener = Opener::new(parts, cipher).map_err(|error| output.failed(error))?;
+            let (opener, plain_sha256) = extract(opener, output, limit, written)?;
             (opener.into_inner(), plain_sha256)
         }
     };
-    output.sync_all()?;
     Ok(Unpacked {
         sha256: hex::encode(parts.digest.finalize()),
         plain_sha256,
         plain_size: written.load(Ordering::Relaxed),
     })
+}
+
+/// Decompresses everything, and returns what it read from and the SHA-256 of what came out.
+fn extract<R: Read>(source: R, output: &Output, limit: u64, written: &AtomicU64) -> Result<(R, String), Failure> {
+    match output {
+        Output::File(_, file) => {
+            let unpacked = unpack(source, &mut &*file, limit, written);
+            let unpacked = unpacked.and_then(|unpacked| file.sync_all().map(|()| unpacked));
+            unpacked.map_err(|error| output.failed(error))
+        }
+        Output::Table(incoming, name) => {
+            let mut plain = Plain::new(source, limit, written).map_err(|error| output.failed(error))?;
+            incoming.receive(name, &mut plain, limit).map_err(Failure::Content)?;
+            // What pads the tar belongs to what is hashed.
+            io::copy(&mut plain, &mut io::sink()).map_err(|error| output.failed(error))?;
+            Ok(plain.end())
+        }
+    }
 }
 
 /// Reads the parts as they arrive, and hashes them.
@@ -207,7 +297,7 @@ impl Read for Parts {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::backup::{Manifest, crypt::BackupKey, upload::upload_compressed};
+    use crate::backup::{Manifest, Source, crypt::BackupKey, upload::upload_compressed};
     use tempfile::TempDir;
 
     struct Stored {
@@ -226,7 +316,7 @@ mod tests {
             std::fs::write(&source, plain).unwrap();
             let key = BackupStore::key("object").unwrap();
             let cipher = encrypted.then(|| Manifest::cipher("kg1", "today", "graph", &BackupKey::new([3; 32])));
-            let file = upload_compressed(&source, &store, &key, cipher.clone(), |_| ())
+            let file = upload_compressed(&Source::File(source), &store, &key, cipher.clone(), |_| ())
                 .await
                 .unwrap();
             Self {
@@ -245,7 +335,8 @@ mod tests {
         async fn fetch(&self) -> Result<Vec<u8>, DownloadError> {
             let target = self.dir.path().join("target");
             let cipher = self.cipher.clone();
-            let fetched = download(&self.store, &self.key, &self.file, cipher, &target, |_| ()).await;
+            let to = Target::File(target.clone());
+            let fetched = download(&self.store, &self.key, &self.file, cipher, to, |_| ()).await;
             let content = std::fs::read(&target);
             let _ = std::fs::remove_file(&target);
             fetched.map(|()| content.unwrap())

@@ -4,7 +4,7 @@ use super::{
     crypt::{ALGORITHM, BackupKey, FileCipher},
     upload::Uploaded,
 };
-use crate::engines::{DatabaseId, TableName};
+use crate::engines::{DatabaseId, TableName, VectorsName};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -19,12 +19,74 @@ pub enum FileKind {
     Staging,
     /// One of its tables of vectors; there may be any number.
     Vectors,
+    /// Its semantic memory.
+    Memory,
+}
+
+/// Which file of a backup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// The graph.
+    Graph,
+    /// Its staging tables.
+    Staging,
+    /// One of its tables of vectors, or its semantic memory.
+    Vectors(VectorsName),
+}
+
+impl Piece {
+    /// Of which kind it is.
+    pub fn kind(&self) -> FileKind {
+        match self {
+            Self::Graph => FileKind::Graph,
+            Self::Staging => FileKind::Staging,
+            Self::Vectors(VectorsName::Index(_)) => FileKind::Vectors,
+            Self::Vectors(VectorsName::Memory) => FileKind::Memory,
+        }
+    }
+
+    /// What its object is called.
+    pub(super) fn name(&self, encrypted: bool) -> String {
+        let table = match self {
+            Self::Vectors(VectorsName::Index(table)) => table.as_str(),
+            _ => "",
+        };
+        format!("{table}{}", self.kind().ending(encrypted))
+    }
+}
+
+impl FileKind {
+    /// The end of the names of its objects. Names of tables have no dot, so no two pieces have the same name.
+    fn ending(self, encrypted: bool) -> String {
+        let ending = match self {
+            Self::Graph => "graph.lbug.zst",
+            Self::Staging => "staging.duckdb.zst",
+            Self::Vectors => ".lance.tar.zst",
+            Self::Memory => "semantic-memory.tar.zst",
+        };
+        format!("{ending}{}", if encrypted { ".enc" } else { "" })
+    }
+
+    /// The piece whose object has this name.
+    fn piece(self, name: &str, encrypted: bool) -> Option<Piece> {
+        let table = name.strip_suffix(&self.ending(encrypted))?;
+        match self {
+            Self::Vectors => {
+                let table = TableName::parse(table).ok()?;
+                Some(Piece::Vectors(VectorsName::Index(table)))
+            }
+            _ if !table.is_empty() => None,
+            Self::Graph => Some(Piece::Graph),
+            Self::Staging => Some(Piece::Staging),
+            Self::Memory => Some(Piece::Vectors(VectorsName::Memory)),
+        }
+    }
 }
 
 /// One file of a backup.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackupFile {
-    /// `graph`, `staging` or `vectors`.
+    /// `graph`, `staging`, `vectors` or `memory`.
     pub kind: FileKind,
     /// Name beside the manifest.
     pub name: String,
@@ -44,10 +106,10 @@ const ZSTD: &str = "zstd";
 
 impl BackupFile {
     /// A file that was uploaded.
-    pub(super) fn uploaded(kind: FileKind, encrypted: bool, uploaded: &Uploaded) -> Self {
+    pub(super) fn uploaded(piece: &Piece, encrypted: bool, uploaded: &Uploaded) -> Self {
         Self {
-            kind,
-            name: Self::name(kind, "", encrypted),
+            kind: piece.kind(),
+            name: piece.name(encrypted),
             compression: ZSTD.to_owned(),
             sha256: uploaded.sha256.clone(),
             size_bytes: uploaded.size_bytes,
@@ -66,14 +128,12 @@ impl BackupFile {
         }
     }
 
-    /// What the object of this kind is called; of vectors, that of this table.
-    pub(super) fn name(kind: FileKind, table: &str, encrypted: bool) -> String {
-        let (table, ending) = match kind {
-            FileKind::Graph => ("", "graph.lbug.zst"),
-            FileKind::Staging => ("", "staging.duckdb.zst"),
-            FileKind::Vectors => (table, ".lance.tar.zst"),
-        };
-        format!("{table}{ending}{}", if encrypted { ".enc" } else { "" })
+    /// The table of vectors in it.
+    fn table(&self) -> Option<&str> {
+        match self.kind {
+            FileKind::Vectors => self.name.split('.').next(),
+            _ => None,
+        }
     }
 }
 
@@ -181,8 +241,8 @@ pub struct Content {
     pub graph: BackupFile,
     /// Its staging tables.
     pub staging: Option<BackupFile>,
-    /// Its tables of vectors.
-    pub vectors: BTreeMap<TableName, BackupFile>,
+    /// Its tables of vectors and its semantic memory.
+    pub vectors: BTreeMap<VectorsName, BackupFile>,
 }
 
 impl Content {
@@ -241,22 +301,20 @@ impl Manifest {
         }
         let (mut graph, mut staging, mut vectors) = (None, None, BTreeMap::new());
         for file in &self.files {
-            let ending = BackupFile::name(file.kind, "", self.encryption.is_some());
-            let table = file.name.strip_suffix(&ending).unwrap_or_default();
-            let name = BackupFile::name(file.kind, table, self.encryption.is_some());
-            if file.name != name || file.compression != ZSTD {
-                return field(format!("expected a file {name} compressed with {ZSTD}"));
-            }
+            let encrypted = self.encryption.is_some();
+            let piece = file.kind.piece(&file.name, encrypted);
+            let Some(piece) = piece.filter(|_| file.compression == ZSTD) else {
+                let ending = file.kind.ending(encrypted);
+                return field(format!("expected a file {ending} compressed with {ZSTD}"));
+            };
+            let name = &file.name;
             if !file.object().has_digests() {
                 return field(format!("a hash of {name} is not SHA-256"));
             }
-            let before = match file.kind {
-                FileKind::Graph => graph.replace(file.clone()),
-                FileKind::Staging => staging.replace(file.clone()),
-                FileKind::Vectors => match TableName::parse(table) {
-                    Ok(table) => vectors.insert(table, file.clone()),
-                    Err(error) => return field(format!("vectors: {error}")),
-                },
+            let before = match piece {
+                Piece::Graph => graph.replace(file.clone()),
+                Piece::Staging => staging.replace(file.clone()),
+                Piece::Vectors(name) => vectors.insert(name, file.clone()),
             };
             if before.is_some() {
                 return field(format!("{name} is listed twice"));
@@ -295,20 +353,37 @@ impl Manifest {
         self.files.iter().map(|file| file.size_bytes).sum()
     }
 
+    /// Size of the plain files, in bytes.
+    pub fn plain_size_bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.plain_size_bytes).sum()
+    }
+
+    /// Whether it has a file of this kind.
+    pub fn has(&self, kind: FileKind) -> bool {
+        self.files.iter().any(|file| file.kind == kind)
+    }
+
+    /// The tables of vectors in it.
+    pub fn vector_tables(&self) -> Vec<&str> {
+        self.files.iter().filter_map(BackupFile::table).collect()
+    }
+
     /// The result of the task that made it.
     pub fn result(&self) -> Value {
-        let file = |kind| self.files.iter().find(|file| file.kind == kind);
+        let graph = self.files.iter().find(|file| file.kind == FileKind::Graph);
         json!({
             "key": self.key,
             "manifest": format!("{}/manifest.json", self.key),
-            "sha256": file(FileKind::Graph).map(|file| &file.sha256),
+            "sha256": graph.map(|file| &file.sha256),
             "size_bytes": self.size_bytes(),
-            "plain_size_bytes": self.files.iter().map(|file| file.plain_size_bytes).sum::<u64>(),
+            "plain_size_bytes": self.plain_size_bytes(),
             "node_count": self.node_count,
             "relationship_count": self.relationship_count,
             "ladybug_version": self.ladybug_version,
             "storage_version": self.storage_version.to_string(),
-            "duckdb_included": file(FileKind::Staging).is_some(),
+            "duckdb_included": self.has(FileKind::Staging),
+            "vector_tables": self.vector_tables(),
+            "semantic_memory_included": self.has(FileKind::Memory),
             "created_at": self.created_at,
             "epoch": self.epoch,
             "version": self.version,
@@ -328,21 +403,21 @@ mod tests {
         graph_bytes: 1 << 30,
     };
 
-    fn file(kind: FileKind) -> BackupFile {
+    fn file(piece: &Piece) -> BackupFile {
         let uploaded = Uploaded {
             sha256: "a".repeat(64),
             size_bytes: 10,
             plain_sha256: "b".repeat(64),
             plain_size_bytes: 4096,
         };
-        BackupFile::uploaded(kind, false, &uploaded)
+        BackupFile::uploaded(piece, false, &uploaded)
     }
 
     fn vectors(table: &str) -> BackupFile {
         BackupFile {
             kind: FileKind::Vectors,
-            name: BackupFile::name(FileKind::Vectors, table, false),
-            ..file(FileKind::Graph)
+            name: format!("{table}.lance.tar.zst"),
+            ..file(&Piece::Graph)
         }
     }
 
@@ -360,7 +435,7 @@ mod tests {
             storage_version: 49,
             agent_version: "0.1.0".into(),
             encryption: None,
-            files: vec![file(FileKind::Graph), file(FileKind::Staging)],
+            files: vec![file(&Piece::Graph), file(&Piece::Staging)],
         }
     }
 
@@ -371,14 +446,48 @@ mod tests {
         assert_eq!((content.plain_bytes(), content.staging.is_some()), (8192, true));
         let older = Manifest {
             storage_version: 42,
-            files: vec![file(FileKind::Graph)],
+            files: vec![file(&Piece::Graph)],
             ..manifest()
         };
         assert_eq!(older.content(ABILITIES).unwrap().staging, None);
         let mut more = manifest();
-        more.files.extend(["Element", "Fact"].map(vectors));
+        more.files.extend(["memory", "Element"].map(vectors));
+        more.files.push(file(&Piece::Vectors(VectorsName::Memory)));
+        let more = Manifest::from_bytes(&more.to_bytes()).unwrap();
         let content = more.content(ABILITIES).unwrap();
-        assert_eq!((content.vectors.len(), content.plain_bytes()), (2, 4 * 4096));
+        assert_eq!(content.plain_bytes(), 5 * 4096);
+        let table = |name: &str| VectorsName::Index(name.parse().unwrap());
+        let names: Vec<VectorsName> = content.vectors.into_keys().collect();
+        assert_eq!(names, [table("Element"), table("memory"), VectorsName::Memory]);
+        let result = more.result();
+        assert_eq!(result["vector_tables"], json!(["memory", "Element"]));
+        assert_eq!(result["semantic_memory_included"], true);
+    }
+
+    #[test]
+    fn a_manifest_from_before_there_were_vectors_has_none() {
+        let content = manifest().content(ABILITIES).unwrap();
+        assert!(content.vectors.is_empty());
+        let result = manifest().result();
+        assert_eq!(result["vector_tables"], json!([]));
+        assert_eq!(result["semantic_memory_included"], false);
+    }
+
+    #[test]
+    fn every_piece_has_a_name_of_its_own() {
+        let tables = ["graph", "staging", "memory", "semantic-memory", "lance", "Element"];
+        let tables = tables.map(|table| Piece::Vectors(VectorsName::Index(table.parse().unwrap())));
+        let others = [Piece::Graph, Piece::Staging, Piece::Vectors(VectorsName::Memory)];
+        for encrypted in [false, true] {
+            let mut names = Vec::new();
+            for piece in tables.iter().chain(&others) {
+                let name = piece.name(encrypted);
+                assert_eq!(piece.kind().piece(&name, encrypted).as_ref(), Some(piece));
+                assert_eq!(piece.kind().piece(&name, !encrypted), None);
+                assert!(!names.contains(&name), "{name}");
+                names.push(name);
+            }
+        }
     }
 
     #[test]
@@ -397,17 +506,32 @@ mod tests {
             with(|m| m.files[0].plain_size_bytes = u64::MAX),
             Unusable::TooLarge { .. }
         ));
-        let changes: [fn(&mut Manifest); 14] = [
+        let changes: [fn(&mut Manifest); 18] = [
             |m| m.files[0].name = "../../../etc/passwd".into(),
             |m| m.files[0].name = "staging.duckdb.zst".into(),
             |m| m.files[1].plain_size_bytes = u64::MAX,
             |m| m.files[0].sha256 = "A".repeat(63),
             |m| m.files[0].plain_sha256 = "../".repeat(21) + "x",
             |m| m.files[0].compression = "none".into(),
-            |m| m.files.push(file(FileKind::Graph)),
+            |m| m.files.push(file(&Piece::Graph)),
             |m| m.files.extend([vectors("T"), vectors("T")]),
             |m| m.files.push(vectors("")),
             |m| m.files.push(vectors("../T")),
+            |m| m.files.push(vectors("a.b")),
+            |m| m.files.extend(vec![file(&Piece::Vectors(VectorsName::Memory)); 2]),
+            |m| {
+                let memory = file(&Piece::Vectors(VectorsName::Memory));
+                m.files.push(BackupFile {
+                    name: "T.lance.tar.zst".into(),
+                    ..memory
+                });
+            },
+            |m| {
+                m.files.push(BackupFile {
+                    plain_size_bytes: u64::MAX,
+                    ..vectors("T")
+                });
+            },
             |m| {
                 m.files[1] = BackupFile {
                     kind: FileKind::Vectors,
@@ -430,7 +554,7 @@ mod tests {
         }
         // To take encryption out of the manifest is not enough to have other files restored as if they were plain.
         let mut plain = manifest();
-        plain.files[0].name = BackupFile::name(FileKind::Graph, "", true);
+        plain.files[0].name = Piece::Graph.name(true);
         assert!(matches!(plain.content(ABILITIES), Err(Unusable::Field(_))));
     }
 }

@@ -1,12 +1,13 @@
 //! A backup back into a database: fetched beside the old one, checked, opened once, and only then put in its place.
 
-use super::{BackupError, BackupJob, BackupKey, Content, DownloadError, FileKind, Manifest, download};
+use super::{BackupError, BackupJob, BackupKey, Content, DownloadError, FileKind, Manifest, Target, download};
 use crate::{
     engines::{Candidate, DatabaseId, EngineError, Engines, Replace},
     objects::BackupStore,
 };
 use object_store::path::Path as ObjectPath;
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 /// A restore that did not happen. The database is as it was before.
 #[derive(Debug, thiserror::Error)]
@@ -84,12 +85,15 @@ impl RestoreJob {
         let candidate = self.engines.candidate(&self.id, self.content.staging.is_some())?;
         let total = self.content.plain_bytes();
         let mut before = 0;
-        let graph = (Some(&self.content.graph), Some(candidate.graph()));
-        let staging = (self.content.staging.as_ref(), candidate.staging());
-        for (file, target) in [graph, staging] {
-            let (Some(file), Some(target)) = (file, target) else {
-                continue;
-            };
+        let mut files = vec![(&self.content.graph, Target::File(candidate.graph().to_owned()))];
+        if let (Some(file), Some(target)) = (&self.content.staging, candidate.staging()) {
+            files.push((file, Target::File(target.to_owned())));
+        }
+        let vectors = candidate.vectors();
+        files.extend(
+            (self.content.vectors.iter()).map(|(name, file)| (file, Target::Table(Arc::clone(vectors), name.clone()))),
+        );
+        for (file, target) in files {
             let cipher = self
                 .decryption
                 .as_ref()
@@ -157,8 +161,10 @@ impl Restored {
             "node_count": self.manifest.node_count,
             "relationship_count": self.manifest.relationship_count,
             "size_bytes": self.manifest.size_bytes(),
-            "plain_size_bytes": self.manifest.files.iter().map(|file| file.plain_size_bytes).sum::<u64>(),
-            "duckdb_included": self.manifest.files.iter().any(|file| file.kind == FileKind::Staging),
+            "plain_size_bytes": self.manifest.plain_size_bytes(),
+            "duckdb_included": self.manifest.has(FileKind::Staging),
+            "vector_tables": self.manifest.vector_tables(),
+            "semantic_memory_included": self.manifest.has(FileKind::Memory),
             "is_encrypted": self.manifest.encryption.is_some(),
             "system_backup_key": self.system_backup.as_ref().map(|backup| &backup.key),
         })

@@ -22,21 +22,53 @@ pub(crate) fn unpack<R: Read>(
     limit: u64,
     written: &AtomicU64,
 ) -> io::Result<(R, String)> {
-    let mut decoder = zstd::Decoder::new(source)?;
-    decoder.window_log_max(WINDOW)?;
-    let mut digest = Sha256::new();
+    let mut plain = Plain::new(source, limit, written)?;
     let mut buffer = vec![0; BLOCK];
     loop {
-        let length = decoder.read(&mut buffer)?;
+        let length = plain.read(&mut buffer)?;
         if length == 0 {
-            return Ok((decoder.finish().into_inner(), hex::encode(digest.finalize())));
+            return Ok(plain.end());
         }
-        if written.load(Ordering::Relaxed) + length as u64 > limit {
-            let message = format!("its content is longer than the {limit} bytes of the manifest");
+        output.write_all(&buffer[..length])?;
+    }
+}
+
+/// The content of a compressed file, read piece by piece.
+pub(crate) struct Plain<'a, R: Read> {
+    decoder: zstd::Decoder<'static, io::BufReader<R>>,
+    digest: Sha256,
+    limit: u64,
+    read: &'a AtomicU64,
+}
+
+impl<'a, R: Read> Plain<'a, R> {
+    /// At most `limit` bytes; `read` is where it stands.
+    pub(crate) fn new(source: R, limit: u64, read: &'a AtomicU64) -> io::Result<Self> {
+        let mut decoder = zstd::Decoder::new(source)?;
+        decoder.window_log_max(WINDOW)?;
+        Ok(Self {
+            decoder,
+            digest: Sha256::new(),
+            limit,
+            read,
+        })
+    }
+
+    /// What it was read from, and the SHA-256 of what was read.
+    pub(crate) fn end(self) -> (R, String) {
+        (self.decoder.finish().into_inner(), hex::encode(self.digest.finalize()))
+    }
+}
+
+impl<R: Read> Read for Plain<'_, R> {
+    fn read(&mut self, target: &mut [u8]) -> io::Result<usize> {
+        let length = self.decoder.read(target)?;
+        if self.read.load(Ordering::Relaxed) + length as u64 > self.limit {
+            let message = format!("its content is longer than the {} bytes of the manifest", self.limit);
             return Err(io::Error::new(io::ErrorKind::InvalidData, message));
         }
-        digest.update(&buffer[..length]);
-        output.write_all(&buffer[..length])?;
-        written.fetch_add(length as u64, Ordering::Relaxed);
+        self.digest.update(&target[..length]);
+        self.read.fetch_add(length as u64, Ordering::Relaxed);
+        Ok(length)
     }
 }

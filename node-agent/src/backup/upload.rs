@@ -1,16 +1,17 @@
 //! One file to the object store: read, hashed, compressed, encrypted if that is wanted, hashed again and uploaded in
 //! parts, all at the same time and with a bounded amount of memory.
 
-use super::crypt::{FileCipher, Sealer};
+use super::{
+    copies::Source,
+    crypt::{FileCipher, Sealer},
+};
 use crate::objects::{BackupStore, StoreError};
 use bytes::Bytes;
 use object_store::{ObjectStoreExt, WriteMultipart, path::Path as ObjectPath};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::{
-    fs::File,
-    io::{self, Read, Write},
-    path::{Path, PathBuf},
+    io::{self, Write},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -29,10 +30,10 @@ const LEVEL: i32 = 3;
 #[derive(Debug, thiserror::Error)]
 pub enum UploadError {
     /// The copy could not be read or compressed.
-    #[error("cannot read or compress {path}: {source}")]
+    #[error("the copy for {key} cannot be read or compressed: {source}")]
     Read {
-        /// The copy.
-        path: PathBuf,
+        /// The object.
+        key: String,
         /// Why.
         source: io::Error,
     },
@@ -78,7 +79,7 @@ impl Uploaded {
 /// # Errors
 /// When the file cannot be read or the object cannot be written; what was uploaded is given up then.
 pub async fn upload_compressed(
-    source: &Path,
+    source: &Source,
     store: &BackupStore,
     key: &ObjectPath,
     cipher: Option<FileCipher>,
@@ -96,8 +97,8 @@ pub async fn upload_compressed(
     let (sender, mut blocks) = mpsc::channel::<Bytes>(8);
     let read = Arc::new(AtomicU64::new(0));
     let compressing = {
-        let (path, read) = (source.to_owned(), Arc::clone(&read));
-        tokio::task::spawn_blocking(move || compress(&path, sender, cipher.as_ref(), &read))
+        let (source, read) = (source.clone(), Arc::clone(&read));
+        tokio::task::spawn_blocking(move || compress(&source, sender, cipher.as_ref(), &read))
     };
     let upload = store.objects().put_multipart(key).await.map_err(refused("begin"))?;
     let mut upload = WriteMultipart::new_with_chunk_size(upload, PART);
@@ -115,7 +116,7 @@ pub async fn upload_compressed(
         Err(error) => {
             abort(upload, key).await;
             return Err(UploadError::Read {
-                path: source.to_owned(),
+                key: key.to_string(),
                 source: error,
             });
         }
@@ -141,12 +142,11 @@ async fn abort(upload: WriteMultipart, key: &ObjectPath) {
 }
 
 fn compress(
-    path: &Path,
+    source: &Source,
     sender: mpsc::Sender<Bytes>,
     cipher: Option<&FileCipher>,
     read: &AtomicU64,
 ) -> io::Result<Uploaded> {
-    let source = File::open(path)?;
     let sink = Sink {
         sender,
         block: Vec::with_capacity(BLOCK),
@@ -170,19 +170,35 @@ fn compress(
 }
 
 /// Compresses everything into `sink`, and hashes it.
-fn squeeze<W: Write>(mut source: File, sink: W, read: &AtomicU64) -> io::Result<(W, String)> {
+fn squeeze<W: Write>(source: &Source, sink: W, read: &AtomicU64) -> io::Result<(W, String)> {
     let mut encoder = zstd::Encoder::new(sink, LEVEL)?;
     encoder.include_checksum(true)?;
-    let mut digest = Sha256::new();
-    let mut buffer = vec![0; BLOCK];
-    loop {
-        let length = source.read(&mut buffer)?;
-        if length == 0 {
-            return Ok((encoder.finish()?, hex::encode(digest.finalize())));
-        }
-        digest.update(&buffer[..length]);
-        encoder.write_all(&buffer[..length])?;
-        read.fetch_add(length as u64, Ordering::Relaxed);
+    let mut plain = Plain {
+        encoder,
+        digest: Sha256::new(),
+        read,
+    };
+    source.write_to(&mut plain)?;
+    Ok((plain.encoder.finish()?, hex::encode(plain.digest.finalize())))
+}
+
+/// Takes the plain bytes, hashes them and hands them to the encoder.
+struct Plain<'a, W: Write> {
+    encoder: zstd::Encoder<'static, W>,
+    digest: Sha256,
+    read: &'a AtomicU64,
+}
+
+impl<W: Write> Write for Plain<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let taken = self.encoder.write(bytes)?;
+        self.digest.update(&bytes[..taken]);
+        self.read.fetch_add(taken as u64, Ordering::Relaxed);
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.encoder.flush()
     }
 }
 
@@ -244,7 +260,7 @@ mod tests {
         let store = BackupStore::open(&format!("file://{}/objects", dir.path().display())).unwrap();
         let key = BackupStore::key("backups/kg1/graph.lbug.zst").unwrap();
         let seen = std::cell::Cell::new(0);
-        let uploaded = upload_compressed(&source, &store, &key, None, |read| seen.set(read))
+        let uploaded = upload_compressed(&Source::File(source), &store, &key, None, |read| seen.set(read))
             .await
             .unwrap();
         assert_eq!(seen.get(), plain.len() as u64);
@@ -261,7 +277,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = BackupStore::open(&format!("file://{}/objects", dir.path().display())).unwrap();
         let key = BackupStore::key("backups/kg1/x.zst").unwrap();
-        let error = upload_compressed(&dir.path().join("absent"), &store, &key, None, |_| ())
+        let absent = Source::File(dir.path().join("absent"));
+        let error = upload_compressed(&absent, &store, &key, None, |_| ())
             .await
             .unwrap_err();
         assert!(matches!(error, UploadError::Read { .. }), "{error}");

@@ -10,7 +10,7 @@ use super::error::EngineError;
 use super::ladybug::{Database, OpenDatabase};
 use super::names::DatabaseId;
 use super::registry::{Engines, Slot, not_found};
-use super::swap::{NewStaging, Swap};
+use super::swap::{Beside, Swap};
 
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long statements on a database that is about to be replaced may go on; then they are interrupted.
@@ -20,7 +20,9 @@ pub(crate) const GRACE: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug)]
 pub(crate) struct Arrival {
     pub(crate) graph: PathBuf,
-    pub(crate) staging: NewStaging,
+    pub(crate) staging: Beside,
+    /// If these do not stay, nobody uses the old ones: they were [emptied](Engines::empty_vectors).
+    pub(crate) vectors: Beside,
 }
 
 impl Engines {
@@ -47,7 +49,8 @@ impl Engines {
     /// The database is then as it was before, and the files that were to replace it have their own names.
     pub(crate) async fn exchange(&self, slot: &Slot, arrival: Arrival) -> Result<(), EngineError> {
         let (files, id) = (self.inner.files.clone(), slot.id.clone());
-        let swap = blocking(move || Swap::plan(&files, &id, &arrival.graph, &arrival.staging)).await?;
+        let swap =
+            blocking(move || Swap::plan(&files, &id, &arrival.graph, &arrival.staging, &arrival.vectors)).await?;
         let swap = Arc::new(swap);
         let step = Arc::clone(&swap);
         let answered = match blocking(move || step.exchange()).await {

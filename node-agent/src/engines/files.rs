@@ -13,6 +13,7 @@ pub(crate) struct Files {
     databases: PathBuf,
     staging: PathBuf,
     replaced: PathBuf,
+    vectors: PathBuf,
     lock: PathBuf,
 }
 
@@ -31,6 +32,7 @@ impl Files {
             databases: data_dir.join("databases"),
             staging: data_dir.join("staging"),
             replaced: data_dir.join("pre-migration"),
+            vectors: data_dir.join("vectors"),
             lock: data_dir.join("engines.lock"),
         }
     }
@@ -56,6 +58,25 @@ impl Files {
     pub(crate) fn restoring_staging(&self, id: &DatabaseId) -> PathBuf {
         self.staging
             .join(format!("{RESTORING}{id}-{}.{STAGING}", uuid::Uuid::new_v4().simple()))
+    }
+
+    /// Where the vectors of all databases are, in a directory for each.
+    pub(crate) fn all_vectors(&self) -> &Path {
+        &self.vectors
+    }
+
+    pub(crate) fn vectors(&self, id: &DatabaseId) -> PathBuf {
+        self.vectors.join(id.as_str())
+    }
+
+    pub(crate) fn creating_vectors(&self, id: &DatabaseId) -> PathBuf {
+        self.vectors
+            .join(format!("{CREATING}{id}-{}", uuid::Uuid::new_v4().simple()))
+    }
+
+    pub(crate) fn restoring_vectors(&self, id: &DatabaseId) -> PathBuf {
+        self.vectors
+            .join(format!("{RESTORING}{id}-{}", uuid::Uuid::new_v4().simple()))
     }
 
     /// The directories of graphs and of staging.
@@ -86,7 +107,7 @@ impl Files {
     }
 
     pub(crate) fn make_directories(&self) -> Result<(), EngineError> {
-        for directory in self.directories() {
+        for directory in self.directories().into_iter().chain([self.all_vectors()]) {
             fs::create_dir_all(directory).map_err(|error| EngineError::io("create", directory, error))?;
         }
         Ok(())

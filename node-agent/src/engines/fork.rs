@@ -1,19 +1,20 @@
 //! Forking: a new database that begins as a copy of another one. As with every database, it exists when its file has
 //! its final name, so a fork that is cut off leaves nothing behind.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
 use super::error::EngineError;
-use super::exchange::{Arrival, closing};
-use super::files::Files;
+use super::exchange::{Arrival, blocking, closing};
+use super::files::{Files, remove};
 use super::ladybug::schema::run_script;
 use super::ladybug::{Database, GraphCounts, TableInfo, TableKind};
+use super::lance::VectorsName;
 use super::names::{DatabaseId, TableName, cypher_identifier};
 use super::registry::{CLOSE_PATIENCE, Engines, close_graph};
-use super::swap::NewStaging;
+use super::swap::{Beside, Swap};
 
 /// What to fork.
 #[derive(Clone, Debug)]
@@ -25,6 +26,10 @@ pub struct ForkRequest {
     pub id: DatabaseId,
     /// The tables that the fork has; empty for all. A relationship table needs the tables of its ends.
     pub tables: Vec<TableName>,
+    /// Whether the fork has the parent's vectors; where only some tables are wanted, those of the same names.
+    pub vectors: bool,
+    /// Whether it has the parent's semantic memory.
+    pub memory: bool,
     /// How long to wait for writes of the parent that are under way.
     pub timeout: Duration,
 }
@@ -36,6 +41,36 @@ pub struct Forked {
     pub path: PathBuf,
     /// Its rows, table by table.
     pub counts: GraphCounts,
+    /// The tables of vectors that were copied.
+    pub vectors: Vec<VectorsName>,
+}
+
+/// What becomes the fork, until it is one; removed when this is dropped.
+struct Made {
+    graph: PathBuf,
+    vectors: PathBuf,
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        for removed in [Files::remove_beginning_with(&self.graph), remove(&self.vectors)] {
+            if let Err(error) = removed {
+                tracing::warn!(%error, "files of a fork are removed at the next start");
+            }
+        }
+    }
+}
+
+impl ForkRequest {
+    fn wants(&self, name: &VectorsName) -> bool {
+        match name {
+            VectorsName::Memory => self.memory,
+            VectorsName::Index(table) => {
+                let named = |wanted: &TableName| wanted.as_str().eq_ignore_ascii_case(table.as_str());
+                self.vectors && (self.tables.is_empty() || self.tables.iter().any(named))
+            }
+        }
+    }
 }
 
 impl Engines {
@@ -49,38 +84,33 @@ impl Engines {
         let parent = self.database(&request.parent).await?;
         let schema = parent.schema().await?;
         surplus(&schema, &request.tables)?;
-        let creating = self.inner.files.creating(&request.id);
-        let forked = match self.claim(&request.id) {
+        let made = Made {
+            graph: self.inner.files.creating(&request.id),
+            vectors: self.inner.files.creating_vectors(&request.id),
+        };
+        let path = self.inner.files.graph(&request.id);
+        let (counts, vectors) = match self.claim(&request.id) {
             // Held until the database is there, like that of any database that is being made.
             Ok(slot) => {
                 let _gate = slot.gate.lock().await;
-                let made = async {
-                    let counts = self.copy(parent, request, &creating, cancel).await?;
-                    let path = self.publish(&request.id, &creating).await?;
-                    Ok(Forked { path, counts })
+                let copied = async {
+                    let copied = self.copy(parent, request, &made, cancel).await?;
+                    self.put_in_place(&request.id, &made).await?;
+                    Ok::<_, EngineError>(copied)
                 }
                 .await;
-                self.settle(&slot, made.is_ok());
-                made
+                self.settle(&slot, copied.is_ok());
+                copied?
             }
             Err(EngineError::AlreadyExists { .. }) => {
                 self.check_replaceable(request).await?;
-                match self.copy(parent, request, &creating, cancel).await {
-                    Ok(counts) => self
-                        .replace_empty(&request.id, &creating, &schema)
-                        .await
-                        .map(|path| Forked { path, counts }),
-                    Err(error) => Err(error),
-                }
+                let copied = self.copy(parent, request, &made, cancel).await?;
+                self.replace_empty(&request.id, &made, &schema).await?;
+                copied
             }
-            Err(error) => Err(error),
+            Err(error) => return Err(error),
         };
-        if forked.is_err()
-            && let Err(error) = Files::remove_beginning_with(&creating)
-        {
-            tracing::warn!(%error, "files of a failed fork are removed at the next start");
-        }
-        forked
+        Ok(Forked { path, counts, vectors })
     }
 
     /// Whether a fork may take the place of the target: it is absent, or has nothing of its own.
@@ -92,6 +122,9 @@ impl Engines {
             return Ok(());
         }
         let schema = self.database(&request.parent).await?.schema().await?;
+        if !self.vectors(&request.id)?.names().await?.is_empty() {
+            return Err(own_content(&request.id));
+        }
         nothing_of_its_own(self.database(&request.id).await?, &schema).await
     }
 
@@ -100,39 +133,65 @@ impl Engines {
         &self,
         parent: Database,
         request: &ForkRequest,
-        creating: &Path,
+        made: &Made,
         cancel: &CancellationToken,
-    ) -> Result<GraphCounts, EngineError> {
-        let counts = parent.copy_to(creating, request.timeout, cancel).await?;
+    ) -> Result<(GraphCounts, Vec<VectorsName>), EngineError> {
+        let counts = parent.copy_to(&made.graph, request.timeout, cancel).await?;
         drop(parent);
+        let mut names = self.vectors(&request.parent)?.names().await?;
+        names.retain(|name| request.wants(name));
+        let copies = self.copy_vectors(&request.parent, &made.vectors, names).await?;
+        let vectors = copies.iter().map(|copy| copy.name().clone()).collect();
         if request.tables.is_empty() {
-            return Ok(counts);
+            return Ok((counts, vectors));
         }
-        let open = self.inner.open_graph(&request.id, creating.to_owned()).await?;
-        closing(open, |copy| keep_only(copy, &request.tables, request.timeout)).await
+        let open = self.inner.open_graph(&request.id, made.graph.clone()).await?;
+        let counts = closing(open, |copy| keep_only(copy, &request.tables, request.timeout)).await?;
+        Ok((counts, vectors))
+    }
+
+    /// Makes the copy a database. Vectors that a deleted one of its id has left make way, but not before the fork is there:
+    /// they may have been left for a graph that is made anew.
+    async fn put_in_place(&self, id: &DatabaseId, made: &Made) -> Result<(), EngineError> {
+        let (files, id, graph) = (self.inner.files.clone(), id.clone(), made.graph.clone());
+        let vectors = match made.vectors.exists() {
+            true => Beside::New(made.vectors.clone()),
+            false => Beside::Gone,
+        };
+        blocking(move || {
+            let swap = Swap::plan(&files, &id, &graph, &Beside::Kept, &vectors)?;
+            let placed = swap.exchange().and_then(|()| swap.commit());
+            if placed.is_err() {
+                swap.undo()?;
+            }
+            placed
+        })
+        .await
     }
 
     /// Puts the copy in the place of a database that has nothing of its own. It is asked once more when nobody can write
     /// to it any more.
-    async fn replace_empty(
-        &self,
-        id: &DatabaseId,
-        creating: &Path,
-        schema: &[TableInfo],
-    ) -> Result<PathBuf, EngineError> {
+    async fn replace_empty(&self, id: &DatabaseId, made: &Made, schema: &[TableInfo]) -> Result<(), EngineError> {
         let slot = self.existing(id)?;
         let _gate = slot.gate.lock().await;
         self.inner.still_there(&slot)?;
+        let _emptied = self.empty_vectors(&slot).await?;
+        let layout = slot.vectors.home().layout().clone();
+        if !blocking(move || layout.names()).await?.is_empty() {
+            return Err(own_content(id));
+        }
         close_graph(&slot, CLOSE_PATIENCE).await?;
-        let path = self.inner.files.graph(id);
-        let open = self.inner.open_graph(id, path.clone()).await?;
+        let open = self.inner.open_graph(id, self.inner.files.graph(id)).await?;
         closing(open, |old| nothing_of_its_own(old, schema)).await?;
         let arrival = Arrival {
-            graph: creating.to_owned(),
-            staging: NewStaging::Kept,
+            graph: made.graph.clone(),
+            staging: Beside::Kept,
+            vectors: match made.vectors.exists() {
+                true => Beside::New(made.vectors.clone()),
+                false => Beside::Kept,
+            },
         };
-        self.exchange(&slot, arrival).await?;
-        Ok(path)
+        self.exchange(&slot, arrival).await
     }
 }
 
@@ -153,10 +212,14 @@ async fn nothing_of_its_own(database: Database, parent: &[TableInfo]) -> Result<
     if counts.tables.iter().all(|(name, rows)| *rows == 0 && known(name)) {
         return Ok(());
     }
-    Err(EngineError::AlreadyExists {
+    Err(own_content(database.id()))
+}
+
+fn own_content(id: &DatabaseId) -> EngineError {
+    EngineError::AlreadyExists {
         what: "a database with content of its own,",
-        name: database.id().to_string(),
-    })
+        name: id.to_string(),
+    }
 }
 
 /// Statements that drop every table but `wanted`, relationships first; none if all are wanted.
@@ -206,6 +269,28 @@ mod tests {
             comment: String::new(),
             properties: Vec::new(),
             connections: connections.iter().map(|(a, b)| ((*a).into(), (*b).into())).collect(),
+        }
+    }
+
+    #[test]
+    fn vectors_come_along_as_they_are_asked_for() {
+        let request = |tables: &[&str], vectors, memory| ForkRequest {
+            parent: "kg1".parse().unwrap(),
+            id: "kg1_dev".parse().unwrap(),
+            tables: tables.iter().map(|name| name.parse().unwrap()).collect(),
+            vectors,
+            memory,
+            timeout: Duration::ZERO,
+        };
+        let element = VectorsName::Index("Element".parse().unwrap());
+        for (request, wanted) in [
+            (request(&[], true, false), (true, false)),
+            (request(&["element"], true, true), (true, true)),
+            (request(&["Other"], true, false), (false, false)),
+            (request(&["Element"], false, true), (false, true)),
+        ] {
+            let wants = (request.wants(&element), request.wants(&VectorsName::Memory));
+            assert_eq!(wants, wanted, "{request:?}");
         }
     }
 

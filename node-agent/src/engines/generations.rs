@@ -8,30 +8,48 @@ use std::sync::atomic::Ordering;
 use super::error::EngineError;
 use super::ladybug::open::OpenOptions;
 use super::ladybug::{Database, GraphCounts, OpenDatabase};
+use super::lance::{Home, Layout};
 use super::names::DatabaseId;
 use super::registry::{Engines, Slot};
 
 /// The least memory for a generation while the one before still has its own; enough to read by.
 const LEAST_MEMORY: u64 = 64 << 20;
 
-/// A generation that serves no new statements.
+/// Where the files of a generation are.
+#[derive(Clone, Copy, Debug)]
+pub struct Generation<'a> {
+    /// The graph.
+    pub graph: &'a Path,
+    /// The directory of its vectors; absent on the volume if it has none.
+    pub vectors: &'a Path,
+}
+
+/// A generation that serves no new statements and no new searches.
 #[derive(Debug)]
 pub struct Retired {
-    closed: flume::Receiver<()>,
+    /// Absent if the graph was not open.
+    closed: Option<flume::Receiver<()>>,
+    /// Absent if the vectors are those of the generation that serves now.
+    vectors: Option<Arc<Home>>,
 }
 
 impl Retired {
-    /// Waits until its last statement has ended and its file is closed.
+    /// Waits until its last statement and its last search have ended, and its file is closed.
     pub async fn gone(self) {
-        // Disconnects when the engine has closed the file.
-        let _ = self.closed.recv_async().await;
+        if let Some(closed) = self.closed {
+            // Disconnects when the engine has closed the file.
+            let _ = closed.recv_async().await;
+        }
+        if let Some(vectors) = self.vectors {
+            drop(vectors.empty().await);
+        }
     }
 }
 
 impl Engines {
-    /// Opens `file` for reading, counts what is in it, and serves it as `id` if `accept` agrees with the counts; whatever
-    /// has to be written down goes into `accept`. Returns the generation that was served before, if it was open. Until
-    /// then, and after a failure, everything is as it was.
+    /// Opens a generation for reading, counts what is in it, and serves it as `id` if `accept` agrees with the counts;
+    /// whatever has to be written down goes into `accept`. Returns the generation that was served before, if there was
+    /// one. Until then, and after a failure, everything is as it was.
     ///
     /// While both are open, the new one has the memory that is left, and may have less than a database
     /// should, until it is [widened](Self::widen).
@@ -42,7 +60,7 @@ impl Engines {
     pub async fn take_up<E, F>(
         &self,
         id: &DatabaseId,
-        file: &Path,
+        files: Generation<'_>,
         accept: impl FnOnce(GraphCounts) -> F + Send,
     ) -> Result<Option<Retired>, E>
     where
@@ -51,15 +69,24 @@ impl Engines {
     {
         let known = self.inner.slots.read().get(id).cloned();
         match known {
-            Some(slot) => self.take_up_in(&slot, id, file, LEAST_MEMORY, accept).await,
+            Some(slot) => {
+                let before = self.take_up_in(&slot, files.graph, LEAST_MEMORY, accept).await?;
+                let vectors = slot.vectors.move_to(home(files));
+                Ok(Some(Retired {
+                    closed: before.closed,
+                    vectors: Some(vectors),
+                }))
+            }
             None => {
                 // Nobody can find the slot before the database is there: it is marked as deleted until then.
                 let slot = self.claim(id)?;
-                let taken = self.take_up_in(&slot, id, file, LEAST_MEMORY, accept).await;
+                // Nobody is there yet, so it has its vectors first.
+                slot.vectors.move_to(home(files));
+                let taken = self.take_up_in(&slot, files.graph, LEAST_MEMORY, accept).await;
                 if taken.is_err() {
                     self.inner.slots.write().remove(id);
                 }
-                taken
+                taken.map(|_| None)
             }
         }
     }
@@ -67,11 +94,10 @@ impl Engines {
     async fn take_up_in<E, F>(
         &self,
         slot: &Slot,
-        id: &DatabaseId,
         file: &Path,
         least: u64,
         accept: impl FnOnce(GraphCounts) -> F + Send,
-    ) -> Result<Option<Retired>, E>
+    ) -> Result<Retired, E>
     where
         E: From<EngineError>,
         F: Future<Output = Result<(), E>> + Send,
@@ -79,6 +105,7 @@ impl Engines {
         // Held to the end: nobody closes the present generation to make room, and who finds it closed waits for the new
         // one instead of asking for memory that the new one has.
         let _gate = slot.gate.lock().await;
+        let id = &slot.id;
         let limits = self.inner.limits();
         let least = least.min(limits.database_memory);
         let memory = self.inner.reserve_some(least, limits.database_memory, id).await?;
@@ -95,13 +122,17 @@ impl Engines {
         if let Err(error) = checked.await {
             let closed = open.closed();
             drop(open);
-            Retired { closed }.gone().await;
+            // Disconnects when the engine has closed the file.
+            let _ = closed.recv_async().await;
             return Err(error);
         }
         *slot.generation.write() = Some(file.to_owned());
         let before = slot.graph.write().replace(open);
         slot.deleted.store(false, Ordering::Release);
-        Ok(before.map(|open| Retired { closed: open.closed() }))
+        Ok(Retired {
+            closed: before.map(|open| open.closed()),
+            vectors: None,
+        })
     }
 
     /// Opens a generation once more that had to be content with less memory than a database should have, and serves that.
@@ -119,7 +150,10 @@ impl Engines {
             cramped.map(|open| open.options().path.clone())
         };
         match cramped {
-            Some(file) => self.take_up_in(&slot, id, &file, memory, |_| async { Ok(()) }).await,
+            Some(file) => {
+                let widened = self.take_up_in(&slot, &file, memory, |_| async { Ok(()) });
+                widened.await.map(Some)
+            }
             None => Ok(None),
         }
     }
@@ -128,4 +162,8 @@ impl Engines {
     pub fn await_databases(&self, awaited: bool) {
         self.inner.awaiting.store(awaited, Ordering::Release);
     }
+}
+
+fn home(files: Generation<'_>) -> Arc<Home> {
+    Home::new(Layout::new(files.vectors.to_owned()))
 }

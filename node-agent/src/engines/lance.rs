@@ -7,7 +7,10 @@ mod archive;
 mod build;
 mod change;
 mod columns;
+mod copies;
 mod error;
+mod home;
+mod incoming;
 mod layout;
 mod memory;
 mod memory_rows;
@@ -21,10 +24,14 @@ mod unpack;
 
 pub use archive::{Exported, Imported};
 pub use build::{BuildReport, Reindexed};
+pub use copies::VectorsCopy;
+pub use incoming::IncomingVectors;
+pub use layout::Name as VectorsName;
 pub use memory_rows::{MEMORY_DIMENSION, MemoryChange, MemoryRow, is_memory_id};
 pub use search::{Found, SearchRequest};
 pub use source::RejectedVectors;
 pub use table::{IndexInfo, Vectors};
 
-pub(crate) use layout::Layout;
+pub(crate) use home::{Address, Home};
+pub(crate) use layout::{Layout, remove_leftovers};
 pub(crate) use table::Lance;

@@ -100,7 +100,7 @@ impl Engines {
                 message: format!("Maximum database capacity reached ({limit})"),
             });
         }
-        let slot = Slot::new(id.clone());
+        let slot = Slot::new(id.clone(), &self.inner.files);
         slot.deleted.store(true, Ordering::Release);
         slots.insert(id.clone(), Arc::clone(&slot));
         Ok(slot)
@@ -178,7 +178,7 @@ impl Engines {
         existed: bool,
     ) -> Result<Deleted, EngineError> {
         let (files, id) = (self.inner.files.clone(), id.clone());
-        let vectors = self.inner.lance.layout.of(&id);
+        let vectors = files.vectors(&id);
         tokio::task::spawn_blocking(move || {
             let kept = files.kept(&id);
             match scope {

@@ -8,7 +8,7 @@ use super::exchange::{Arrival, GRACE};
 use super::lifecycle::DeleteScope;
 use super::names::DatabaseId;
 use super::registry::{CLOSE_PATIENCE, Engines, Slot, close_staging, retire_graph};
-use super::swap::NewStaging;
+use super::swap::Beside;
 
 /// How the id ends of a database that is to take the place of another one.
 const SUCCESSOR: &str = "-wip";
@@ -37,8 +37,8 @@ impl DatabaseId {
 }
 
 impl Engines {
-    /// Puts the successor in the place of a database, which may be absent. The staging tables of the database stay, those
-    /// of the successor go with its id. Statements that come meanwhile wait; those that run have some seconds, and are
+    /// Puts the successor in the place of a database, which may be absent. The staging tables and the vectors of the
+    /// database stay, those of the successor go with its id. Statements that come meanwhile wait; those that run have some seconds, and are
     /// interrupted then. Goes on when the caller stops waiting.
     ///
     /// # Errors
@@ -76,7 +76,8 @@ impl Engines {
         successor.deleted.store(true, Ordering::Release);
         let arrival = Arrival {
             graph: self.inner.files.graph(&successor.id),
-            staging: NewStaging::Kept,
+            staging: Beside::Kept,
+            vectors: Beside::Kept,
         };
         let exchanged = async {
             retire_graph(successor, GRACE).await?;

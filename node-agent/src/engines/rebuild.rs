@@ -18,7 +18,7 @@ use super::ladybug::{Database, GraphCounts, OpenDatabase, TableInfo, TableKind};
 use super::materialize::{MaterializeReport, MaterializeRequest, Progress, ProgressUpdate, create_table};
 use super::names::{DatabaseId, TableName, cypher_identifier};
 use super::registry::{Engines, Slot, retire_graph};
-use super::swap::NewStaging;
+use super::swap::Beside;
 
 const SCHEMA_TIMEOUT: Duration = Duration::from_secs(60);
 /// The smallest buffer pool for the new graph, while the old one has its own.
@@ -73,7 +73,8 @@ impl Engines {
             retire_graph(&slot, GRACE).await?;
             let arrival = Arrival {
                 graph: creating.clone(),
-                staging: NewStaging::Kept,
+                staging: Beside::Kept,
+                vectors: Beside::Kept,
             };
             self.exchange(&slot, arrival).await?;
             let path = self.inner.files.graph(id);

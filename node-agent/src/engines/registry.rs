@@ -19,7 +19,7 @@ use super::ladybug::open::OpenOptions;
 use super::ladybug::stand_ins::replay_logs;
 use super::ladybug::storage_version::check_storage_version;
 use super::ladybug::{Database, OpenDatabase};
-use super::lance::{Lance, Layout};
+use super::lance::{Address, Lance, Layout, remove_leftovers};
 use super::lock::FileLock;
 use super::memory::{Boost, Boosted};
 use super::names::DatabaseId;
@@ -61,6 +61,8 @@ pub(crate) struct Slot {
     pub(crate) staging: RwLock<Option<Arc<OpenStaging>>>,
     /// The graph's file, if it is not the one that bears its name: on replicas, each generation has its own.
     pub(crate) generation: RwLock<Option<PathBuf>>,
+    /// Where its vectors are; on replicas, each generation has its own.
+    pub(crate) vectors: Address,
     /// True before the database is made and while it is removed.
     pub(crate) deleted: AtomicBool,
     /// Milliseconds since the engines started; 0 for never.
@@ -74,8 +76,9 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    pub(crate) fn new(id: DatabaseId) -> Arc<Self> {
+    pub(crate) fn new(id: DatabaseId, files: &Files) -> Arc<Self> {
         Arc::new(Self {
+            vectors: Address::new(Layout::new(files.vectors(&id))),
             id,
             gate: tokio::sync::Mutex::new(()),
             graph: RwLock::new(None),
@@ -107,9 +110,8 @@ impl Engines {
     pub async fn start(config: EnginesConfig) -> Result<Self, EngineError> {
         config.limits.check()?;
         let files = Files::new(&config.data_dir);
-        let vectors = Layout::new(&config.data_dir);
         let read_only = config.read_only;
-        let (files, vectors, lock, ids, changing) = tokio::task::spawn_blocking(move || {
+        let (files, lock, ids, changing) = tokio::task::spawn_blocking(move || {
             let mut lock = None;
             let mut kept = Vec::new();
             if !read_only {
@@ -128,9 +130,9 @@ impl Engines {
             let mut changing = Vec::new();
             if !read_only {
                 kept.extend(ids.iter().cloned());
-                changing = vectors.remove_leftovers(&kept)?;
+                changing = remove_leftovers(files.all_vectors(), &kept)?;
             }
-            Ok::<_, EngineError>((files, vectors, lock, ids, changing))
+            Ok::<_, EngineError>((files, lock, ids, changing))
         })
         .await
         .unwrap_or_else(|error| {
@@ -138,13 +140,14 @@ impl Engines {
                 "the start of the engines ended: {error}"
             )))
         })?;
+        let slots = ids.into_iter().map(|id| (id.clone(), Slot::new(id, &files)));
         let inner = Arc::new(Inner {
+            slots: RwLock::new(slots.collect()),
             files,
             read_only,
             budget: Budget::new(config.limits.node_memory),
-            lance: Lance::new(vectors)?,
+            lance: Lance::new()?,
             limits: RwLock::new(config.limits),
-            slots: RwLock::new(ids.into_iter().map(|id| (id.clone(), Slot::new(id))).collect()),
             stopping: AtomicBool::new(false),
             awaiting: AtomicBool::new(false),
             sweeping: CancellationToken::new(),

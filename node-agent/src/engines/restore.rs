@@ -13,9 +13,10 @@ use super::files::Files;
 use super::kept::Keeping;
 use super::ladybug::open::{OpenOptions, beside};
 use super::ladybug::{Database, GraphCounts, OpenDatabase};
+use super::lance::IncomingVectors;
 use super::names::DatabaseId;
 use super::registry::{CLOSE_PATIENCE, Engines, close_graph, close_staging};
-use super::swap::NewStaging;
+use super::swap::Beside;
 
 /// Memory for looking at a candidate: the database that it is to replace may be open beside it.
 const EXAMINE_MEMORY: u64 = 64 << 20;
@@ -26,6 +27,7 @@ pub struct Candidate {
     id: DatabaseId,
     graph: PathBuf,
     staging: Option<PathBuf>,
+    vectors: Arc<IncomingVectors>,
     /// Whether the files that it replaces are kept.
     keeps: bool,
 }
@@ -56,10 +58,22 @@ impl Candidate {
         self.staging.as_deref()
     }
 
+    /// Where the tables of vectors are to be written.
+    #[must_use]
+    pub fn vectors(&self) -> &Arc<IncomingVectors> {
+        &self.vectors
+    }
+
     fn arrival(&self) -> Arrival {
         Arrival {
             graph: self.graph.clone(),
-            staging: self.staging.clone().map_or(NewStaging::Gone, NewStaging::File),
+            staging: self.staging.clone().map_or(Beside::Gone, Beside::New),
+            vectors: match self.vectors.directory() {
+                Some(path) => Beside::New(path.to_owned()),
+                // What is kept is the same graph as it was, whose vectors the new one goes on with.
+                None if self.keeps => Beside::Kept,
+                None => Beside::Gone,
+            },
         }
     }
 }
@@ -99,6 +113,7 @@ impl Engines {
             id: id.clone(),
             graph: self.inner.files.restoring(id),
             staging: with_staging.then(|| self.inner.files.restoring_staging(id)),
+            vectors: Arc::new(IncomingVectors::new(self.inner.files.restoring_vectors(id))),
             keeps: false,
         })
     }
@@ -142,11 +157,12 @@ impl Engines {
             })
             .await?;
         }
+        self.examine_vectors(&candidate.vectors).await?;
         Ok(counts)
     }
 
-    /// Makes a candidate the database of its id. Statements on the old one are interrupted; what comes meanwhile waits
-    /// for the new one. Goes on when the caller stops waiting.
+    /// Makes a candidate the database of its id. Statements on the old one are interrupted, changes of its vectors are
+    /// cancelled, searches end; what comes meanwhile waits for the new one. Goes on when the caller stops waiting.
     ///
     /// # Errors
     /// `Busy` if the old database cannot be closed, `AlreadyExists` and `NotFound` by `replace`, and whatever keeps the
@@ -167,14 +183,20 @@ impl Engines {
         let slot = self.existing(&candidate.id)?;
         let _gate = slot.gate.lock().await;
         self.inner.still_there(&slot)?;
+        let arrival = candidate.arrival();
+        // First: a build of vectors reads the graph or its staging.
+        let _emptied = match arrival.vectors {
+            Beside::Kept => None,
+            Beside::Gone | Beside::New(_) => Some(self.empty_vectors(&slot).await?),
+        };
         close_graph(&slot, CLOSE_PATIENCE).await?;
         close_staging(&slot, CLOSE_PATIENCE).await?;
         if !candidate.keeps {
-            return self.exchange(&slot, candidate.arrival()).await;
+            return self.exchange(&slot, arrival).await;
         }
         let (files, id) = (self.inner.files.clone(), candidate.id.clone());
         let keeping = blocking(move || Keeping::begin(&files, &id)).await?;
-        match self.exchange(&slot, candidate.arrival()).await {
+        match self.exchange(&slot, arrival).await {
             Ok(()) => blocking(move || keeping.keep()).await,
             Err(error) => {
                 blocking(move || {

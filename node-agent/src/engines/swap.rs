@@ -20,15 +20,15 @@ use crate::registration::files::write_atomically;
 const PREVIOUS: &str = ".previous-";
 const JOURNAL: &str = ".swap-";
 
-/// What becomes of the staging tables of a graph that is replaced.
+/// What becomes of the staging tables, or of the vectors, of a graph that is replaced.
 #[derive(Clone, Debug)]
-pub(crate) enum NewStaging {
+pub(crate) enum Beside {
     /// They stay as they are.
     Kept,
     /// They go with the old graph.
     Gone,
-    /// This file takes their place.
-    File(PathBuf),
+    /// This file (of staging tables) or directory (of vectors) takes their place.
+    New(PathBuf),
 }
 
 /// What a swap is about to do, as it lies on the disk.
@@ -38,9 +38,12 @@ struct Journal {
     /// Absent if the staging tables stay.
     #[serde(default)]
     staging: Option<Part>,
+    /// Absent if the vectors stay.
+    #[serde(default)]
+    vectors: Option<Part>,
 }
 
-/// The names of the files of one directory.
+/// The names of the files of one directory; of vectors, of directories.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Part {
     /// Files that make way.
@@ -83,18 +86,17 @@ impl Swap {
         files: &Files,
         id: &DatabaseId,
         graph: &Path,
-        staging: &NewStaging,
+        staging: &Beside,
+        vectors: &Beside,
     ) -> Result<Self, EngineError> {
         check_whole(graph)?;
         let part = |directory: &Path, new: Option<&Path>| -> Result<Part, EngineError> {
             let mut old = Vec::new();
-            let start = format!("{id}.");
-            let kept = format!("{PREVIOUS}{id}.");
             for name in names_in(directory).map_err(|error| EngineError::io("list", directory, error))? {
-                if name.starts_with(&kept) {
+                if name.strip_prefix(PREVIOUS).is_some_and(|name| belongs(id, name)) {
                     // Litter of an earlier swap, which must not be taken for this one's.
                     remove(&directory.join(&name))?;
-                } else if name.starts_with(&start) && directory.join(&name).is_file() {
+                } else if belongs(id, &name) && movable(id, &directory.join(&name)) {
                     old.push(name);
                 }
             }
@@ -105,14 +107,16 @@ impl Swap {
                 new: new.map(str::to_owned),
             })
         };
+        let beside = |directory: &Path, new: &Beside| match new {
+            Beside::Kept => Ok(None),
+            Beside::Gone => part(directory, None).map(Some),
+            Beside::New(path) => part(directory, Some(path)).map(Some),
+        };
         let [databases, staged] = files.directories();
         let journal = Journal {
             graph: part(databases, Some(graph))?,
-            staging: match staging {
-                NewStaging::Kept => None,
-                NewStaging::Gone => Some(part(staged, None)?),
-                NewStaging::File(file) => Some(part(staged, Some(file))?),
-            },
+            staging: beside(staged, staging)?,
+            vectors: beside(files.all_vectors(), vectors)?,
         };
         Ok(Self {
             files: files.clone(),
@@ -174,7 +178,8 @@ impl Swap {
         for (directory, part, data) in self.parts() {
             for name in &part.old {
                 let (from, to) = (directory.join(name), directory.join(format!("{PREVIOUS}{name}")));
-                steps.push(if from == data && part.new.is_some() {
+                // A directory cannot have two names; nobody looks for one while it is exchanged.
+                steps.push(if from == data && part.new.is_some() && !from.is_dir() {
                     Step::Link(from, to)
                 } else {
                     Step::Rename(from, to)
@@ -207,7 +212,9 @@ impl Swap {
                 if kept.exists() {
                     steps.push(Step::Rename(kept.clone(), directory.join(name)));
                     // Renaming one name of a file to another of its names leaves both.
-                    steps.push(Step::Remove(kept));
+                    if !kept.is_dir() {
+                        steps.push(Step::Remove(kept));
+                    }
                 }
             }
             let start = format!("{}.", self.id);
@@ -224,12 +231,13 @@ impl Swap {
     /// Directory, names, and the data file's path.
     fn parts(&self) -> impl Iterator<Item = (&Path, &Part, PathBuf)> {
         let [databases, staging] = self.files.directories();
+        let vectors = self.files.all_vectors();
         let graph = (databases, &self.journal.graph, self.files.graph(&self.id));
         let staged = self.journal.staging.as_ref();
-        staged
-            .map(|part| (staging, part, self.files.staging(&self.id)))
-            .into_iter()
-            .chain([graph])
+        let staged = staged.map(|part| (staging, part, self.files.staging(&self.id)));
+        let searched = self.journal.vectors.as_ref();
+        let searched = searched.map(|part| (vectors, part, self.files.vectors(&self.id)));
+        staged.into_iter().chain(searched).chain([graph])
     }
 
     fn path(&self) -> PathBuf {
@@ -248,12 +256,23 @@ impl Swap {
     }
 
     fn sync(&self) -> Result<(), EngineError> {
-        for directory in self.files.directories() {
+        for directory in self.files.directories().into_iter().chain([self.files.all_vectors()]) {
             let synced: io::Result<()> = File::open(directory).and_then(|directory| directory.sync_all());
             synced.map_err(|error| EngineError::io("sync", directory, error))?;
         }
         Ok(())
     }
+}
+
+/// Whether a name is that of a database's file, or of the directory of its vectors.
+fn belongs(id: &DatabaseId, name: &str) -> bool {
+    let rest = name.strip_prefix(id.as_str());
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+/// Whether an exchange takes it along: not the directories in which an engine works.
+fn movable(id: &DatabaseId, path: &Path) -> bool {
+    path.is_file() || path.file_name().is_some_and(|name| name == id.as_str())
 }
 
 #[cfg(test)]
@@ -265,31 +284,57 @@ mod tests {
 
     type Content = BTreeMap<String, String>;
 
-    const OLD: [(&str, &str); 4] = [
+    const OLD: [(&str, &str); 7] = [
         ("databases/kg1.lbug", "old graph"),
         ("databases/kg1.lbug.wal", "old log"),
         ("staging/kg1.duckdb", "old staging"),
+        ("vectors/kg1/memory.json", "old record"),
+        ("vectors/kg1/memory.a/rows", "old vectors"),
+        ("vectors/kg11/memory.json", "another record"),
         ("databases/kg11.lbug", "another database"),
     ];
+    const OTHERS: [(&str, &str); 2] = [
+        ("vectors/kg11/memory.json", "another record"),
+        ("databases/kg11.lbug", "another database"),
+    ];
+    const NEW: [(&str, &str); 4] = [
+        ("databases/kg1.lbug", "new graph"),
+        ("staging/kg1.duckdb", "new staging"),
+        ("vectors/kg1/memory.json", "new record"),
+        ("vectors/kg1/memory.b/rows", "new vectors"),
+    ];
 
-    /// A volume with a database, and the files of its successor.
-    fn volume(old: &[(&str, &str)], with_staging: bool) -> (TempDir, Files, Swap) {
+    fn write(root: &Path, name: &str, text: &str) {
+        let path = root.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    fn id() -> DatabaseId {
+        DatabaseId::parse("kg1").unwrap()
+    }
+
+    /// A volume with a database, and the files of its successor: with staging and vectors, or with neither.
+    fn volume(old: &[(&str, &str)], with_all: bool) -> (TempDir, Files, Swap) {
         let root = tempfile::tempdir().unwrap();
         let files = Files::new(root.path());
         files.make_directories().unwrap();
         for (name, text) in old {
-            fs::write(root.path().join(name), text).unwrap();
+            write(root.path(), name, text);
         }
         let [databases, staging] = files.directories();
         let graph = databases.join(".restoring-kg1.lbug");
         let staged = staging.join(".restoring-kg1.duckdb");
+        let vectors = files.all_vectors().join(".restoring-kg1");
         fs::write(&graph, "new graph").unwrap();
         fs::write(&staged, "new staging").unwrap();
-        let staged = match with_staging {
-            true => NewStaging::File(staged),
-            false => NewStaging::Gone,
+        write(&vectors, "memory.json", "new record");
+        write(&vectors, "memory.b/rows", "new vectors");
+        let (staged, vectors) = match with_all {
+            true => (Beside::New(staged), Beside::New(vectors)),
+            false => (Beside::Gone, Beside::Gone),
         };
-        let swap = Swap::plan(&files, &DatabaseId::parse("kg1").unwrap(), &graph, &staged).unwrap();
+        let swap = Swap::plan(&files, &id(), &graph, &staged, &vectors).unwrap();
         (root, files, swap)
     }
 
@@ -299,13 +344,7 @@ mod tests {
         old.push(("databases/kg1-wip.lbug", "new graph"));
         let (root, files, _) = volume(&old, true);
         let successor = root.path().join("databases/kg1-wip.lbug");
-        let swap = Swap::plan(
-            &files,
-            &DatabaseId::parse("kg1").unwrap(),
-            &successor,
-            &NewStaging::Kept,
-        )
-        .unwrap();
+        let swap = Swap::plan(&files, &id(), &successor, &Beside::Kept, &Beside::Kept).unwrap();
         (root, files, swap)
     }
 
@@ -313,15 +352,28 @@ mod tests {
     fn after_start(root: &TempDir, files: &Files) -> Content {
         Swap::undo_all(files).unwrap();
         files.remove_leftovers().unwrap();
-        let mut content = Content::new();
-        for directory in ["databases", "staging"] {
-            for name in names_in(&root.path().join(directory)).unwrap() {
-                let name = format!("{directory}/{name}");
-                let text = fs::read_to_string(root.path().join(&name)).unwrap();
-                content.insert(name, text);
+        for name in names_in(files.all_vectors()).unwrap() {
+            // As the start does it with whatever is no database's.
+            if name.starts_with('.') {
+                remove(&files.all_vectors().join(name)).unwrap();
             }
         }
+        let mut content = Content::new();
+        add(root.path(), root.path(), &mut content);
         content
+    }
+
+    /// Every file below a directory.
+    fn add(root: &Path, directory: &Path, content: &mut Content) {
+        for name in names_in(directory).unwrap() {
+            let path = directory.join(name);
+            if path.is_dir() {
+                add(root, &path, content);
+            } else {
+                let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+                content.insert(name, fs::read_to_string(path).unwrap());
+            }
+        }
     }
 
     fn content(files: &[(&str, &str)]) -> Content {
@@ -333,10 +385,10 @@ mod tests {
 
     #[test]
     fn a_crash_before_the_commit_leaves_the_old_files_whole() {
-        for with_staging in [true, false] {
-            let steps = volume(&OLD, with_staging).2.forth().len();
+        for with_all in [true, false] {
+            let steps = volume(&OLD, with_all).2.forth().len();
             for done in 0..=steps {
-                let (root, files, swap) = volume(&OLD, with_staging);
+                let (root, files, swap) = volume(&OLD, with_all);
                 swap.record().unwrap();
                 swap.forth()[..done].iter().for_each(|step| step.run().unwrap());
                 if done == steps {
@@ -372,41 +424,78 @@ mod tests {
 
     #[test]
     fn after_the_commit_only_the_new_files_are_there() {
-        let others = ("databases/kg11.lbug", "another database");
         let (root, files, swap) = volume(&OLD, true);
         swap.exchange().unwrap();
         assert!(root.path().join("databases/.previous-kg1.lbug").exists());
+        assert!(root.path().join("vectors/.previous-kg1/memory.json").exists());
         swap.commit().unwrap();
-        let new = [
-            ("databases/kg1.lbug", "new graph"),
-            ("staging/kg1.duckdb", "new staging"),
-            others,
-        ];
-        assert_eq!(after_start(&root, &files), content(&new));
+        let mut new = content(&NEW);
+        new.extend(content(&OTHERS));
+        assert_eq!(after_start(&root, &files), new);
 
-        // A backup without staging is a database without staging; and what a crash left of the old files goes.
+        // A backup without staging and vectors is a database without them; and what a crash left of the old files goes.
         let (root, files, swap) = volume(&OLD, false);
         swap.exchange().unwrap();
         swap.forget().unwrap();
-        assert_eq!(
-            after_start(&root, &files),
-            content(&[("databases/kg1.lbug", "new graph"), others])
-        );
+        let mut bare = content(&NEW[..1]);
+        bare.extend(content(&OTHERS));
+        assert_eq!(after_start(&root, &files), bare);
     }
 
     #[test]
     fn a_new_database_is_there_after_the_commit_and_not_before() {
-        let (root, files, swap) = volume(&[], true);
-        swap.exchange().unwrap();
-        assert_eq!(after_start(&root, &files), Content::new());
+        let steps = volume(&[], true).2.forth().len();
+        for done in 0..=steps {
+            let (root, files, swap) = volume(&[], true);
+            swap.record().unwrap();
+            swap.forth()[..done].iter().for_each(|step| step.run().unwrap());
+            assert_eq!(
+                after_start(&root, &files),
+                Content::new(),
+                "after {done} of {steps} steps"
+            );
+        }
         let (root, files, swap) = volume(&[], true);
         swap.exchange().unwrap();
         swap.commit().unwrap();
-        let new = [
-            ("databases/kg1.lbug", "new graph"),
-            ("staging/kg1.duckdb", "new staging"),
-        ];
-        assert_eq!(after_start(&root, &files), content(&new));
+        assert_eq!(after_start(&root, &files), content(&NEW));
+    }
+
+    #[test]
+    fn what_stays_without_its_graph_is_there_until_another_database_is() {
+        let mut kept = OLD[2..].to_vec();
+        kept.push(("staging/kg1.kept", ""));
+        for with_all in [true, false] {
+            let steps = volume(&kept, with_all).2.forth().len();
+            for done in 0..=steps {
+                let (root, files, swap) = volume(&kept, with_all);
+                swap.record().unwrap();
+                swap.forth()[..done].iter().for_each(|step| step.run().unwrap());
+                assert_eq!(
+                    after_start(&root, &files),
+                    content(&kept),
+                    "after {done} of {steps} steps"
+                );
+            }
+            let (root, files, swap) = volume(&kept, with_all);
+            swap.exchange().unwrap();
+            swap.forget().unwrap();
+            let mut new = content(match with_all {
+                true => &NEW,
+                false => &NEW[..1],
+            });
+            new.extend(content(&OTHERS));
+            assert_eq!(after_start(&root, &files), new);
+        }
+    }
+
+    #[test]
+    fn a_journal_of_an_older_agent_is_undone() {
+        let (root, files, swap) = volume(&OLD, true);
+        let mut journal = serde_json::to_value(&swap.journal).unwrap();
+        journal.as_object_mut().unwrap().remove("vectors").unwrap();
+        fs::write(swap.path(), journal.to_string()).unwrap();
+        assert_eq!(after_start(&root, &files), content(&OLD));
     }
 
     #[test]
@@ -436,12 +525,10 @@ mod tests {
         let (root, files, swap) = with_successor();
         swap.exchange().unwrap();
         swap.commit().unwrap();
-        let after = [
-            ("databases/kg1.lbug", "new graph"),
-            ("staging/kg1.duckdb", "old staging"),
-            ("databases/kg11.lbug", "another database"),
-        ];
-        assert_eq!(after_start(&root, &files), content(&after));
+        // Its staging tables and its vectors are what they were.
+        let mut after = content(&OLD[2..]);
+        after.insert("databases/kg1.lbug".into(), "new graph".into());
+        assert_eq!(after_start(&root, &files), after);
     }
 
     #[test]
@@ -449,8 +536,7 @@ mod tests {
         let (root, files, _) = volume(&OLD, true);
         let graph = root.path().join("databases/.restoring-kg1.lbug");
         fs::write(root.path().join("databases/.restoring-kg1.lbug.wal"), "rows").unwrap();
-        let id = DatabaseId::parse("kg1").unwrap();
-        Swap::plan(&files, &id, &graph, &NewStaging::Kept).unwrap_err();
+        Swap::plan(&files, &id(), &graph, &Beside::Kept, &Beside::Kept).unwrap_err();
         assert_eq!(after_start(&root, &files), content(&OLD));
     }
 
@@ -458,6 +544,7 @@ mod tests {
     fn litter_of_an_earlier_swap_is_not_put_back() {
         let mut old = OLD.to_vec();
         old.push(("databases/.previous-kg1.lbug", "much older"));
+        old.push(("vectors/.previous-kg1/memory.json", "much older"));
         let (root, files, swap) = volume(&old, true);
         swap.undo().unwrap();
         assert_eq!(after_start(&root, &files), content(&OLD));

@@ -417,7 +417,7 @@ struct Storage {
 /// Bytes of a part of a graph.
 #[derive(Serialize, JsonSchema)]
 struct StorageItem {
-    /// `graph`, `subgraph`, `staging` or `transient`.
+    /// `graph`, `subgraph`, `staging`, `vectors` (with the semantic memory) or `transient`.
     #[serde(rename = "type")]
     kind: &'static str,
     /// The database.

@@ -62,9 +62,10 @@ pub(super) async fn download(
         .rejected("downloads"));
     };
     let info = state.engines.info(&id)?;
+    // The copies of vectors are second names of their files.
     state.check_disk(info.size_bytes + info.staging_bytes)?;
     let database = state.engines.database(&id).await?;
-    let copies = Copies::take(Some(&state.engines), &database, &state.scratch(), COPY_TIMEOUT).await;
+    let copies = Copies::take(&state.engines, &database, true, &state.scratch(), COPY_TIMEOUT).await;
     // The copy needs it no more, and who sends it for an hour should not keep the database open.
     drop(database);
     let copies = copies.map_err(|error| match error {

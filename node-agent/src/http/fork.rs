@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     disk::disk,
-    engines::{DatabaseId, ForkRequest, Forked, TableName},
+    engines::{DatabaseId, ForkRequest, Forked, TableName, VectorsName},
     registration::lease::Refusal,
     state::{AppState, WritePermit},
     tasks::{TaskContext, TaskHandle, TaskStatus, TaskType},
@@ -42,9 +42,12 @@ pub(super) fn operations() -> Vec<Operation> {
     let fork = |line, id, summary| {
         let key = json!({"type": "string", "minLength": 1, "maxLength": 256});
         Operation::new(line, id, summary)
-            .notes("`tables` keeps some of the tables only; a relationship table needs those of its ends.")
+            .notes(
+                "`tables` keeps some of the tables only; a relationship table needs those of its ends. The parent's vectors come \
+                 along (of the same tables, where some are named); its semantic memory only with `include_memory`.",
+            )
             .changes()
-            .may_read(asked)
+            .may_read(Asked::read)
             .with([header(
                 "Idempotency-Key",
                 key,
@@ -77,6 +80,10 @@ struct ForkAnswer {
     parent_graph_id: String,
     subgraph_id: String,
     tables_copied: Vec<String>,
+    /// Tables of vectors that it has.
+    vector_tables: Vec<String>,
+    /// Whether it has the parent's semantic memory.
+    memory_copied: bool,
     total_rows: u64,
     execution_time_ms: f64,
     database_path: String,
@@ -110,10 +117,16 @@ pub(super) async fn post(
     let started = Instant::now();
     let (parts, body) = request.into_parts();
     let permit = state.write_permit(&parts.headers).await?;
+    let mut fields = Fields::parse_or_empty(&body::read(body, BODY_LIMIT).await?)?;
+    let asked = Asked::read(&mut fields);
+    fields.finish()?;
+    let tables = asked.tables.iter().map(|table| TableName::parse(table));
     let fork = ForkRequest {
         id: DatabaseId::parse(&id)?,
         parent: DatabaseId::parse(&parent)?,
-        tables: tables(&body::read(body, BODY_LIMIT).await?)?,
+        tables: tables.collect::<Result<_, _>>()?,
+        vectors: asked.include_vectors,
+        memory: asked.include_memory,
         timeout: TIMEOUT,
     };
     check_names(&fork)?;
@@ -159,20 +172,24 @@ pub(super) async fn post(
     })
 }
 
-fn asked(fields: &mut Fields) -> Vec<String> {
-    // Accepted for clients of the contract: a copy has no rows that could be refused.
-    fields.flag("ignore_errors", true);
-    fields.texts("tables").unwrap_or_default()
+/// A request as its body has it.
+struct Asked {
+    tables: Vec<String>,
+    include_vectors: bool,
+    include_memory: bool,
 }
 
-fn tables(body: &[u8]) -> Result<Vec<TableName>, ApiError> {
-    let mut fields = Fields::parse_or_empty(body)?;
-    let tables = asked(&mut fields);
-    fields.finish()?;
-    Ok(tables
-        .iter()
-        .map(|table| TableName::parse(table))
-        .collect::<Result<_, _>>()?)
+impl Asked {
+    fn read(fields: &mut Fields) -> Self {
+        // Accepted for clients of the contract: a copy has no rows that could be refused.
+        fields.flag("ignore_errors", true);
+        Self {
+            tables: fields.texts("tables").unwrap_or_default(),
+            include_vectors: fields.flag("include_vectors", true),
+            // What was told to a graph is its own: the contract has no memories on subgraphs.
+            include_memory: fields.flag("include_memory", false),
+        }
+    }
 }
 
 fn check_names(fork: &ForkRequest) -> Result<(), ApiError> {
@@ -204,6 +221,7 @@ fn check_room(state: &AppState, fork: &ForkRequest) -> Result<(), ApiError> {
     let Ok(parent) = state.engines.info(&fork.parent) else {
         return Err(missing(&fork.parent));
     };
+    // The copies of vectors are second names of their files.
     let (needed, free) = (parent.size_bytes + SPARE_BYTES, disk(&state.facts.data_dir).free);
     if needed <= free {
         return Ok(());
@@ -230,6 +248,8 @@ async fn start(
         ("graph_id".to_owned(), json!(fork.id.as_str())),
         ("parent_graph_id".to_owned(), json!(fork.parent.as_str())),
         ("tables".to_owned(), json!(fork.tables)),
+        ("include_vectors".to_owned(), json!(fork.vectors)),
+        ("include_memory".to_owned(), json!(fork.memory)),
     ]);
     if let Some(key) = key {
         metadata.insert(IDEMPOTENCY_KEY.to_owned(), json!(key));
@@ -295,11 +315,17 @@ async fn outcome_of(state: &AppState, task: String) -> Result<Response, ApiError
 
 fn result(fork: &ForkRequest, forked: &Forked, started: Instant) -> ForkAnswer {
     let tables = forked.counts.tables.iter().map(|(table, _)| table.clone());
+    let vectors = forked.vectors.iter().filter_map(|name| match name {
+        VectorsName::Index(table) => Some(table.to_string()),
+        VectorsName::Memory => None,
+    });
     ForkAnswer {
         status: "success",
         parent_graph_id: fork.parent.to_string(),
         subgraph_id: fork.id.to_string(),
         tables_copied: tables.collect(),
+        vector_tables: vectors.collect(),
+        memory_copied: forked.vectors.contains(&VectorsName::Memory),
         total_rows: forked.counts.nodes + forked.counts.relationships,
         execution_time_ms: elapsed_ms(started),
         database_path: forked.path.display().to_string(),

@@ -153,6 +153,7 @@ pub(super) async fn post(
     if exists {
         if create_system_backup {
             let info = state.engines.info(&id)?;
+            // The copies of vectors are second names of their files.
             needed = needed.saturating_add(info.size_bytes + info.staging_bytes);
             let epoch = state.standing.volume_epoch();
             system_backup = Some(BackupStore::key(&fresh_key(&id, epoch, "before-restore-"))?);

@@ -449,7 +449,11 @@ fn refresh(state: &AppState) {
     // Databases come and go: what is gone must not be shown for ever.
     metrics.database_size.clear();
     for info in state.databases() {
-        for (kind, bytes) in [("graph", info.size_bytes), ("staging", info.staging_bytes)] {
+        for (kind, bytes) in [
+            ("graph", info.size_bytes),
+            ("staging", info.staging_bytes),
+            ("vectors", state.engines.vector_bytes(&info.id)),
+        ] {
             let labels = DatabaseLabels {
                 database: info.id.to_string(),
                 kind,

@@ -2,13 +2,13 @@
 
 use super::{EXPORT, ExportManifest, ExportedFile, ExportedTable, MigrationError, until_stopped};
 use crate::{
-    backup::{BackupKey, Copies, Encryption, Manifest, Scratch, upload_compressed},
+    backup::{BackupKey, Copies, Encryption, Manifest, Scratch, Source, upload_compressed},
     engines::{DatabaseId, Engines, Portable, duckdb_version},
     objects::BackupStore,
 };
 use object_store::path::Path as ObjectPath;
 use std::{
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::Duration,
 };
 use tokio_util::sync::CancellationToken;
@@ -55,8 +55,8 @@ impl ExportJob {
         let copies = {
             // Kept open no longer than for the copy: what follows needs its memory.
             let database = self.engines.database(&self.id).await?;
-            let staging = self.with_staging.then_some(&self.engines);
-            until_stopped(stop, Copies::take(staging, &database, &self.scratch, self.timeout)).await?
+            let copies = Copies::take(&self.engines, &database, self.with_staging, &self.scratch, self.timeout);
+            until_stopped(stop, copies).await?
         };
         let directory = Scratch::new(&self.scratch)?;
         let portable = self
@@ -69,22 +69,22 @@ impl ExportJob {
             source,
         })?;
         let encrypted = self.encryption.is_some();
-        let send = |path: PathBuf, name: String| {
+        let send = |path: Source, name: String| {
             let (job, created_at) = (&self, &created_at);
             async move { until_stopped(stop, job.send(&path, name, created_at)).await }
         };
-        let schema = send(ddl, ExportManifest::schema_name(encrypted)).await?;
+        let schema = send(Source::File(ddl), ExportManifest::schema_name(encrypted)).await?;
         let mut tables = Vec::new();
         for (index, table) in portable.tables.iter().enumerate() {
             let path = Portable::file(directory.path(), index);
-            let file = send(path, ExportManifest::table_name(index, encrypted)).await?;
+            let file = send(Source::File(path), ExportManifest::table_name(index, encrypted)).await?;
             tables.push(ExportedTable {
                 table: table.clone(),
                 file,
             });
         }
         let staging = match copies.staging() {
-            Some(path) => Some(send(path.to_owned(), ExportManifest::staging_name(encrypted)).await?),
+            Some(copy) => Some(send(copy.clone(), ExportManifest::staging_name(encrypted)).await?),
             None => None,
         };
         let (node_count, relationship_count) = portable.counts();
@@ -111,13 +111,13 @@ impl ExportJob {
         Ok(manifest)
     }
 
-    async fn send(&self, path: &Path, name: String, created_at: &str) -> Result<ExportedFile, MigrationError> {
+    async fn send(&self, source: &Source, name: String, created_at: &str) -> Result<ExportedFile, MigrationError> {
         let cipher = self
             .encryption
             .as_ref()
             .map(|key| Manifest::cipher(self.id.as_str(), created_at, &name, key));
         let object = self.key.clone().join(name.as_str());
-        let object = upload_compressed(path, &self.store, &object, cipher, |_| ()).await?;
+        let object = upload_compressed(source, &self.store, &object, cipher, |_| ()).await?;
         Ok(ExportedFile { name, object })
     }
 

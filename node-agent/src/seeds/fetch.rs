@@ -7,8 +7,10 @@ use super::{
     status::{Seed, SeedState, ServedSeed},
 };
 use crate::{
-    backup::{Abilities, BackupFile, BackupKey, DownloadError, FileKind, Manifest, Unusable, download},
-    engines::{DatabaseId, EngineError, ErrorClass, GraphCounts, Retired, ladybug_storage_version},
+    backup::{Abilities, BackupKey, Content, DownloadError, FileKind, Manifest, Target, Unusable, download},
+    engines::{
+        DatabaseId, EngineError, ErrorClass, Generation, GraphCounts, IncomingVectors, Retired, ladybug_storage_version,
+    },
     objects::{BackupStore, StoreError},
     state::AppState,
 };
@@ -107,8 +109,10 @@ impl SeedError {
                 source.kind(),
                 ErrorKind::Other | ErrorKind::InvalidData | ErrorKind::UnexpectedEof
             ),
+            // A table of vectors that is none, or that cannot be kept.
+            Self::Download(DownloadError::Content { source, .. }) => source.class() == ErrorClass::Invalid,
             Self::Engine(EngineError::Io { .. }) => false,
-            Self::Engine(error) => error.class() == ErrorClass::Internal,
+            Self::Engine(error) => matches!(error.class(), ErrorClass::Internal | ErrorClass::Invalid),
             _ => false,
         }
     }
@@ -162,8 +166,12 @@ impl Follower {
                 self.check_free(&id, &record.key)?;
                 let manifest = record.manifest.clone();
                 let counted = |counts: GraphCounts| async move { check_counts(&manifest, &counts) };
-                let file = local::graph(&found.directory);
-                self.state.engines.take_up(&id, &file, counted).await?;
+                let (graph, vectors) = (local::graph(&found.directory), local::vectors(&found.directory));
+                let files = Generation {
+                    graph: &graph,
+                    vectors: &vectors,
+                };
+                self.state.engines.take_up(&id, files, counted).await?;
                 Ok::<_, SeedError>(id)
             };
             match resumed.await {
@@ -247,7 +255,7 @@ impl Follower {
         })?;
         let key = self.decryption(&manifest, &published.key)?;
         self.state
-            .check_disk(content.graph.plain_size_bytes)
+            .check_disk(fetched_bytes(&content))
             .map_err(|error| SeedError::Disk(error.message()))?;
         // Each fetch has buffers, and a second one would not make the link faster.
         let _turn = Arc::clone(&self.state.backup_turn).acquire_owned().await;
@@ -265,7 +273,7 @@ impl Follower {
             directory: &directory,
             key: &published.key,
             manifest: &manifest,
-            graph: &content.graph,
+            content: &content,
         };
         match self.bring(store, arrived, key).await {
             Ok(before) => {
@@ -286,12 +294,25 @@ impl Follower {
         arrived: Arrived<'_>,
         key: Option<BackupKey>,
     ) -> Result<Option<Retired>, SeedError> {
-        let Arrived { id, manifest, .. } = arrived;
-        let file = local::graph(arrived.directory);
-        let name = arrived.graph.name.as_str();
-        let object = arrived.key.clone().join(name);
-        let cipher = key.map(|key| Manifest::cipher(&manifest.graph_id, &manifest.created_at, name, &key));
-        download(store, &object, &arrived.graph.object(), cipher, &file, |_| ()).await?;
+        let Arrived {
+            id, manifest, content, ..
+        } = arrived;
+        let (graph, vectors) = (local::graph(arrived.directory), local::vectors(arrived.directory));
+        let incoming = Arc::new(IncomingVectors::new(vectors.clone()));
+        // What becomes of it is decided for the whole directory of the seed.
+        incoming.keep();
+        let mut files = vec![(&content.graph, Target::File(graph.clone()))];
+        for (name, file) in &content.vectors {
+            files.push((file, Target::Table(Arc::clone(&incoming), name.clone())));
+        }
+        for (file, target) in files {
+            let name = file.name.as_str();
+            let object = arrived.key.clone().join(name);
+            let cipher = key.as_ref();
+            let cipher = cipher.map(|key| Manifest::cipher(&manifest.graph_id, &manifest.created_at, name, key));
+            download(store, &object, &file.object(), cipher, target, |_| ()).await?;
+        }
+        self.state.engines.examine_vectors(&incoming).await?;
         let record = Record {
             seed: self.seed.key().to_string(),
             key: arrived.key.to_string(),
@@ -303,7 +324,11 @@ impl Follower {
             blocking(move || local.commit(&directory, &record)).await?;
             Ok::<_, SeedError>(())
         };
-        self.state.engines.take_up(id, &file, accept).await
+        let files = Generation {
+            graph: &graph,
+            vectors: &vectors,
+        };
+        self.state.engines.take_up(id, files, accept).await
     }
 
     async fn manifest(&self, store: &BackupStore, published: &Published) -> Result<Manifest, SeedError> {
@@ -367,11 +392,12 @@ impl Follower {
 
     fn served(&mut self, id: DatabaseId, directory: PathBuf, key: String, manifest: &Manifest) {
         let at = SeedVersion::of(manifest);
-        let graph = manifest.files.iter().find(|file| file.kind == FileKind::Graph);
         let served = ServedSeed {
             at,
             created_at: manifest.created_at.clone(),
-            size_bytes: graph.map_or(0, |file| file.plain_size_bytes),
+            size_bytes: (manifest.files.iter().filter(|file| file.kind != FileKind::Staging))
+                .map(|file| file.plain_size_bytes)
+                .sum(),
             node_count: manifest.node_count,
             relationship_count: manifest.relationship_count,
         };
@@ -403,7 +429,13 @@ struct Arrived<'a> {
     directory: &'a Path,
     key: &'a ObjectPath,
     manifest: &'a Manifest,
-    graph: &'a BackupFile,
+    content: &'a Content,
+}
+
+/// Bytes of what a replica fetches: it has no use for staging.
+fn fetched_bytes(content: &Content) -> u64 {
+    let staging = content.staging.as_ref().map_or(0, |file| file.plain_size_bytes);
+    content.plain_bytes().saturating_sub(staging)
 }
 
 fn check_counts(manifest: &Manifest, counts: &GraphCounts) -> Result<(), SeedError> {

@@ -1,5 +1,5 @@
-//! The seeds on the volume of a replica: `DIR/seeds/<graph>/<epoch>-<version>-<random>/`, with `graph.lbug` and, written
-//! last, `seed.json`. A directory without that is not a seed, and the next start removes it; so a crash at any moment
+//! The seeds on the volume of a replica: `DIR/seeds/<graph>/<epoch>-<version>-<random>/`, with `graph.lbug`, `vectors/` if
+//! there are any, and, written last, `seed.json`. A directory without that is not a seed, and the next start removes it; so a crash at any moment
 //! leaves whole seeds only.
 
 use super::{pointer::SeedVersion, status::Seeds};
@@ -18,6 +18,7 @@ use std::{
 
 const RECORD: &str = "seed.json";
 const GRAPH: &str = "graph.lbug";
+const VECTORS: &str = "vectors";
 
 /// What is written down of a seed that was checked.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -120,6 +121,11 @@ impl LocalSeeds {
 /// Where the graph of a seed lies.
 pub(super) fn graph(directory: &Path) -> PathBuf {
     directory.join(GRAPH)
+}
+
+/// Where its vectors lie, if it has any.
+pub(super) fn vectors(directory: &Path) -> PathBuf {
+    directory.join(VECTORS)
 }
 
 /// Removes a seed: it is none from the first moment on.

@@ -42,7 +42,7 @@ pub struct ServedSeed {
     pub at: SeedVersion,
     /// When it was begun (RFC 3339, UTC): what was written later is not in it.
     pub created_at: String,
-    /// Size of its files on this node, in bytes.
+    /// Size of its files on this node, in bytes; tables of vectors as the tars that they were.
     pub size_bytes: u64,
     /// Nodes of the graph.
     pub node_count: u64,

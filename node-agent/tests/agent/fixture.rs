@@ -234,6 +234,7 @@ impl Agent {
         };
         let hidden = names("databases")
             .chain(names("staging"))
+            .chain(names("vectors"))
             .filter(|name| name.starts_with('.'));
         hidden.chain(names("tmp")).collect()
     }

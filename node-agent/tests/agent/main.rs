@@ -34,4 +34,5 @@ mod semantic_memory;
 mod sources;
 mod streaming;
 mod tasks;
+mod vector_copies;
 mod vectors;

@@ -1,15 +1,19 @@
 //! `kill -9` in the middle of a restore: afterwards there is the old database or the new one.
 
-use crate::fixture::{Agent, PEOPLE, people};
+use crate::{
+    fixture::{Agent, PEOPLE, people},
+    vector_copies::{memories, remember},
+};
 use serde_json::{Value, json};
 use std::path::Path;
 use tempfile::TempDir;
 
 const KEY: &str = "backups/kg1/0/large";
 const ROWS: u64 = 200_000;
+const MEMORIES: u64 = 3;
 const COUNT: &str = "MATCH (p:Person) RETURN count(p)";
 
-/// A backup with `ROWS` people and a staging table.
+/// A backup with `ROWS` people, a staging table, and `MEMORIES` memories.
 async fn large_backup(root: &Path) -> Agent {
     let agent = Agent::with_store(root, &[]).await;
     agent.database("kg1", PEOPLE).await;
@@ -21,6 +25,9 @@ async fn large_backup(root: &Path) -> Agent {
         .post("/databases/kg1/tables/Person/materialize", json!({}))
         .await
         .ok();
+    for number in 0..MEMORIES {
+        remember(&agent, "kg1", number).await;
+    }
     agent.backup("kg1", KEY, false).await;
     agent
 }
@@ -70,22 +77,30 @@ async fn a_cut_restore_leaves_the_old_database_or_the_new_one() {
         ("databases", ""),
         ("databases", ".restoring-"),
         ("staging", ".restoring-"),
+        ("vectors", ".restoring-"),
         ("databases", ".swap-"),
+        ("vectors", ".previous-"),
         ("databases", ".previous-"),
         ("databases", ".never-"),
     ] {
-        // The old state has one more person, and no staging.
+        // The old state has one more person, one more memory, and no staging.
         if agent.number("kg1", COUNT).await == ROWS {
             agent.cypher("kg1", "CREATE (:Person {identifier: -1})").await.ok();
+            remember(&agent, "kg1", MEMORIES).await;
         }
         agent.delete("/databases/kg1/tables/Person").await.ok();
         let record = cut(&mut agent, "kg1", body.clone(), directory, prefix).await;
         let count = agent.number("kg1", COUNT).await;
         let tables = agent.get("/databases/kg1/tables").await.ok();
-        match (count, tables.as_array().unwrap().len()) {
-            (ROWS, 1) => assert_eq!(tables[0]["row_count"], ROWS),
-            (old, 0) if old == ROWS + 1 => assert_eq!(record["status"], "failed", "{record}"),
-            (count, tables) => panic!("killed at {prefix}: {count} people and {tables} staging tables"),
+        let remembered = memories(&agent, "kg1").await;
+        match (count, tables.as_array().unwrap().len(), remembered) {
+            (ROWS, 1, MEMORIES) => assert_eq!(tables[0]["row_count"], ROWS),
+            (old, 0, more) if old == ROWS + 1 && more == MEMORIES + 1 => {
+                assert_eq!(record["status"], "failed", "{record}");
+            }
+            (count, tables, memories) => {
+                panic!("killed at {prefix}: {count} people, {tables} staging tables and {memories} memories")
+            }
         }
         agent.cypher("kg1", "CREATE (:Person {identifier: -2})").await.ok();
         agent
@@ -96,6 +111,7 @@ async fn a_cut_restore_leaves_the_old_database_or_the_new_one() {
     let record = agent.restore("kg1", body).await;
     assert_eq!(record["status"], "completed", "{record}");
     assert_eq!(agent.number("kg1", COUNT).await, ROWS);
+    assert_eq!(memories(&agent, "kg1").await, MEMORIES);
 }
 
 #[tokio::test]
@@ -105,12 +121,14 @@ async fn a_cut_restore_of_a_new_database_leaves_all_or_nothing() {
     for (directory, prefix) in [
         ("databases", ".restoring-"),
         ("databases", ".swap-"),
+        ("vectors", "kg2"),
         ("databases", "kg2."),
     ] {
         let record = cut(&mut agent, "kg2", json!({"s3_key": KEY}), directory, prefix).await;
         let found = agent.get("/databases/kg2").await;
         if found.status.is_success() {
             assert_eq!(agent.number("kg2", COUNT).await, ROWS);
+            assert_eq!(memories(&agent, "kg2").await, MEMORIES);
             agent.delete("/databases/kg2").await.ok();
         } else {
             assert_eq!(record["status"], "failed", "{record}");

@@ -6,7 +6,7 @@ use super::{
     fixture::{Agent, eventually},
     observed,
     operations::{PREFIX, SEEDED, Victim},
-    world::Graph,
+    world::Content,
 };
 use reqwest::Method;
 use std::{
@@ -103,7 +103,7 @@ impl Agents {
     }
 
     /// Kills all that still run, starts them again, and checks their files and tasks. Gives what the replica serves.
-    pub(crate) async fn restart(&mut self) -> Option<Graph> {
+    pub(crate) async fn restart(&mut self) -> Option<Content> {
         self.writer.kill();
         let served = self.restart_replica().await;
         self.writer.spawn().await;
@@ -113,7 +113,7 @@ impl Agents {
     }
 
     /// Without the object store: what the replica has on its volume is all that it has.
-    async fn restart_replica(&mut self) -> Option<Graph> {
+    async fn restart_replica(&mut self) -> Option<Content> {
         let (store, away) = (self.store(), self.outside().join("away"));
         let replica = self.replica.as_mut()?;
         replica.kill();
@@ -123,11 +123,12 @@ impl Agents {
         let caller = Caller::of(replica);
         let health = || async { replica.bare(Method::GET, "/health").send().await.unwrap().status() };
         eventually("the replica serves", health, |status| status.is_success()).await;
-        checks::after_start(replica, &caller).await;
         let followed = replica.volume().join(PREFIX);
         let seeds = || async { fs::read_dir(&followed).unwrap().count() };
+        // Before its files are looked at: one that goes is neither whole nor gone.
         eventually("one seed is left", seeds, |count| *count == 1).await;
-        let served = observed::graph(&caller, SEEDED).await.unwrap();
+        checks::after_start(replica, &caller).await;
+        let served = observed::seed(&caller, SEEDED).await.unwrap();
         // The replica has made it anew, and empty.
         let _ = fs::remove_dir(&store);
         fs::rename(&away, &store).unwrap();
@@ -136,9 +137,9 @@ impl Agents {
     }
 
     /// What the replica serves.
-    pub(crate) async fn served(&self) -> Option<Graph> {
+    pub(crate) async fn served(&self) -> Option<Content> {
         let caller = self.callers.replica.as_ref()?;
-        Some(observed::graph(caller, SEEDED).await.unwrap())
+        Some(observed::seed(caller, SEEDED).await.unwrap())
     }
 
     pub(crate) async fn terminate(&mut self) {

@@ -7,7 +7,7 @@ use super::{
     observed,
     operations::PREFIX,
     orphans,
-    world::{Graph, World},
+    world::{Content, World},
 };
 use serde_json::Value;
 use std::{collections::BTreeSet, path::Path};
@@ -39,7 +39,7 @@ fn unfinished(tasks: &Value) -> Vec<Value> {
 pub(crate) async fn explained(
     caller: &Caller,
     store: &Path,
-    served: Option<&Graph>,
+    served: Option<&Content>,
     before: &BTreeSet<World>,
     done: &[Done],
 ) -> BTreeSet<World> {
@@ -61,7 +61,7 @@ pub(crate) async fn explained(
                 world
                     .backups
                     .get(key)
-                    .is_some_and(|content| World::nodes(&content.graph) == *nodes)
+                    .is_some_and(|content| World::nodes(content) == *nodes)
             })
     };
     let fitting: BTreeSet<World> = worlds.iter().filter(fits).cloned().collect();

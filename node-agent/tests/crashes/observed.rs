@@ -26,8 +26,16 @@ pub(crate) async fn databases(caller: &Caller) -> Result<BTreeMap<String, Conten
     Ok(databases)
 }
 
-/// One graph, of a writer or of a replica.
-pub(crate) async fn graph(caller: &Caller, id: &str) -> Result<Graph, String> {
+/// What a replica has of a graph.
+pub(crate) async fn seed(caller: &Caller, id: &str) -> Result<Content, String> {
+    Ok(Content {
+        graph: graph(caller, id).await?,
+        vectors: vectors(caller, id).await?,
+        ..Content::default()
+    })
+}
+
+async fn graph(caller: &Caller, id: &str) -> Result<Graph, String> {
     let told = |outcome: Outcome| format!("{outcome:?}");
     let schema = caller.get(&format!("/databases/{id}/schema")).await.map_err(told)?;
     let mut graph = Graph::default();

@@ -25,7 +25,7 @@ use super::{
     caller::{Answered, Caller},
     fixture::parquet_at,
     history::Step,
-    world::{World, select_links, select_people},
+    world::{Content, World, select_links, select_people},
 };
 use futures::future::BoxFuture;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -76,12 +76,34 @@ impl Drawn {
     where
         F: Future<Output = Answered> + Send + 'static,
     {
+        Self::of(vec![Box::new(step)], call)
+    }
+
+    /// The same of several steps.
+    pub(crate) fn of<F>(steps: Vec<Step>, call: impl FnOnce(Caller) -> F + Send + 'static) -> Self
+    where
+        F: Future<Output = Answered> + Send + 'static,
+    {
         Self {
-            steps: vec![Box::new(step)],
+            steps,
             victim: Victim::Writer,
             call: Box::new(move |caller| Box::pin(call(caller))),
         }
     }
+}
+
+/// Graph, staging and vectors of a database are copied one after the other.
+pub(crate) fn copy(id: &str, to: &str, parts: fn(&Content, &mut Content)) -> Step {
+    let (id, to) = (id.to_owned(), to.to_owned());
+    Box::new(move |world: &mut World| world.copy(&id, &to, parts))
+}
+
+pub(crate) fn copy_graph(id: &str, to: &str) -> Step {
+    copy(id, to, |content, copy| copy.graph = content.graph.clone())
+}
+
+pub(crate) fn copy_vectors(id: &str, to: &str) -> Step {
+    copy(id, to, |content, copy| copy.vectors = content.vectors.clone())
 }
 
 /// Where everything that is drawn comes from.

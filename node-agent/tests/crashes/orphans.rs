@@ -81,10 +81,11 @@ pub(crate) async fn on_the_volume(volume: &Path, databases: &[String]) -> Vec<Pa
         for seed in entries(&graph) {
             let files: BTreeSet<String> = entries(&seed).iter().map(|path| name(path)).collect();
             let beside = |file: &String| BESIDE_GRAPHS.iter().any(|end| *file == format!("graph.lbug{end}"));
-            let known = files.iter().all(|file| file == "seed.json" || beside(file));
-            if !known || !files.contains("seed.json") || !files.contains("graph.lbug") {
-                orphans.push(seed);
+            let known = |file: &String| ["seed.json", "vectors"].contains(&file.as_str()) || beside(file);
+            if !files.iter().all(known) || !files.contains("seed.json") || !files.contains("graph.lbug") {
+                orphans.push(seed.clone());
             }
+            orphans.extend(of_vectors(&seed.join("vectors")).await);
         }
     }
     orphans

@@ -6,7 +6,7 @@ use super::{
     history::{Done, Outcome, possible},
     operations::{Draw, Drawn, GROUPS, Operation, PREFIX, SEEDS, add, create, named, restore_of, take_up},
     orphans,
-    world::{Graph, Seeds, World},
+    world::{Content, Seeds, World},
 };
 use futures::{StreamExt, stream};
 use rand::random;
@@ -265,7 +265,7 @@ impl Node {
         }
     }
 
-    async fn compare(&mut self, served: Option<&Graph>) {
+    async fn compare(&mut self, served: Option<&Content>) {
         let (caller, store) = (&self.agents.callers.writer, self.agents.store());
         self.worlds = checks::explained(caller, &store, served, &self.worlds, &self.done).await;
         self.history.extend(self.done.drain(..).map(|done| format!("{done:?}")));

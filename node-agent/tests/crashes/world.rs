@@ -13,19 +13,19 @@ pub(crate) const SCHEMA: &str =
 pub(crate) struct World {
     pub databases: BTreeMap<String, Content>,
     pub backups: BTreeMap<String, Content>,
-    /// Graphs that a backup under way has copied, by the backup's key.
-    pub copies: BTreeMap<String, Graph>,
+    /// What backups, publications and forks under way have copied, by what it is for.
+    pub copies: BTreeMap<String, Content>,
     /// Staging tables and vectors of graphs that are gone, which wait for graphs of the same ids.
     pub kept: BTreeMap<String, Content>,
     /// Absent where no replica follows.
     pub seeds: Option<Seeds>,
 }
 
-/// The seeds of one graph, which a replica follows.
+/// The seeds of one graph, which a replica follows. There is no staging in them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Seeds {
-    pub published: Option<Graph>,
-    pub served: Option<Graph>,
+    pub published: Option<Content>,
+    pub served: Option<Content>,
 }
 
 /// One database.
@@ -65,6 +65,14 @@ impl World {
         self.databases.get_mut(id).map(|content| &mut content.staging)
     }
 
+    /// Copies parts of a database as they are now; false if it is not there.
+    pub(crate) fn copy(&mut self, id: &str, to: &str, parts: fn(&Content, &mut Content)) -> bool {
+        let content = self.databases.get(id);
+        content
+            .map(|content| parts(content, self.copies.entry(to.to_owned()).or_default()))
+            .is_some()
+    }
+
     /// Takes a database out, or what was kept of one.
     pub(crate) fn take(&mut self, id: &str) -> Option<Content> {
         self.databases.remove(id).or_else(|| self.kept.remove(id))
@@ -75,8 +83,8 @@ impl World {
         self.databases.keys().filter(|id| !id.contains(['_', '-']))
     }
 
-    pub(crate) fn nodes(graph: &Graph) -> u64 {
-        graph.batches.keys().map(|batch| people(*batch)).sum()
+    pub(crate) fn nodes(content: &Content) -> u64 {
+        content.graph.batches.keys().map(|batch| people(*batch)).sum()
     }
 }
 

@@ -27,15 +27,17 @@ use super::search::{Nearest, find};
 use super::table::{INDEX, IndexInfo, VECTOR, Vectors, describe, no_vectors};
 use super::unpack::{self, DATA, MANIFEST, bad, is_plain};
 
-const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 1;
+/// What a tar pads everything to.
+const TAR_BLOCK: u64 = 512;
 
 /// What an archive says of the table in it.
-#[derive(Debug, Serialize, Deserialize)]
-struct Manifest {
-    format: u32,
-    rows: u64,
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Manifest {
+    pub(super) format: u32,
+    pub(super) rows: u64,
     #[serde(flatten)]
-    record: Record,
+    pub(super) record: Record,
 }
 
 /// An archive that was written.
@@ -137,7 +139,22 @@ impl Vectors {
 
 fn pack(manifest: &Manifest, directory: &Path, target: &Path, stop: &CancellationToken) -> io::Result<u64> {
     let file = BufWriter::new(File::create_new(target)?);
-    let mut tar = Builder::new(GzEncoder::new(file, Compression::fast()));
+    let packed = GzEncoder::new(file, Compression::fast());
+    let mut file = write_tar(manifest, directory, packed, stop)?.finish()?;
+    file.flush()?;
+    let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
+    file.sync_all()?;
+    Ok(file.metadata()?.len())
+}
+
+/// Writes a table as a tar, and gives the output back.
+pub(super) fn write_tar<W: Write>(
+    manifest: &Manifest,
+    directory: &Path,
+    output: W,
+    stop: &CancellationToken,
+) -> io::Result<W> {
+    let mut tar = Builder::new(output);
     let text = serde_json::to_vec_pretty(manifest)?;
     tar.append_data(&mut header(text.len() as u64), MANIFEST, text.as_slice())?;
     let mut pack_one = |path: &Path, metadata: &fs::Metadata| {
@@ -152,11 +169,20 @@ fn pack(manifest: &Manifest, directory: &Path, target: &Path, stop: &Cancellatio
         tar.append_data(&mut header(metadata.len()), name, File::open(path)?)
     };
     walk(directory, &mut pack_one)?;
-    let mut file = tar.into_inner()?.finish()?;
-    file.flush()?;
-    let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
-    file.sync_all()?;
-    Ok(file.metadata()?.len())
+    tar.into_inner()
+}
+
+/// Bytes that [`write_tar`] writes.
+pub(super) fn tar_size(manifest: &Manifest, directory: &Path) -> io::Result<u64> {
+    let entry = |content: u64| TAR_BLOCK + content.next_multiple_of(TAR_BLOCK);
+    let text = serde_json::to_vec_pretty(manifest)?;
+    // The end is two blocks of nothing.
+    let mut size = entry(text.len() as u64) + 2 * TAR_BLOCK;
+    walk(directory, &mut |_, file| {
+        size += if file.is_file() { entry(file.len()) } else { 0 };
+        Ok(())
+    })?;
+    Ok(size)
 }
 
 fn header(size: u64) -> Header {
@@ -174,7 +200,7 @@ fn unpack(archive: &Path, directory: &Path, max_bytes: u64, stop: &CancellationT
     read_manifest(&unpack::unpack(tar, directory, max_bytes, || stop.is_cancelled())?)
 }
 
-fn read_manifest(text: &[u8]) -> Result<Manifest, EngineError> {
+pub(super) fn read_manifest(text: &[u8]) -> Result<Manifest, EngineError> {
     let manifest: Manifest =
         serde_json::from_slice(text).map_err(|error| bad(format!("has a manifest that is not one: {error}")))?;
     if manifest.format == FORMAT {
@@ -188,7 +214,7 @@ fn read_manifest(text: &[u8]) -> Result<Manifest, EngineError> {
 }
 
 /// Shows that a table is what its manifest says, that it refers to nothing outside of itself, and that it can be searched.
-async fn check(dataset: Dataset, manifest: &Manifest) -> Result<(), EngineError> {
+pub(super) async fn check(dataset: Dataset, manifest: &Manifest) -> Result<(), EngineError> {
     let record = &manifest.record;
     let indices = dataset.load_indices().await.map_err(failed("read"))?;
     let elsewhere = !dataset.manifest().base_paths.is_empty()
@@ -227,6 +253,9 @@ async fn check(dataset: Dataset, manifest: &Manifest) -> Result<(), EngineError>
             "has an index where its manifest says none, or none where it says one",
         ));
     }
+    if rows == 0 {
+        return Ok(());
+    }
     let columns = schema.fields().iter().map(|field| field.name().clone()).collect();
     let mut embedding = vec![0.0; record.dimension];
     if let Some(first) = embedding.first_mut() {
@@ -242,7 +271,7 @@ async fn check(dataset: Dataset, manifest: &Manifest) -> Result<(), EngineError>
         use_index: indexed,
     };
     let found = find(&Arc::new(dataset), &nearest).await?;
-    if found.rows as u64 == rows.min(1) {
+    if found.rows == 1 {
         Ok(())
     } else {
         Err(bad("has an index that does not fit its rows"))

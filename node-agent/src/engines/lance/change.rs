@@ -12,8 +12,8 @@ use tokio::sync::OwnedMutexGuard;
 use tokio_util::sync::CancellationToken;
 
 use super::super::error::EngineError;
-use super::super::names::DatabaseId;
 use super::error::failed;
+use super::home::Share;
 use super::layout::{self, Layout, Mark, Name, Record};
 use super::pool::blocking;
 use super::table::{Generation, Table, Vectors, remove_beside};
@@ -30,15 +30,17 @@ pub(crate) struct Change {
     pub(super) closing: CancellationToken,
     /// Before anything of this change was written.
     pub(super) begun: SystemTime,
-    /// Goes before the lock does: afterwards it would be another one's.
+    /// Goes before the share and the lock do: afterwards it would be another one's.
     pub(super) _mark: Option<Mark>,
+    pub(super) share: Share,
     pub(super) _lock: OwnedMutexGuard<()>,
 }
 
 impl Change {
     /// The table as it is, or `None` if there is none yet.
     pub(crate) async fn current(&self) -> Result<Option<Arc<Generation>>, EngineError> {
-        self.vectors.current_of(&self.table, &self.name).await
+        let layout = &self.share.layout;
+        self.vectors.current_of(&self.table, &self.name, layout).await
     }
 
     /// Works until it is done, `stop` says so, or the database goes.
@@ -58,9 +60,9 @@ impl Change {
     /// A fresh directory for another generation.
     pub(crate) async fn begin(&self, dimension: usize) -> Result<Unfinished, EngineError> {
         let record = Record::new(dimension);
-        let layout = &self.vectors.lance().layout;
-        let directory = layout.generation(self.vectors.id(), &self.name, &record.generation);
-        let parent = layout.of(self.vectors.id());
+        let layout = &self.share.layout;
+        let directory = layout.generation(&self.name, &record.generation);
+        let parent = layout.directory().to_owned();
         blocking(move || std::fs::create_dir_all(&parent).map_err(|error| EngineError::io("create", parent, error)))
             .await?;
         Ok(Unfinished {
@@ -88,8 +90,8 @@ impl Change {
         if before.is_none() {
             return Ok(false);
         }
-        let (layout, id, name) = self.place();
-        blocking(move || layout.forget(&id, &name)).await?;
+        let (layout, name) = self.place();
+        blocking(move || layout.forget(&name)).await?;
         let known = self.table.current.write().take();
         self.retire(before, known);
         Ok(true)
@@ -101,20 +103,19 @@ impl Change {
         match known.filter(|known| known.record.generation == before.generation) {
             Some(known) => known.retire(),
             None => {
-                let (layout, id, name) = self.place();
-                remove_beside(layout.generation(&id, &name, &before.generation));
+                let (layout, name) = self.place();
+                remove_beside(layout.generation(&name, &before.generation));
             }
         }
     }
 
     async fn recorded(&self) -> Result<Option<Record>, EngineError> {
-        let (layout, id, name) = self.place();
-        blocking(move || layout.read(&id, &name)).await
+        let (layout, name) = self.place();
+        blocking(move || layout.read(&name)).await
     }
 
-    fn place(&self) -> (Layout, DatabaseId, Name) {
-        let layout = self.vectors.lance().layout.clone();
-        (layout, self.vectors.id().clone(), self.name.clone())
+    fn place(&self) -> (Layout, Name) {
+        (self.share.layout.clone(), self.name.clone())
     }
 
     /// Removes versions of the table that no search reads any more, and what broken changes left of it. Nobody else
@@ -148,11 +149,11 @@ impl Change {
     }
 
     async fn record(&self, directory: &Path, record: &Record) -> Result<(), EngineError> {
-        let ((layout, id, name), begun) = (self.place(), self.begun);
+        let ((layout, name), begun) = (self.place(), self.begun);
         let (directory, record) = (directory.to_owned(), record.clone());
         blocking(move || {
             layout::sync(&directory, begun)?;
-            layout.write(&id, &name, &record)
+            layout.write(&name, &record)
         })
         .await
     }

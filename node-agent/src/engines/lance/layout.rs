@@ -1,5 +1,6 @@
-//! What lies on the volume below `vectors/<database id>`: for every table of vectors a record, `<name>.json`, and the
-//! directory that the record names, `<name>.<generation>`.
+//! What lies in the directory of a database's vectors (`vectors/<database id>` on writers, `vectors` within a seed on
+//! replicas): for every table of vectors a record, `<name>.json`, and the directory that the record names,
+//! `<name>.<generation>`.
 //!
 //! A table exists when its record does, and is replaced when its record is: both are the rename of one small file. A
 //! generation has a name that is never used again, because the engine's caches know files by their path. Directories
@@ -8,6 +9,7 @@
 //! A change in place (rows that are added, an index that is trained) writes into the generation itself. While there may be
 //! one, `<name>.changing` lies beside, so that the next start knows where to look for what belongs to no version.
 
+use std::fmt;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -20,9 +22,14 @@ use super::super::files::{names_in, remove};
 use super::super::names::{DatabaseId, TableName};
 use crate::registration::files::write_atomically;
 
+const RECORD: &str = ".json";
+const CHANGING: &str = ".changing";
+const INDEX: &str = "index-";
+const MEMORY: &str = "memory";
+
 /// Which table of a database.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Name {
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Name {
     /// The vectors of a staging table or graph table.
     Index(TableName),
     /// The semantic memory.
@@ -33,21 +40,28 @@ impl Name {
     /// Names of tables have no dot, so this begins the names of exactly what belongs to one.
     fn stem(&self) -> String {
         match self {
-            Self::Index(table) => format!("index-{table}"),
+            Self::Index(table) => format!("{INDEX}{table}"),
             Self::Memory => MEMORY.to_owned(),
         }
     }
 
     /// The other way round.
-    fn of(stem: &str) -> Option<Self> {
-        match stem.strip_prefix("index-") {
+    fn of_stem(stem: &str) -> Option<Self> {
+        match stem.strip_prefix(INDEX) {
             Some(table) => TableName::parse(table).ok().map(Self::Index),
             None => (stem == MEMORY).then_some(Self::Memory),
         }
     }
 }
 
-const MEMORY: &str = "memory";
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Index(table) => write!(f, "the vectors of {table}"),
+            Self::Memory => f.write_str("the semantic memory"),
+        }
+    }
+}
 
 /// Lies beside a table for as long as somebody may change it.
 #[derive(Debug)]
@@ -92,39 +106,42 @@ impl Record {
     }
 }
 
-/// The directory of all vectors of a node.
+/// The directory of the vectors of one database.
 #[derive(Clone, Debug)]
 pub(crate) struct Layout {
-    root: PathBuf,
+    directory: PathBuf,
 }
 
-const RECORD: &str = ".json";
-const CHANGING: &str = ".changing";
-
 impl Layout {
-    pub(crate) fn new(data_dir: &Path) -> Self {
-        Self {
-            root: data_dir.join("vectors"),
-        }
+    pub(crate) fn new(directory: PathBuf) -> Self {
+        Self { directory }
     }
 
-    /// Everything of one database.
-    pub(crate) fn of(&self, id: &DatabaseId) -> PathBuf {
-        self.root.join(id.as_str())
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The tables that there are, in order.
+    pub(crate) fn names(&self) -> Result<Vec<Name>, EngineError> {
+        let files = listed(&self.directory)?;
+        let stems = files.iter().filter_map(|file| file.strip_suffix(RECORD));
+        let mut names: Vec<Name> = stems.filter_map(Name::of_stem).collect();
+        names.sort();
+        Ok(names)
     }
 
     /// Where a generation of a table is, or will be.
-    pub(crate) fn generation(&self, id: &DatabaseId, name: &Name, generation: &str) -> PathBuf {
-        self.of(id).join(format!("{}.{generation}", name.stem()))
+    pub(crate) fn generation(&self, name: &Name, generation: &str) -> PathBuf {
+        self.directory.join(format!("{}.{generation}", name.stem()))
     }
 
-    fn record_path(&self, id: &DatabaseId, name: &Name) -> PathBuf {
-        self.of(id).join(format!("{}{RECORD}", name.stem()))
+    fn record_path(&self, name: &Name) -> PathBuf {
+        self.directory.join(format!("{}{RECORD}", name.stem()))
     }
 
     /// The record of a table, if there is that table.
-    pub(crate) fn read(&self, id: &DatabaseId, name: &Name) -> Result<Option<Record>, EngineError> {
-        let path = self.record_path(id, name);
+    pub(crate) fn read(&self, name: &Name) -> Result<Option<Record>, EngineError> {
+        let path = self.record_path(name);
         let text = match fs::read(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -136,27 +153,26 @@ impl Layout {
     }
 
     /// Makes the record's generation the table.
-    pub(crate) fn write(&self, id: &DatabaseId, name: &Name, record: &Record) -> Result<(), EngineError> {
-        let path = self.record_path(id, name);
+    pub(crate) fn write(&self, name: &Name, record: &Record) -> Result<(), EngineError> {
+        let path = self.record_path(name);
         let text = serde_json::to_vec(record).map_err(|error| EngineError::io("write", &path, error))?;
         write_atomically(&path, &text, 0o600).map_err(|error| EngineError::io("write", path, error))
     }
 
     /// Ends a table; its generation stays for whoever still reads it.
-    pub(crate) fn forget(&self, id: &DatabaseId, name: &Name) -> Result<(), EngineError> {
-        remove(&self.record_path(id, name))?;
-        let directory = self.of(id);
-        sync_directory(&directory).map_err(|error| EngineError::io("sync", directory, error))
+    pub(crate) fn forget(&self, name: &Name) -> Result<(), EngineError> {
+        remove(&self.record_path(name))?;
+        sync_directory(&self.directory).map_err(|error| EngineError::io("sync", &self.directory, error))
     }
 
-    fn mark_path(&self, id: &DatabaseId, name: &Name) -> PathBuf {
-        self.of(id).join(format!("{}{CHANGING}", name.stem()))
+    fn mark_path(&self, name: &Name) -> PathBuf {
+        self.directory.join(format!("{}{CHANGING}", name.stem()))
     }
 
     /// Says that a table is about to be changed. `None` if its database has no vectors that could be; or if the volume takes
     /// no file, which must keep nobody from removing some.
-    pub(crate) fn mark(&self, id: &DatabaseId, name: &Name) -> Option<Mark> {
-        let path = self.mark_path(id, name);
+    pub(crate) fn mark(&self, name: &Name) -> Option<Mark> {
+        let path = self.mark_path(name);
         match File::create(&path) {
             Ok(_) => Some(Mark(path)),
             Err(error) => {
@@ -169,43 +185,53 @@ impl Layout {
     }
 
     /// Ends a change that a crash cut off.
-    pub(crate) fn unmark(&self, id: &DatabaseId, name: &Name) -> Result<(), EngineError> {
-        remove(&self.mark_path(id, name))
+    pub(crate) fn unmark(&self, name: &Name) -> Result<(), EngineError> {
+        remove(&self.mark_path(name))
     }
 
-    /// Removes what a crash left: vectors of databases that are not `known`, and directories that no record names. Gives the
-    /// tables that were being changed: what of their files belongs to no version of them, only the engine can tell.
-    pub(crate) fn remove_leftovers(&self, known: &[DatabaseId]) -> Result<Vec<(DatabaseId, Name)>, EngineError> {
+    /// Removes what a crash left of tables: directories that no record names. Gives the tables that were being changed.
+    fn remove_unfinished(&self) -> Result<Vec<Name>, EngineError> {
         let mut changing = Vec::new();
-        for database in listed(&self.root)? {
-            let directory = self.root.join(&database);
-            let Some(id) = known.iter().find(|id| id.as_str() == database) else {
-                tracing::info!(
-                    directory = database,
-                    "removing vectors of a database that does not exist"
-                );
-                remove(&directory)?;
-                continue;
-            };
-            let names = listed(&directory)?;
-            for name in &names {
-                if let Some(table) = name.strip_suffix(CHANGING).and_then(Name::of)
-                    && self.record_path(id, &table).is_file()
-                {
-                    changing.push((id.clone(), table));
-                } else if !belongs(&directory, name) {
-                    tracing::info!(database, file = name, "removing what an unfinished operation left");
-                    remove(&directory.join(name))?;
-                }
+        for name in listed(&self.directory)? {
+            if let Some(table) = name.strip_suffix(CHANGING).and_then(Name::of_stem)
+                && self.record_path(&table).is_file()
+            {
+                changing.push(table);
+            } else if !belongs(&self.directory, &name) {
+                let path = self.directory.join(name);
+                tracing::info!(path = %path.display(), "removing what an unfinished operation left");
+                remove(&path)?;
             }
         }
         Ok(changing)
     }
 
-    /// Bytes of all vectors of a database.
-    pub(crate) fn size(&self, id: &DatabaseId) -> u64 {
-        size(&self.of(id))
+    /// Bytes of all vectors of the database.
+    pub(crate) fn size(&self) -> u64 {
+        size(&self.directory)
     }
+}
+
+/// Removes what a crash left below the directory of all vectors: those of databases that are not `known`, and directories
+/// that no record names. Gives the tables that were being changed: what of their files belongs to no version of them, only
+/// the engine can tell.
+pub(crate) fn remove_leftovers(root: &Path, known: &[DatabaseId]) -> Result<Vec<(Layout, Name)>, EngineError> {
+    let mut changing = Vec::new();
+    for database in listed(root)? {
+        let directory = root.join(&database);
+        if known.iter().any(|id| id.as_str() == database) {
+            let layout = Layout::new(directory);
+            let tables = layout.remove_unfinished()?;
+            changing.extend(tables.into_iter().map(|table| (layout.clone(), table)));
+        } else {
+            tracing::info!(
+                directory = database,
+                "removing vectors of a database that does not exist"
+            );
+            remove(&directory)?;
+        }
+    }
+    Ok(changing)
 }
 
 /// Whether a file is a record, or a directory that its record names.
@@ -297,25 +323,27 @@ mod tests {
     #[test]
     fn only_what_a_record_names_survives_a_start() {
         let root = tempfile::tempdir().unwrap();
-        let layout = Layout::new(root.path());
-        let (kept, gone): (DatabaseId, DatabaseId) = ("kg1".parse().unwrap(), "kg2".parse().unwrap());
+        let (kept, gone): (DatabaseId, &str) = ("kg1".parse().unwrap(), "kg2");
+        let layout = Layout::new(root.path().join(kept.as_str()));
         let name = Name::Index("Element".parse().unwrap());
         let record = Record::new(3);
-        let whole = layout.generation(&kept, &name, &record.generation);
+        let whole = layout.generation(&name, &record.generation);
         for directory in [
             whole.clone(),
-            layout.generation(&kept, &name, "half"),
-            layout.generation(&kept, &Name::Memory, "half"),
-            layout.of(&gone),
+            layout.generation(&name, "half"),
+            layout.generation(&Name::Memory, "half"),
+            root.path().join(gone),
+            root.path().join(".restoring-kg1-x"),
         ] {
             fs::create_dir_all(&directory).unwrap();
             fs::write(directory.join("rows"), [0; 10]).unwrap();
         }
-        layout.write(&kept, &name, &record).unwrap();
-        assert_eq!(layout.read(&kept, &name).unwrap(), Some(record.clone()));
-        layout.remove_leftovers(std::slice::from_ref(&kept)).unwrap();
-        assert!(!layout.of(&gone).exists());
-        let mut names = names_in(&layout.of(&kept)).unwrap();
+        layout.write(&name, &record).unwrap();
+        assert_eq!(layout.read(&name).unwrap(), Some(record.clone()));
+        assert_eq!(layout.names().unwrap(), [name.clone()]);
+        remove_leftovers(root.path(), std::slice::from_ref(&kept)).unwrap();
+        assert_eq!(names_in(root.path()).unwrap(), ["kg1"]);
+        let mut names = names_in(layout.directory()).unwrap();
         names.sort();
         assert_eq!(
             names,
@@ -324,37 +352,59 @@ mod tests {
                 "index-Element.json".into()
             ]
         );
-        assert!(layout.size(&kept) > 10);
+        assert!(layout.size() > 10);
         sync(&whole, SystemTime::UNIX_EPOCH).unwrap();
-        layout.forget(&kept, &name).unwrap();
-        assert_eq!(layout.read(&kept, &name).unwrap(), None);
-        layout.remove_leftovers(std::slice::from_ref(&kept)).unwrap();
-        assert_eq!(layout.size(&kept), 0);
+        layout.forget(&name).unwrap();
+        assert_eq!(layout.read(&name).unwrap(), None);
+        remove_leftovers(root.path(), std::slice::from_ref(&kept)).unwrap();
+        assert_eq!(layout.size(), 0);
+    }
+
+    #[test]
+    fn tables_are_known_by_their_records_and_nothing_else_is_one() {
+        let root = tempfile::tempdir().unwrap();
+        let layout = Layout::new(root.path().join("kg1"));
+        assert!(layout.names().unwrap().is_empty());
+        fs::create_dir_all(layout.directory()).unwrap();
+        let names = ["memory", "Element"].map(|table| Name::Index(table.parse().unwrap()));
+        let names: Vec<Name> = names.into_iter().chain([Name::Memory]).collect();
+        for name in &names {
+            layout.write(name, &Record::new(2)).unwrap();
+        }
+        for other in ["index-a b.json", "other.json", "index-half.7"] {
+            fs::write(layout.directory().join(other), "").unwrap();
+        }
+        let mut sorted = names;
+        sorted.sort();
+        assert_eq!(layout.names().unwrap(), sorted);
     }
 
     #[test]
     fn a_start_knows_which_tables_were_being_changed() {
         let root = tempfile::tempdir().unwrap();
-        let layout = Layout::new(root.path());
         let id: DatabaseId = "kg1".parse().unwrap();
+        let layout = Layout::new(root.path().join(id.as_str()));
         let tables = [Name::Index("Element".parse().unwrap()), Name::Memory];
-        assert!(layout.mark(&id, &Name::Memory).is_none());
+        assert!(layout.mark(&Name::Memory).is_none());
         for name in &tables {
             let record = Record::new(3);
-            fs::create_dir_all(layout.generation(&id, name, &record.generation)).unwrap();
-            layout.write(&id, name, &record).unwrap();
+            fs::create_dir_all(layout.generation(name, &record.generation)).unwrap();
+            layout.write(name, &record).unwrap();
         }
         // One that ended, one that was cut off, and one of a table that never came to be.
-        drop(layout.mark(&id, &tables[0]));
-        std::mem::forget(layout.mark(&id, &tables[1]));
-        std::mem::forget(layout.mark(&id, &Name::Index("Absent".parse().unwrap())));
-        let cut = vec![(id.clone(), Name::Memory)];
+        drop(layout.mark(&tables[0]));
+        std::mem::forget(layout.mark(&tables[1]));
+        std::mem::forget(layout.mark(&Name::Index("Absent".parse().unwrap())));
+        let start = || remove_leftovers(root.path(), std::slice::from_ref(&id)).unwrap();
         for _ in 0..2 {
-            assert_eq!(layout.remove_leftovers(std::slice::from_ref(&id)).unwrap(), cut);
+            let cut = start();
+            let cut: Vec<(&Path, &Name)> = cut.iter().map(|(layout, name)| (layout.directory(), name)).collect();
+            assert_eq!(cut, [(layout.directory(), &Name::Memory)]);
         }
-        layout.unmark(&id, &Name::Memory).unwrap();
-        assert!(layout.remove_leftovers(std::slice::from_ref(&id)).unwrap().is_empty());
-        assert_eq!(names_in(&layout.of(&id)).unwrap().len(), 4);
+        assert_eq!(layout.names().unwrap(), tables);
+        layout.unmark(&Name::Memory).unwrap();
+        assert!(start().is_empty());
+        assert_eq!(names_in(layout.directory()).unwrap().len(), 4);
     }
 
     #[test]

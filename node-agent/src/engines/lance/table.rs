@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,6 +20,7 @@ use super::super::names::{DatabaseId, TableName};
 use super::super::registry::{Engines, Slot, not_found};
 use super::change::{Change, clean};
 use super::error::failed;
+use super::home::Share;
 use super::layout::{self, Layout, Name, Record};
 use super::pool::{Pool, blocking};
 
@@ -34,7 +36,6 @@ pub(crate) const INDEX: &str = "vector_index";
 
 /// What all tables of the node share.
 pub(crate) struct Lance {
-    pub(crate) layout: Layout,
     pub(crate) pool: Pool,
     pub(crate) session: Arc<Session>,
     /// One build at a time.
@@ -45,10 +46,9 @@ pub(crate) struct Lance {
 }
 
 impl Lance {
-    pub(crate) fn new(layout: Layout) -> Result<Self, EngineError> {
+    pub(crate) fn new() -> Result<Self, EngineError> {
         let threads = std::thread::available_parallelism().map_or(2, usize::from);
         Ok(Self {
-            layout,
             pool: Pool::start()?,
             session: Arc::new(Session::new(INDEX_CACHE, METADATA_CACHE, Arc::default())),
             builds: Arc::new(Semaphore::new(1)),
@@ -71,13 +71,8 @@ impl Lance {
     /// # Errors
     /// `Busy` if they do not end in time; nothing is let go then.
     pub(crate) async fn close(&self, id: &DatabaseId, patience: Duration) -> Result<(), EngineError> {
-        let of_database: Vec<Arc<Table>> = {
-            let tables = self.tables.lock();
-            let own = tables.iter().filter(|((owner, _), _)| owner == id);
-            own.map(|(_, table)| Arc::clone(table)).collect()
-        };
-        for table in of_database {
-            std::mem::take(&mut *table.closing.lock()).cancel();
+        self.stop_changes(id);
+        for table in self.of(id) {
             if tokio::time::timeout(patience, table.change.lock()).await.is_err() {
                 return Err(EngineError::Busy {
                     reason: format!("the vectors of {id} are being changed"),
@@ -89,22 +84,43 @@ impl Lance {
         Ok(())
     }
 
+    /// Cancels the changes of a database; those that come later are not.
+    pub(crate) fn stop_changes(&self, id: &DatabaseId) {
+        for table in self.of(id) {
+            std::mem::take(&mut *table.closing.lock()).cancel();
+        }
+    }
+
+    /// Lets go of what is open of a database. It is opened again when it is wanted.
+    pub(crate) fn close_tables(&self, id: &DatabaseId) {
+        for table in self.of(id) {
+            table.current.write().take();
+        }
+    }
+
+    fn of(&self, id: &DatabaseId) -> Vec<Arc<Table>> {
+        let tables = self.tables.lock();
+        let own = tables.iter().filter(|((owner, _), _)| owner == id);
+        own.map(|(_, table)| Arc::clone(table)).collect()
+    }
+
     /// Removes what changes left in these tables that a crash cut off. Nobody may be using them.
-    pub(crate) async fn mend(&self, tables: Vec<(DatabaseId, Name)>) {
-        for (id, name) in tables {
-            if let Err(error) = self.mend_table(&id, &name).await {
-                tracing::warn!(database = %id, table = ?name, %error, "what a cut change left stays until the next start");
+    pub(crate) async fn mend(&self, tables: Vec<(Layout, Name)>) {
+        for (layout, name) in tables {
+            if let Err(error) = self.mend_table(&layout, &name).await {
+                let directory = layout.directory().display();
+                tracing::warn!(%directory, table = %name, %error, "what a cut change left stays until the next start");
             }
         }
     }
 
-    async fn mend_table(&self, id: &DatabaseId, name: &Name) -> Result<(), EngineError> {
-        let (layout, of, table) = (self.layout.clone(), id.clone(), name.clone());
+    async fn mend_table(&self, layout: &Layout, name: &Name) -> Result<(), EngineError> {
+        let (of, table) = (layout.clone(), name.clone());
         let found = blocking(move || {
-            let Some(record) = layout.read(&of, &table)? else {
+            let Some(record) = of.read(&table)? else {
                 return Ok(None);
             };
-            let directory = layout.generation(&of, &table, &record.generation);
+            let directory = of.generation(&table, &record.generation);
             layout::remove_nameless(&directory)?;
             Ok(Some(directory))
         });
@@ -112,8 +128,8 @@ impl Lance {
             let dataset = self.open(directory).await?;
             self.pool.run(clean(dataset)).await?;
         }
-        let (layout, id, name) = (self.layout.clone(), id.clone(), name.clone());
-        blocking(move || layout.unmark(&id, &name)).await
+        let (layout, name) = (layout.clone(), name.clone());
+        blocking(move || layout.unmark(&name)).await
     }
 
     pub(crate) async fn open(&self, directory: PathBuf) -> Result<Dataset, EngineError> {
@@ -128,9 +144,7 @@ impl Lance {
 
 impl fmt::Debug for Lance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lance")
-            .field("layout", &self.layout)
-            .finish_non_exhaustive()
+        f.debug_struct("Lance").finish_non_exhaustive()
     }
 }
 
@@ -186,6 +200,20 @@ impl Drop for Generation {
         if self.obsolete.load(Ordering::Acquire) {
             remove_beside(std::mem::take(&mut self.directory));
         }
+    }
+}
+
+/// A table that somebody reads: it stays where it is meanwhile.
+pub(crate) struct Reading {
+    generation: Arc<Generation>,
+    _share: Share,
+}
+
+impl Deref for Reading {
+    type Target = Generation;
+
+    fn deref(&self) -> &Generation {
+        &self.generation
     }
 }
 
@@ -245,10 +273,11 @@ impl Engines {
         })
     }
 
-    /// Bytes of the vectors of a database.
+    /// Bytes of the vectors of a database, with its semantic memory; 0 if there is no such database.
     #[must_use]
     pub fn vector_bytes(&self, id: &DatabaseId) -> u64 {
-        self.inner.lance.layout.size(id)
+        let home = self.inner.slots.read().get(id).map(|slot| slot.vectors.home());
+        home.map_or(0, |home| home.layout().size())
     }
 
     /// The turn of builds: one at a time on the node, since training needs memory.
@@ -267,16 +296,31 @@ impl Vectors {
         &self.id
     }
 
-    /// The table as it is now, or `None` if there is none.
-    pub(crate) async fn current(&self, name: &Name) -> Result<Option<Arc<Generation>>, EngineError> {
-        let table = self.lance().table(&self.id, name.clone());
-        self.current_of(&table, name).await
+    /// A share of the directory in which they are.
+    pub(crate) async fn share(&self) -> Share {
+        self.slot.vectors.share().await
     }
 
-    pub(super) async fn current_of(&self, table: &Table, name: &Name) -> Result<Option<Arc<Generation>>, EngineError> {
-        // The record decides: on a node that only reads, a new seed may bring another.
-        let (layout, id, wanted) = (self.lance().layout.clone(), self.id.clone(), name.clone());
-        let Some(record) = blocking(move || layout.read(&id, &wanted)).await? else {
+    /// The table as it is now, or `None` if there is none.
+    pub(crate) async fn current(&self, name: &Name) -> Result<Option<Reading>, EngineError> {
+        let share = self.share().await;
+        let table = self.lance().table(&self.id, name.clone());
+        let generation = self.current_of(&table, name, &share.layout).await?;
+        Ok(generation.map(|generation| Reading {
+            generation,
+            _share: share,
+        }))
+    }
+
+    pub(super) async fn current_of(
+        &self,
+        table: &Table,
+        name: &Name,
+        layout: &Layout,
+    ) -> Result<Option<Arc<Generation>>, EngineError> {
+        // The record decides: a restore or a new seed may have brought another.
+        let (reading, wanted) = (layout.clone(), name.clone());
+        let Some(record) = blocking(move || reading.read(&wanted)).await? else {
             table.current.write().take();
             return Ok(None);
         };
@@ -284,7 +328,7 @@ impl Vectors {
         if let Some(known) = known.filter(|known| known.record == record) {
             return Ok(Some(known));
         }
-        let directory = self.lance().layout.generation(&self.id, name, &record.generation);
+        let directory = layout.generation(name, &record.generation);
         let dataset = self.lance().open(directory.clone()).await?;
         let opened = Arc::new(Generation::new(record, directory, dataset));
         *table.current.write() = Some(Arc::clone(&opened));
@@ -292,7 +336,7 @@ impl Vectors {
     }
 
     /// The table, which must exist.
-    pub(crate) async fn existing(&self, table: &TableName) -> Result<Arc<Generation>, EngineError> {
+    pub(crate) async fn existing(&self, table: &TableName) -> Result<Reading, EngineError> {
         let name = Name::Index(table.clone());
         self.current(&name).await?.ok_or_else(|| no_vectors(table))
     }
@@ -309,13 +353,16 @@ impl Vectors {
         }
         let table = self.lance().table(&self.id, name.clone());
         let lock = Arc::clone(&table.change).lock_owned().await;
+        // Waits while the directory is exchanged.
+        let share = self.share().await;
         // A database that goes waits for this lock, so one that is there now stays while it is held.
         if !self.slot.exists() {
             return Err(not_found(&self.id));
         }
         let closing = table.closing.lock().clone();
-        let (layout, id, marked) = (self.lance().layout.clone(), self.id.clone(), name.clone());
-        let mark = blocking(move || Ok(layout.mark(&id, &marked))).await?;
+        let marked = name.clone();
+        // All three together, and in this order: whoever does not wait for them lets go of them as a change does.
+        let (mark, share, lock) = blocking(move || Ok((share.layout.mark(&marked), share, lock))).await?;
         Ok(Change {
             vectors: self.clone(),
             name,
@@ -323,6 +370,7 @@ impl Vectors {
             closing,
             begun: SystemTime::now() - Duration::from_secs(2),
             _mark: mark,
+            share,
             _lock: lock,
         })
     }
@@ -332,9 +380,10 @@ impl Vectors {
     /// # Errors
     /// The files cannot be read.
     pub async fn info(&self, table: &TableName) -> Result<Option<IndexInfo>, EngineError> {
-        let Some(generation) = self.current(&Name::Index(table.clone())).await? else {
+        let Some(reading) = self.current(&Name::Index(table.clone())).await? else {
             return Ok(None);
         };
+        let generation = Arc::clone(&reading.generation);
         self.lance().pool.run(describe(generation)).await.map(Some)
     }
 

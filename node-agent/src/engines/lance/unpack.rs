@@ -33,7 +33,7 @@ pub(crate) fn unpack(
     max_bytes: u64,
     stopped: impl Fn() -> bool,
 ) -> Result<Vec<u8>, EngineError> {
-    let unreadable = |error: io::Error| bad(format!("cannot be read as tar.gz: {error}"));
+    let unreadable = |error: io::Error| bad(format!("cannot be read as a tar: {error}"));
     let unwritable = |error: io::Error| EngineError::io("write", directory, error);
     fs::create_dir_all(directory).map_err(unwritable)?;
     let mut archive = Archive::new(tar);

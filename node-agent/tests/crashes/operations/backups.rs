@@ -1,7 +1,7 @@
 //! Backups and restores.
 
-use super::{Draw, Drawn, Operation};
-use crate::world::{Content, World};
+use super::{Draw, Drawn, Operation, copy, copy_graph, copy_vectors};
+use crate::world::World;
 use serde_json::json;
 
 pub(crate) const BACKUPS: &[Operation] = &[
@@ -25,47 +25,39 @@ pub(crate) const BACKUPS: &[Operation] = &[
 const EXCHANGE: &[(&str, &str)] = &[
     ("databases", ".restoring-"),
     ("staging", ".restoring-"),
+    ("vectors", ".restoring-"),
     ("databases", ".swap-"),
     ("databases", ".previous-"),
+    ("vectors", ".previous-"),
 ];
 
 fn backup(draw: &mut Draw, world: &World) -> Option<Drawn> {
     let (id, key) = (draw.database(world)?, format!("crash/{}", draw.fresh()));
     let body = json!({"destination": {"key": key}});
-    let (of, at) = (id.clone(), key.clone());
-    // Graph and staging are copied one after the other.
-    let copy = move |world: &mut World| match world.databases.get(&of) {
-        Some(content) => world.copies.insert(at.clone(), content.graph.clone()).is_none(),
-        None => false,
-    };
-    let of = id.clone();
-    let publish = move |world: &mut World| {
-        let (Some(graph), Some(content)) = (world.copies.remove(&key), world.databases.get(&of)) else {
-            return false;
-        };
-        // Vectors are no part of it.
-        let backup = Content {
-            graph,
-            staging: content.staging.clone(),
-            vectors: None,
-        };
-        world.backups.insert(key.clone(), backup).is_none()
-    };
-    let mut drawn = Drawn::new(copy, |caller| async move {
+    let steps = vec![
+        copy_graph(&id, &key),
+        copy(&id, &key, |content, copy| copy.staging = content.staging.clone()),
+        copy_vectors(&id, &key),
+        Box::new(move |world: &mut World| {
+            let Some(copy) = world.copies.remove(&key) else {
+                return false;
+            };
+            world.backups.insert(key.clone(), copy).is_none()
+        }),
+    ];
+    Some(Drawn::of(steps, |caller| async move {
         caller.task(&format!("/databases/{id}/backup"), body).await
-    });
-    drawn.steps.push(Box::new(publish));
-    Some(drawn)
+    }))
 }
 
 /// A forced restore also makes a database that somebody has deleted meanwhile; another one needs its id to be free.
-/// Vectors that the database had stay.
+/// What the database had is gone, vectors too.
 fn restored(id: &str, key: &str, forced: bool) -> impl Fn(&mut World) -> bool + Send + Sync + use<> {
     let (id, key) = (id.to_owned(), key.to_owned());
     move |world| match world.backups.get(&key) {
         Some(backup) if forced || !world.databases.contains_key(&id) => {
-            let mut content = backup.clone();
-            content.vectors = world.take(&id).and_then(|before| before.vectors);
+            let content = backup.clone();
+            world.take(&id);
             world.databases.insert(id.clone(), content).is_none()
         }
         _ => false,

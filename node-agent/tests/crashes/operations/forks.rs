@@ -1,6 +1,6 @@
 //! Subgraphs that begin as copies.
 
-use super::{Draw, Drawn, Operation};
+use super::{Draw, Drawn, Operation, copy_graph, copy_vectors};
 use crate::world::{Content, Graph, World};
 use serde_json::json;
 
@@ -17,31 +17,37 @@ pub(crate) const FORKS: &[Operation] = &[
     },
 ];
 
-const CREATING: &[(&str, &str)] = &[("databases", ".creating-"), ("tasks", "fork_")];
+const CREATING: &[(&str, &str)] = &[
+    ("tasks", "fork_"),
+    ("databases", ".creating-"),
+    ("vectors", ".creating-"),
+    ("databases", ".swap-"),
+];
 
+/// It has the parent's vectors, too, and the staging tables that it had before.
 fn forked(id: &str, parent: &str, existing: bool) -> Drawn {
     let path = format!("/databases/{id}/fork-from/{parent}");
-    let (id, parent) = (id.to_owned(), parent.to_owned());
-    let step = move |world: &mut World| {
-        let Some(graph) = world.databases.get(&parent).map(|content| content.graph.clone()) else {
+    let copied = format!("fork {id}");
+    let mut steps = vec![copy_graph(parent, &copied), copy_vectors(parent, &copied)];
+    let id = id.to_owned();
+    steps.push(Box::new(move |world: &mut World| {
+        let Some(mut content) = world.copies.remove(&copied) else {
             return false;
         };
-        match world.databases.get_mut(&id) {
-            Some(found) if existing && found.graph.batches.is_empty() => {
-                found.graph = graph;
-                true
-            }
-            None if !existing => {
-                let content = Content {
-                    graph,
-                    ..Content::default()
-                };
-                world.databases.insert(id.clone(), content).is_none()
-            }
-            _ => false,
+        match world.databases.get(&id) {
+            Some(found) if existing && is_bare(found) => content.staging = found.staging.clone(),
+            None if !existing => {}
+            _ => return false,
         }
-    };
-    Drawn::new(step, |caller| async move { caller.post(&path, json!({})).await })
+        world.databases.insert(id.clone(), content);
+        true
+    }));
+    Drawn::of(steps, |caller| async move { caller.post(&path, json!({})).await })
+}
+
+/// Whether a fork may take its place.
+fn is_bare(content: &Content) -> bool {
+    content.graph.batches.is_empty() && content.vectors.is_none()
 }
 
 /// A graph that may have subgraphs.
@@ -58,7 +64,9 @@ fn fork(draw: &mut Draw, world: &World) -> Option<Drawn> {
 /// As the clients of the contract do it: the database is made first.
 fn fork_over(draw: &mut Draw, world: &World) -> Option<Drawn> {
     let empty = |id: &&String| {
-        world.databases[*id].graph == Graph::default()
+        let content = &world.databases[*id];
+        content.graph == Graph::default()
+            && is_bare(content)
             && id
                 .split_once('_')
                 .is_some_and(|(parent, _)| world.databases.contains_key(parent))

@@ -1,6 +1,6 @@
 //! Seeds of one graph: a writer publishes them, and a replica takes them up.
 
-use super::{Draw, Drawn, Operation, Victim};
+use super::{Draw, Drawn, Operation, Victim, copy_graph, copy_vectors};
 use crate::{history::Outcome, world::World};
 use serde_json::{Value, json};
 
@@ -21,29 +21,23 @@ pub(crate) const SEEDS: &[Operation] = &[
 pub(crate) const SEEDED: &str = "kg1";
 pub(crate) const PREFIX: &str = "seeds/kg1";
 
-/// The graph is copied at one moment, and published at another.
+/// The graph and its vectors are copied at one moment each, and published at another.
 fn publish(draw: &mut Draw, world: &World) -> Option<Drawn> {
     world.seeds.as_ref()?;
     world.databases.get(SEEDED)?;
     let copied = format!("seed {}", draw.fresh());
-    let at = copied.clone();
-    let copy = move |world: &mut World| match world.databases.get(SEEDED) {
-        Some(content) => world.copies.insert(at.clone(), content.graph.clone()).is_none(),
-        None => false,
-    };
-    let publish = move |world: &mut World| {
-        let (Some(graph), Some(seeds)) = (world.copies.remove(&copied), world.seeds.as_mut()) else {
+    let mut steps = vec![copy_graph(SEEDED, &copied), copy_vectors(SEEDED, &copied)];
+    steps.push(Box::new(move |world: &mut World| {
+        let (Some(seed), Some(seeds)) = (world.copies.remove(&copied), world.seeds.as_mut()) else {
             return false;
         };
-        seeds.published = Some(graph);
+        seeds.published = Some(seed);
         true
-    };
-    let mut drawn = Drawn::new(copy, |caller| async move {
+    }));
+    Some(Drawn::of(steps, |caller| async move {
         let body = json!({"backup_type": "replica", "destination": {"key": PREFIX}});
         caller.task(&format!("/databases/{SEEDED}/backup"), body).await
-    });
-    drawn.steps.push(Box::new(publish));
-    Some(drawn)
+    }))
 }
 
 /// If there is something newer than what is served.
