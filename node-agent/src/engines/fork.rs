@@ -1,5 +1,5 @@
-//! Forking: a new database that begins as a copy of another one. As with every database, it exists when its file has
-//! its final name, so a fork that is cut off leaves nothing behind.
+//! Forking: a new database that begins as a copy of another one. It takes its place with a journal, as what is restored
+//! does, so a fork that is cut off leaves nothing behind.
 
 use std::path::PathBuf;
 use std::time::Duration;
