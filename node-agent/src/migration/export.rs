@@ -7,10 +7,7 @@ use crate::{
     objects::BackupStore,
 };
 use object_store::path::Path as ObjectPath;
-use std::{
-    path::PathBuf,
-    time::Duration,
-};
+use std::{path::PathBuf, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 /// What to export, and whereto.

@@ -3,13 +3,13 @@
 
 use super::{ExportManifest, ExportedFile, MigrationError, until_stopped};
 use crate::{
-    backup::{BackupKey, Manifest, Scratch, download},
+    backup::{BackupKey, Manifest, Scratch, Target, download},
     engines::{Candidate, DatabaseId, Engines, LADYBUG_VERSION, Portable, Replace, ladybug_storage_version},
     objects::BackupStore,
 };
 use object_store::path::Path as ObjectPath;
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use tokio_util::sync::CancellationToken;
 
 /// What to import, and whereto.
@@ -66,7 +66,7 @@ impl ImportJob {
         let schema = directory.path().join("schema.cypher");
         let fetch = |file, target: PathBuf| {
             let job = &self;
-            async move { until_stopped(stop, job.fetch(file, &target)).await }
+            async move { until_stopped(stop, job.fetch(file, target)).await }
         };
         fetch(&self.manifest.schema, schema.clone()).await?;
         for (index, table) in self.manifest.tables.iter().enumerate() {
@@ -98,13 +98,13 @@ impl ImportJob {
         })
     }
 
-    async fn fetch(&self, file: &ExportedFile, target: &Path) -> Result<(), MigrationError> {
+    async fn fetch(&self, file: &ExportedFile, target: PathBuf) -> Result<(), MigrationError> {
         let cipher = self
             .decryption
             .as_ref()
             .map(|key| Manifest::cipher(&self.manifest.graph_id, &self.manifest.created_at, &file.name, key));
         let object = self.key.clone().join(file.name.as_str());
-        Ok(download(&self.store, &object, &file.object, cipher, target, |_| ()).await?)
+        Ok(download(&self.store, &object, &file.object, cipher, Target::File(target), |_| ()).await?)
     }
 }
 
