@@ -67,6 +67,10 @@ class Aws:
     def client(self, service):
         return boto3.client(service, endpoint_url=self.url, region_name=REGION)
 
+    def reset(self):
+        """Nothing is left of what a test made."""
+        urllib.request.urlopen(urllib.request.Request(f"{self.url}/moto-api/reset", method="POST")).close()
+
     def create_stack(self, name, template, parameters):
         """Its outputs. Not by a change set, since the emulator then gives none (moto 5.2)."""
         cloudformation = self.client("cloudformation")
@@ -114,4 +118,4 @@ def server():
 def aws(server):
     account = Aws(server)
     yield account
-    urllib.request.urlopen(urllib.request.Request(f"{server}/moto-api/reset", method="POST")).close()
+    account.reset()
