@@ -9,7 +9,7 @@
 #   sha256      its digest, 64 hexadecimal digits
 #   region      AWS region of the bucket, the parameter and the object store
 #   volume      vol-… that the agent keeps its data on; empty: the root disk, for replicas
-#   config      the agent's --config file, JSON, with its one-time token; empty: an agent without a control plane
+#   config      the agent's --config file without instanceId, JSON, with its one-time token; empty: no control plane
 #   parameter   name of the SSM parameter with the keys of callers, for an agent without a control plane
 #   arguments   further arguments of the agent, separated by blanks; none is a secret
 set -euo pipefail
