@@ -27,10 +27,11 @@ test: engines ## Run every test
 fuzz: setup ## Run every fuzz target for FUZZ_SECONDS
 	@scripts/fuzz.sh $(FUZZ_SECONDS)
 
-lint: engines check-generated ## Formatting, clippy without warnings, generated files, shell scripts
+lint: engines check-generated ## Formatting, clippy without warnings, generated files, shell scripts, CloudFormation
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	shellcheck scripts/*.sh .ci/run
+	shellcheck scripts/*.sh .ci/run cloudformation/*.sh cloudformation/node/*.sh
+	"$$(scripts/venv.sh tests/python/requirements.txt)/bin/cfn-lint" cloudformation/*.yaml
 
 build: engines
 	cargo build --locked -p graphplane-cli -p graphplane-node-agent

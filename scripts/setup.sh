@@ -21,6 +21,9 @@ need xz xz-utils
 need curl curl
 need git git
 need shellcheck shellcheck
+# The start of a machine is tested with real file systems.
+PATH="$PATH:/usr/sbin:/sbin" need mkfs.xfs xfsprogs
+PATH="$PATH:/usr/sbin:/sbin" need mkfs.ext4 e2fsprogs
 # The tests make a virtual environment for the programs in Python that they run.
 command -v python3 >/dev/null 2>&1 && python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv)
 [ -e /usr/lib/llvm-19/include/c++/v1/format ] || packages+=(libc++-19-dev libc++abi-19-dev)

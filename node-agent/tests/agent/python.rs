@@ -4,9 +4,8 @@
 use crate::fixture::{Agent, KEY, PATIENCE, PEOPLE, acquaintances, parquet, people};
 use crate::plane::Bucket;
 use serde_json::json;
-use sha2::{Digest, Sha256};
 use std::{
-    fs::{self, File},
+    fs,
     path::{Path, PathBuf},
     process::Stdio,
 };
@@ -19,39 +18,16 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python")
 }
 
-/// The environment for these requirements; made once for all checkouts, and again when they change.
+/// The environment for these requirements; the first who asks makes it.
 fn environment() -> PathBuf {
-    let requirements = folder().join("requirements.txt");
-    let hash = hex::encode(&Sha256::digest(fs::read(&requirements).unwrap())[..8]);
-    let place = |name: &str| {
-        std::env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
-    let cache = place("GRAPHPLANE_CACHE_DIR").unwrap_or_else(|| {
-        let caches = place("XDG_CACHE_HOME").unwrap_or_else(|| place("HOME").unwrap().join(".cache"));
-        caches.join("graphplane")
-    });
-    fs::create_dir_all(&cache).unwrap();
-    let environment = cache.join(format!("venv-{hash}"));
-    // Another test may be making it.
-    let lock = File::create(cache.join(format!("venv-{hash}.lock"))).unwrap();
-    lock.lock().unwrap();
-    let complete = environment.join("complete");
-    if !complete.exists() {
-        let _ = fs::remove_dir_all(&environment);
-        let run = |program: &Path, args: &[&str]| {
-            let output = std::process::Command::new(program).args(args).output().unwrap();
-            let said = String::from_utf8_lossy(&output.stderr);
-            assert!(output.status.success(), "{} {args:?}: {said}", program.display());
-        };
-        run(Path::new("python3"), &["-m", "venv", environment.to_str().unwrap()]);
-        let pip = ["-m", "pip", "install", "--quiet", "--no-deps", "--requirement"];
-        let pip: Vec<&str> = pip.into_iter().chain(requirements.to_str()).collect();
-        run(&environment.join("bin/python"), &pip);
-        File::create(complete).unwrap();
-    }
-    environment
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/venv.sh");
+    let output = std::process::Command::new(script)
+        .arg(folder().join("requirements.txt"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "scripts/venv.sh: {said}");
+    PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
 }
 
 /// Runs a program of the environment, in a directory of its own; what it prints is shown if it fails.
