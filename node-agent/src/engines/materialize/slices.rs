@@ -121,13 +121,8 @@ impl Halves {
             let middle = format!("SELECT max(rowid) // 2 FROM {}", sql_identifier(&table.name));
             duck.query_row(&middle, [], |row| row.get(0))
         };
-        // It would be read instead of the number of the row.
-        let has_rowid = table
-            .columns
-            .iter()
-            .any(|column| column.name.eq_ignore_ascii_case("rowid"));
         let unchanged = staging.changes.try_lock();
-        if !wanted || table.rows < WORTH_TWO_THREADS || has_rowid || unchanged.is_err() {
+        if !wanted || table.rows < WORTH_TWO_THREADS || unchanged.is_err() {
             first.execute_batch("BEGIN TRANSACTION").map_err(failure)?;
             return Ok(None);
         }
