@@ -620,7 +620,10 @@ mod tests {
             // Also if it would be NULL.
             for columns in [&ends[..], &[ends[0], ends[1], (property, "BIGINT")]] {
                 let error = plan(property, columns).unwrap_err().to_string();
-                assert!(error.contains(&format!("R.{property}")) && error.contains("RENAME"), "{error}");
+                assert!(
+                    error.contains(&format!("R.{property}")) && error.contains("RENAME"),
+                    "{error}"
+                );
             }
         }
         // The engine compares these with case.

@@ -1,4 +1,4 @@
-//! What makes the tables of a graph: statements and sequences.
+//! What makes the tables of a graph again: statements and sequences.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,28 +17,24 @@ use super::multiplicity::{Multiplicity, multiplicities};
 use super::plan::{Plan, plans};
 use super::{Portable, PortableTable, STATEMENT_TIMEOUT, Sequence};
 
+/// What makes the tables of a graph again, without their rows.
+#[derive(Clone, Debug)]
+pub(crate) struct Definitions {
+    /// Statements, each ended by a semicolon.
+    pub(super) ddl: String,
+    pub(super) sequences: Vec<Sequence>,
+    /// What the statements make.
+    pub(crate) tables: Vec<TableInfo>,
+}
+
 /// Looks at a database that nobody else uses: what it consists of, and how each of its files is written.
 pub(super) async fn of(
     database: &Database,
     directory: &Path,
     cancel: &CancellationToken,
 ) -> Result<(Portable, Vec<Plan>), EngineError> {
-    let looking = database.on_writer_until(STATEMENT_TIMEOUT, cancel, |session, job| {
-        check(session, job)?;
-        let tables = tables(session, job)?;
-        let sequences = sequences(session, job, &tables)?;
-        Ok((tables, sequences))
-    });
-    let (tables, sequences) = looking.await?;
-    let plans = plans(&tables)?;
-    let relationships: Vec<TableInfo> = tables
-        .iter()
-        .filter(|table| table.kind == TableKind::Relationship)
-        .cloned()
-        .collect();
-    let multiplicities = multiplicities(database, &relationships, directory, cancel).await?;
-    let ddl = ddl(&tables, &multiplicities);
-    check_ddl(&ddl)?;
+    let definitions = definitions(database, directory, cancel).await?;
+    let plans = plans(&definitions.tables)?;
     let mut files = Vec::new();
     for plan in &plans {
         files.push(PortableTable {
@@ -48,11 +44,38 @@ pub(super) async fn of(
         });
     }
     let portable = Portable {
-        ddl,
-        sequences,
+        ddl: definitions.ddl,
+        sequences: definitions.sequences,
         tables: files,
     };
     Ok((portable, plans))
+}
+
+/// How the tables of a database that nobody else uses can be made again. Writes into the directory.
+///
+/// # Errors
+/// `Invalid` if something would be lost.
+pub(super) async fn definitions(
+    database: &Database,
+    directory: &Path,
+    cancel: &CancellationToken,
+) -> Result<Definitions, EngineError> {
+    let looking = database.on_writer_until(STATEMENT_TIMEOUT, cancel, |session, job| {
+        check(session, job)?;
+        let tables = tables(session, job)?;
+        let sequences = sequences(session, job, &tables)?;
+        Ok((tables, sequences))
+    });
+    let (tables, sequences) = looking.await?;
+    let relationships: Vec<TableInfo> = tables
+        .iter()
+        .filter(|table| table.kind == TableKind::Relationship)
+        .cloned()
+        .collect();
+    let multiplicities = multiplicities(database, &relationships, directory, cancel).await?;
+    let ddl = ddl(&tables, &multiplicities);
+    check_ddl(&ddl)?;
+    Ok(Definitions { ddl, sequences, tables })
 }
 
 /// Whoever imports it lets nothing else pass.
@@ -63,17 +86,17 @@ fn check_ddl(ddl: &str) -> Result<(), EngineError> {
     schema_script(ddl).map(drop).map_err(|(statement, error)| {
         EngineError::invalid(
             "schema",
-            format!("statement {statement} of the export could not be imported: {error}"),
+            format!("statement {statement} of what makes it again could not be run: {error}"),
         )
     })
 }
 
-/// Refuses what would be lost because no file says it.
+/// Refuses what would be lost because neither statements nor rows say it.
 fn check(session: &mut Session<'_, '_>, job: &Arc<JobControl>) -> Result<(), EngineError> {
     let refuse = |what: String| {
         Err(EngineError::invalid(
             "graph",
-            format!("{what}, which an export does not have: drop it first"),
+            format!("{what}, which cannot be made again: drop it first"),
         ))
     };
     if let Some(row) = session.rows(job, "CALL show_macros() RETURN name")?.pop() {
