@@ -119,12 +119,7 @@ fn sequences(
     job: &Arc<JobControl>,
     tables: &[TableInfo],
 ) -> Result<Vec<Sequence>, EngineError> {
-    let serials: Vec<String> = tables
-        .iter()
-        .flat_map(|table| table.properties.iter().map(move |property| (table, property)))
-        .filter(|(_, property)| property.type_name == "SERIAL")
-        .map(|(table, property)| format!("{}_{}_serial", table.name, property.name))
-        .collect();
+    let serials = serials(tables);
     let statement = "CALL show_sequences() RETURN name, `start value`, increment, `min value`, `max value`, cycle";
     let mut found = Vec::new();
     for row in session.rows(job, statement)? {
@@ -137,11 +132,44 @@ fn sequences(
             max: number(&max)?,
             cycle: cycle == Value::Bool(true),
             current: current(session, job, &name)?,
-            serial: serials.contains(&name),
+            serial: serials.iter().any(|(_, sequence)| *sequence == name),
             name,
         });
     }
+    check_serials(&serials, &found)?;
     Ok(found)
+}
+
+/// SERIAL columns, each with the name of the sequence that the engine makes for it.
+fn serials(tables: &[TableInfo]) -> Vec<(String, String)> {
+    let properties = tables.iter().flat_map(|table| {
+        let serials = table
+            .properties
+            .iter()
+            .filter(|property| property.type_name == "SERIAL");
+        serials.map(move |property| (&table.name, &property.name))
+    });
+    properties
+        .map(|(table, property)| (format!("{table}.{property}"), format!("{table}_{property}_serial")))
+        .collect()
+}
+
+/// A column that was renamed, or whose table was, keeps its sequence with the old name, and nothing tells that it is this
+/// one. Made again, it would begin with numbers that are taken.
+fn check_serials(serials: &[(String, String)], sequences: &[Sequence]) -> Result<(), EngineError> {
+    let lost = serials
+        .iter()
+        .find(|(_, name)| !sequences.iter().any(|sequence| sequence.name == *name));
+    match lost {
+        None => Ok(()),
+        Some((column, sequence)) => Err(EngineError::invalid(
+            column,
+            format!(
+                "takes its numbers from a sequence of another name than {sequence}, as after a rename, and cannot be made again: \
+                 give table and column their old names, or drop the column"
+            ),
+        )),
+    }
 }
 
 /// The number that a sequence gave last. One that gave none has no such number, and says so with an error.
@@ -205,6 +233,37 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::engines::PropertyInfo;
+
+    #[test]
+    fn a_numbered_column_without_its_sequence_is_refused() {
+        let sequence = |name: &str| Sequence {
+            name: name.into(),
+            start: 0,
+            increment: 1,
+            min: 0,
+            max: 9,
+            cycle: false,
+            current: None,
+            serial: true,
+        };
+        let tables = [TableInfo {
+            id: 0,
+            name: "T".into(),
+            kind: TableKind::Node,
+            comment: String::new(),
+            properties: vec![PropertyInfo {
+                name: "id".into(),
+                type_name: "SERIAL".into(),
+                primary_key: true,
+                default: None,
+            }],
+            connections: Vec::new(),
+        }];
+        let serials = serials(&tables);
+        check_serials(&serials, &[sequence("other"), sequence("T_id_serial")]).unwrap();
+        let error = check_serials(&serials, &[sequence("Old_id_serial")]).unwrap_err();
+        assert!(error.to_string().contains("T.id"), "{error}");
+    }
 
     #[test]
     fn the_statements_of_a_graph_pass_the_guard() {
