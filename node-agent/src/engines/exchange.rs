@@ -33,10 +33,13 @@ impl Engines {
         slot.cloned().ok_or_else(|| not_found(id))
     }
 
-    /// Ends the making of a database whose place was [claimed](Self::claim).
+    /// Ends the making of a database whose place was [claimed](Self::claim). If it was not made, the place is free again;
+    /// but not while an exchange is to be undone at the next start, which would undo what another one of this id has become.
     pub(crate) fn settle(&self, slot: &Slot, made: bool) {
         if made {
             slot.deleted.store(false, Ordering::Release);
+        } else if Swap::is_pending(&self.inner.files, &slot.id) {
+            tracing::error!(database = %slot.id, "an exchange of files could not be undone; the id stays taken until the agent starts again");
         } else {
             self.inner.slots.write().remove(&slot.id);
         }
@@ -122,4 +125,59 @@ pub(crate) async fn blocking<T: Send + 'static>(
             "a thread that moved files ended: {error}"
         )))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::engines::{EngineLimits, EnginesConfig};
+
+    #[tokio::test]
+    async fn an_id_whose_exchange_was_not_undone_stays_taken_until_the_next_start() {
+        let root = tempfile::tempdir().unwrap();
+        let id: DatabaseId = "kg1".parse().unwrap();
+        let config = EnginesConfig {
+            data_dir: root.path().to_owned(),
+            read_only: false,
+            limits: EngineLimits::default(),
+        };
+        let arrive = |engines: &Engines| {
+            let (graph, staging) = (engines.inner.files.restoring(&id), Beside::Kept);
+            // Of a version that the engine does not open.
+            std::fs::write(&graph, b"LBUG\x01\0\0\0\0\0\0\0").unwrap();
+            let vectors = Beside::Kept;
+            Arrival {
+                graph,
+                staging,
+                vectors,
+            }
+        };
+        let engines = Engines::start(config.clone()).await.unwrap();
+        // One that is undone leaves the id free.
+        let slot = engines.claim(&id).unwrap();
+        engines.exchange(&slot, arrive(&engines)).await.unwrap_err();
+        engines.settle(&slot, false);
+        let slot = engines.claim(&id).unwrap();
+        // One that is not.
+        let arrival = arrive(&engines);
+        let swap = Swap::plan(
+            &engines.inner.files,
+            &id,
+            &arrival.graph,
+            &arrival.staging,
+            &arrival.vectors,
+        )
+        .unwrap();
+        swap.exchange().unwrap();
+        engines.settle(&slot, false);
+        assert!(matches!(engines.claim(&id), Err(EngineError::AlreadyExists { .. })));
+        assert!(!engines.contains(&id));
+        drop(slot);
+        engines.shutdown().await;
+        drop(engines);
+        let engines = Engines::start(config).await.unwrap();
+        assert!(!engines.contains(&id) && !engines.inner.files.graph(&id).exists());
+        engines.claim(&id).unwrap();
+    }
 }

@@ -23,6 +23,7 @@ use super::ladybug::{Database, GraphCounts};
 use super::names::DatabaseId;
 use super::registry::Engines;
 use super::restore::Candidate;
+pub(crate) use catalog::Definitions;
 use load::Loading;
 
 /// No single statement takes longer than this, however large its table is.
@@ -139,6 +140,26 @@ impl Engines {
                 progress(done, total);
             }
             Ok(portable)
+        })
+        .await
+    }
+
+    /// How the tables of a graph can be made again. `copy` is a file of it that nobody uses; it is of no more use
+    /// afterwards. Writes into `directory`, which does not exist yet.
+    ///
+    /// # Errors
+    /// `Invalid` if something would be lost; `Cancelled` by the token; what the engine says.
+    pub(crate) async fn definitions(
+        &self,
+        id: &DatabaseId,
+        copy: &Path,
+        directory: &Path,
+        cancel: &CancellationToken,
+    ) -> Result<Definitions, EngineError> {
+        std::fs::create_dir(directory).map_err(|error| EngineError::io("create", directory, error))?;
+        let open = self.open_beside(id, copy).await?;
+        closing(open, |database| async move {
+            catalog::definitions(&database, directory, cancel).await
         })
         .await
     }

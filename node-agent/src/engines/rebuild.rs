@@ -13,14 +13,14 @@ use super::error::EngineError;
 use super::exchange::{Arrival, GRACE, closing};
 use super::files::Files;
 use super::ladybug::open::OpenOptions;
-use super::ladybug::schema::{columns, cypher_string, run_script, text};
 use super::ladybug::{Database, GraphCounts, OpenDatabase, TableInfo, TableKind};
-use super::materialize::{MaterializeReport, MaterializeRequest, Progress, ProgressUpdate, create_table};
-use super::names::{DatabaseId, TableName, cypher_identifier};
+use super::materialize::{MaterializeReport, MaterializeRequest, Progress, ProgressUpdate};
+use super::names::{DatabaseId, TableName};
+use super::portable::Definitions;
 use super::registry::{Engines, Slot, retire_graph};
 use super::swap::Beside;
 
-const SCHEMA_TIMEOUT: Duration = Duration::from_secs(60);
+const CHECKPOINT_TIMEOUT: Duration = Duration::from_secs(60);
 /// The smallest buffer pool for the new graph, while the old one has its own.
 const SMALLEST_POOL: u64 = 64 << 20;
 
@@ -50,20 +50,17 @@ impl Engines {
         // The slot of now: a database of this id that is made later is another one.
         let slot = self.existing(id)?;
         let _held = HeldWrites::begin(&slot)?;
-        let (schema, counts) = {
-            let old = self.database(id).await?;
-            // Once this had its turn, nothing is written any more.
-            old.on_writer(timeout, |_, _| Ok(())).await?;
-            let schema = old.schema().await?;
-            check_catalog(&old, &schema).await?;
-            (schema, old.counts().await?)
-        };
+        let copy = self.inner.files.creating(id);
+        let looked = self.look_over(id, &copy, timeout, cancel).await;
+        discard(&copy);
+        let (definitions, counts) = looked?;
+        check_numbers(&definitions.tables, &counts)?;
         let staging = self.staging(id).await?;
-        let requests = requests(&schema, &counts, &staging.tables().await?, timeout)?;
+        let requests = requests(&definitions.tables, &counts, &staging.tables().await?, timeout)?;
         let creating = self.inner.files.creating(id);
         let built = async {
             let open = self.open_beside(id, &creating).await?;
-            let filling = |new| fill(new, schema, staging, requests, progress, cancel.clone());
+            let filling = |new| fill(new, definitions, staging, requests, progress, cancel.clone());
             let reports = closing(open, filling).await?;
             if cancel.is_cancelled() {
                 return Err(EngineError::Cancelled);
@@ -81,10 +78,24 @@ impl Engines {
             Ok(Rebuilt { path, reports })
         }
         .await;
-        if let Err(error) = Files::remove_beginning_with(&creating) {
-            tracing::warn!(%error, "files of a rebuild are removed at the next start");
-        }
+        discard(&creating);
         built
+    }
+
+    /// What makes the graph's tables again, and how many rows they have. The engine tells only while tables are changed, so
+    /// that is done in a copy; once the copy is made, nothing is written any more.
+    async fn look_over(
+        &self,
+        id: &DatabaseId,
+        copy: &Path,
+        timeout: Duration,
+        cancel: &CancellationToken,
+    ) -> Result<(Definitions, GraphCounts), EngineError> {
+        let counts = self.database(id).await?.copy_to(copy, timeout, cancel).await?;
+        // Goes with the copy.
+        let directory = PathBuf::from(format!("{}.schema", copy.display()));
+        let definitions = self.definitions(id, copy, &directory, cancel).await?;
+        Ok((definitions, counts))
     }
 
     /// Opens a file with as much of the usual memory as can be had beside the old graph.
@@ -128,15 +139,22 @@ impl Drop for HeldWrites {
     }
 }
 
+/// Removes what was made on the way, with all that lies beside it.
+fn discard(path: &Path) {
+    if let Err(error) = Files::remove_beginning_with(path) {
+        tracing::warn!(%error, "files of a rebuild are removed at the next start");
+    }
+}
+
 async fn fill(
     new: Database,
-    schema: Vec<TableInfo>,
+    definitions: Definitions,
     staging: Staging,
     requests: Vec<MaterializeRequest>,
     progress: Progress,
     cancel: CancellationToken,
 ) -> Result<Vec<MaterializeReport>, EngineError> {
-    make_tables(&new, &schema).await?;
+    definitions.make(&new, &cancel).await?;
     let done = Arc::new(AtomicU64::new(0));
     let mut reports = Vec::new();
     for request in requests {
@@ -148,7 +166,7 @@ async fn fill(
         done.fetch_add(report.rows_ingested, Ordering::Relaxed);
         reports.push(report);
     }
-    new.checkpoint(SCHEMA_TIMEOUT).await?;
+    new.checkpoint(CHECKPOINT_TIMEOUT).await?;
     Ok(reports)
 }
 
@@ -172,29 +190,17 @@ fn after(done: &Arc<AtomicU64>, progress: &Progress) -> Progress {
     })
 }
 
-/// Refuses what would be lost because it is neither a table nor in staging.
-async fn check_catalog(old: &Database, schema: &[TableInfo]) -> Result<(), EngineError> {
-    // A SERIAL column has a sequence of its own, which the new table has, too.
-    let serials: Vec<String> = schema
-        .iter()
-        .flat_map(|table| table.properties.iter().map(move |property| (table, property)))
-        .filter(|(_, property)| property.type_name == "SERIAL")
-        .map(|(table, property)| format!("{}_{}_serial", table.name, property.name))
-        .collect();
-    for (what, list) in [("sequence", "show_sequences"), ("macro", "show_macros")] {
-        let statement = format!("CALL {list}() RETURN name");
-        let names = old
-            .on_reader(SCHEMA_TIMEOUT, move |session, job| {
-                let rows = session.rows(job, &statement)?;
-                let names = rows.into_iter().map(|row| columns(row).and_then(|[name]| text(name)));
-                names.collect::<Result<Vec<String>, _>>()
-            })
-            .await?;
-        let count = names.iter().filter(|name| !serials.contains(name)).count();
-        if count > 0 {
-            let message =
-                format!("the graph has {count} {what}(s), which a rebuild would not take over: drop them first");
-            return Err(EngineError::invalid("graph", message));
+/// Refuses to number rows anew: whoever knows them by their numbers would find others.
+fn check_numbers(schema: &[TableInfo], counts: &GraphCounts) -> Result<(), EngineError> {
+    for (name, rows) in counts.tables.iter().filter(|(_, rows)| *rows > 0) {
+        let table = schema.iter().find(|table| table.name == *name);
+        let mut properties = table.into_iter().flat_map(|table| &table.properties);
+        if let Some(property) = properties.find(|property| property.type_name == "SERIAL") {
+            let message = format!(
+                "numbers the {rows} rows of {name} (SERIAL), and a rebuild would number them anew: drop the column, or make \
+                 the table with an INT64 and stage the numbers"
+            );
+            return Err(EngineError::invalid(format!("{name}.{}", property.name), message));
         }
     }
     Ok(())
@@ -232,27 +238,11 @@ pub(super) fn nodes_first(schema: &[TableInfo]) -> impl Iterator<Item = &TableIn
     of(TableKind::Node).chain(of(TableKind::Relationship))
 }
 
-async fn make_tables(database: &Database, schema: &[TableInfo]) -> Result<(), EngineError> {
-    let mut statements: Vec<String> = nodes_first(schema).map(create_table).collect();
-    statements.extend(schema.iter().filter(|table| !table.comment.is_empty()).map(|table| {
-        let (name, comment) = (cypher_identifier(&table.name), cypher_string(&table.comment));
-        format!("COMMENT ON TABLE {name} IS {comment}")
-    }));
-    if statements.is_empty() {
-        return Ok(());
-    }
-    database
-        .on_writer(SCHEMA_TIMEOUT, move |session, job| {
-            run_script(session, job, &statements).map_err(|failure| failure.error)
-        })
-        .await
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::engines::StagingKind;
+    use crate::engines::{PropertyInfo, StagingKind};
 
     fn table(name: &str, kind: TableKind) -> TableInfo {
         TableInfo {
@@ -276,6 +266,25 @@ mod tests {
     }
 
     #[test]
+    fn rows_are_not_numbered_anew() {
+        let mut numbered = table("Person", TableKind::Node);
+        numbered.properties.push(PropertyInfo {
+            name: "id".into(),
+            type_name: "SERIAL".into(),
+            primary_key: true,
+            default: None,
+        });
+        let schema = [table("Other", TableKind::Node), numbered];
+        let counts = |rows| GraphCounts {
+            tables: vec![("Other".into(), 5), ("Person".into(), rows)],
+            ..GraphCounts::default()
+        };
+        check_numbers(&schema, &counts(0)).unwrap();
+        let error = check_numbers(&schema, &counts(3)).unwrap_err().to_string();
+        assert!(error.contains("Person.id") && error.contains("3 rows"), "{error}");
+    }
+
+    #[test]
     fn nodes_come_first_and_nothing_is_left_behind() {
         let schema = [
             table("KNOWS", TableKind::Relationship),
@@ -286,7 +295,7 @@ mod tests {
             ..GraphCounts::default()
         };
         let names = |rows, staging: &[StagingTable]| {
-            let requests = requests(&schema, &counts(rows), staging, SCHEMA_TIMEOUT)?;
+            let requests = requests(&schema, &counts(rows), staging, CHECKPOINT_TIMEOUT)?;
             Ok::<_, EngineError>(
                 requests
                     .iter()

@@ -152,6 +152,11 @@ impl Swap {
         self.forget()
     }
 
+    /// Whether there is a journal, of a swap that is under way or that the next start undoes. Also if that cannot be known.
+    pub(crate) fn is_pending(files: &Files, id: &DatabaseId) -> bool {
+        journal_path(files, id).try_exists().unwrap_or(true)
+    }
+
     /// Undoes every swap of which a journal is left.
     pub(crate) fn undo_all(files: &Files) -> Result<(), EngineError> {
         let [databases, _] = files.directories();
@@ -241,8 +246,7 @@ impl Swap {
     }
 
     fn path(&self) -> PathBuf {
-        let [databases, _] = self.files.directories();
-        databases.join(format!("{JOURNAL}{}.json", self.id))
+        journal_path(&self.files, &self.id)
     }
 
     fn record(&self) -> Result<(), EngineError> {
@@ -262,6 +266,11 @@ impl Swap {
         }
         Ok(())
     }
+}
+
+fn journal_path(files: &Files, id: &DatabaseId) -> PathBuf {
+    let [databases, _] = files.directories();
+    databases.join(format!("{JOURNAL}{id}.json"))
 }
 
 /// Whether a name is that of a database's file, or of the directory of its vectors.

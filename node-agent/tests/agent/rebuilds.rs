@@ -11,6 +11,7 @@ const SCHEMA: &str =
     "CREATE NODE TABLE Person(identifier INT64 PRIMARY KEY, name STRING DEFAULT 'nobody', score DOUBLE);
      CREATE REL TABLE KNOWS(FROM Person TO Person, weight DOUBLE);
      CREATE NODE TABLE Empty(id SERIAL PRIMARY KEY, note STRING);
+     CREATE REL TABLE OWNS(FROM Person TO Person, FROM Person TO Empty, MANY_ONE);
      COMMENT ON TABLE Person IS 'somebody';";
 
 async fn stage(agent: &Agent, rows: u64) {
@@ -52,11 +53,13 @@ async fn a_graph_is_rebuilt_from_its_staging_while_it_serves() {
     // What staging does not have would be lost.
     let refused = agent.post("/databases/kg1/rebuild", json!({})).await.fails(400);
     assert!(refused.as_str().unwrap().contains("Person has 1 rows"), "{refused}");
-    agent.cypher("kg1", "CREATE SEQUENCE s").await.ok();
     stage(&agent, ROWS).await;
+    agent.cypher("kg1", "CREATE (:Empty {note: 'numbered'})").await.ok();
     let refused = agent.post("/databases/kg1/rebuild", json!({})).await.fails(400);
-    assert!(refused.as_str().unwrap().contains("1 sequence"), "{refused}");
-    agent.cypher("kg1", "DROP SEQUENCE s").await.ok();
+    assert!(refused.as_str().unwrap().contains("Empty.id"), "{refused}");
+    agent.cypher("kg1", "MATCH (e:Empty) DELETE e").await.ok();
+    agent.cypher("kg1", "CREATE SEQUENCE s START 7").await.ok();
+    agent.cypher("kg1", "RETURN nextval('s')").await.ok();
     agent.post("/databases/absent/rebuild", json!({})).await.fails(404);
     agent
         .post("/databases/kg1/rebuild", json!({"surplus": 1}))
@@ -111,9 +114,19 @@ async fn a_graph_is_rebuilt_from_its_staging_while_it_serves() {
     let schema = agent.get("/databases/kg1/schema").await.ok();
     let tables = schema["tables"].as_array().unwrap();
     let person = tables.iter().find(|table| table["name"] == "Person").unwrap();
-    assert_eq!((tables.len(), &person["comment"]), (3, &json!("somebody")), "{schema}");
+    assert_eq!((tables.len(), &person["comment"]), (4, &json!("somebody")), "{schema}");
     agent.cypher("kg1", "CREATE (:Person {identifier: -1})").await.ok();
-    agent.cypher("kg1", "CREATE (:Empty {note: 'x'})").await.ok();
+    // Numbers go on where they were.
+    for _ in 0..2 {
+        agent.cypher("kg1", "CREATE (:Empty {note: 'x'})").await.ok();
+    }
+    assert_eq!(agent.number("kg1", "MATCH (e:Empty) RETURN min(e.id)").await, 1);
+    assert_eq!(agent.number("kg1", "RETURN nextval('s')").await, 8);
+    // And a person still owns one thing at most.
+    let own = |id: u64| format!("MATCH (p:Person {{identifier: -1}}), (e:Empty {{id: {id}}}) CREATE (p)-[:OWNS]->(e)");
+    agent.cypher("kg1", &own(1)).await.ok();
+    let second = agent.cypher("kg1", &own(2)).await;
+    assert!(!second.status.is_success(), "{}", second.text);
     let name = agent
         .cypher("kg1", "MATCH (p:Person {identifier: -1}) RETURN p.name")
         .await

@@ -86,6 +86,35 @@ async fn nodes_and_relationships_arrive_with_their_nulls() {
 }
 
 #[tokio::test]
+async fn properties_that_are_called_like_an_end_do_not_get_its_key() {
+    let ddl = "CREATE NODE TABLE P(id INT64 PRIMARY KEY); CREATE REL TABLE R(FROM P TO P, `from` INT64); \
+               CREATE REL TABLE S(FROM P TO P, `From` INT64, dst INT64)";
+    let (_directory, engines, g) = graph(ddl).await;
+    let staging = engines.staging(&id("g")).await.unwrap();
+    let edges = "SELECT range AS src, range AS dst, range + 100 AS \"from\" FROM range(10)";
+    stage(&staging, "P", &[("f", "SELECT range AS id FROM range(10)")], ALL)
+        .await
+        .unwrap();
+    for name in ["R", "S"] {
+        stage(&staging, name, &[("f", edges)], ALL).await.unwrap();
+    }
+    materialize(&g, &staging, MaterializeRequest::new(table("P")))
+        .await
+        .unwrap();
+    let error = materialize(&g, &staging, MaterializeRequest::new(table("R")))
+        .await
+        .unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Invalid, "{error}");
+    assert!(error.to_string().contains("R.from"), "{error}");
+    assert_eq!(one(&g, "MATCH ()-[r:R]->() RETURN count(*)").await, 0);
+    materialize(&g, &staging, MaterializeRequest::new(table("S")))
+        .await
+        .unwrap();
+    let right = "MATCH (a:P)-[r:S]->() WHERE r.`From` = a.id + 100 AND r.dst IS NULL RETURN count(*)";
+    assert_eq!(one(&g, right).await, 10);
+}
+
+#[tokio::test]
 async fn rows_that_two_threads_read_arrive_once() {
     let (_directory, engines, g) = graph("CREATE NODE TABLE Gap(id INT64 PRIMARY KEY, name STRING)").await;
     let staging = engines.staging(&id("g")).await.unwrap();

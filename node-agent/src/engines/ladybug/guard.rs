@@ -75,6 +75,9 @@ const FORBIDDEN_OBJECTS: &[(&str, &str)] = &[
     ("USER", ACCESS),
     ("ROLE", ACCESS),
 ];
+/// Of the form `<graph>.<table>_p0.lbug`.
+const PARTITIONS: &str =
+    "the engine keeps partitions in files of their own, which backups, forks and replicas would not have";
 const ACCESS: &str = "access is managed by API keys";
 const READS_FILES: &str = "it reads files of the node; stage the data and materialise the table instead";
 const WRITES_FILES: &str = "it writes files of the node; use a backup instead";
@@ -361,6 +364,13 @@ fn scan(text: &str, tokens: &[Token<'_>], conditions: &mut Conditions) -> Result
         && tokens
             .get(1)
             .is_some_and(|token| token.is_word("NODE") || token.is_word("REL"));
+    let partition = tokens.windows(2).find(|pair| match pair {
+        [first, second] => first.is_word("PARTITION") && second.is_word("BY"),
+        _ => false,
+    });
+    if let Some([first, ..]) = partition.filter(|_| defines_table) {
+        return Err(forbidden(text, first, PARTITIONS));
+    }
     for (index, token) in tokens.iter().enumerate() {
         let next = tokens.get(index + 1);
         let before_parenthesis = next.is_some_and(|token| token.is_symbol('('));

@@ -5,7 +5,7 @@
 //! becomes the table.
 
 use std::fs::{self, File};
-use std::io::{self, BufReader, BufWriter, Write};
+use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -79,9 +79,10 @@ impl Vectors {
         // Ends when the caller goes away, too: the thread that packs looks at it.
         let stop = stop.child_token();
         let _guard = stop.clone().drop_guard();
+        let stopped = change.stopped(&stop);
         let packing = blocking(move || {
-            pack(&manifest, &directory, &target, &stop).map_err(|error| {
-                if stop.is_cancelled() {
+            pack(&manifest, &directory, &target, &stopped).map_err(|error| {
+                if stopped() {
                     EngineError::Cancelled
                 } else {
                     EngineError::io("write", &target, error)
@@ -111,7 +112,8 @@ impl Vectors {
         let (source, directory) = (archive.to_owned(), made.directory.clone());
         let stop_unpacking = stop.child_token();
         let _guard = stop_unpacking.clone().drop_guard();
-        let manifest = blocking(move || unpack(&source, &directory, max_bytes, &stop_unpacking)).await?;
+        let stopped = change.stopped(&stop_unpacking);
+        let manifest = blocking(move || unpack(&source, &directory, max_bytes, stopped)).await?;
         let lance = self.lance();
         let record = manifest.record.clone();
         // A file in it that is broken is the archive's fault, whatever it breaks.
@@ -137,36 +139,49 @@ impl Vectors {
     }
 }
 
-fn pack(manifest: &Manifest, directory: &Path, target: &Path, stop: &CancellationToken) -> io::Result<u64> {
+fn pack(manifest: &Manifest, directory: &Path, target: &Path, stopped: &impl Fn() -> bool) -> io::Result<u64> {
     let file = BufWriter::new(File::create_new(target)?);
     let packed = GzEncoder::new(file, Compression::fast());
-    let mut file = write_tar(manifest, directory, packed, stop)?.finish()?;
+    let mut file = write_tar(manifest, directory, packed, stopped)?.finish()?;
     file.flush()?;
     let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
     file.sync_all()?;
     Ok(file.metadata()?.len())
 }
 
-/// Writes a table as a tar, and gives the output back.
+/// A file that cannot be read any further once `stopped` says so: one may be so large that packing it takes minutes.
+struct Watched<'s, F> {
+    file: File,
+    stopped: &'s F,
+}
+
+impl<F: Fn() -> bool> Read for Watched<'_, F> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if (self.stopped)() {
+            return Err(io::Error::other("cancelled"));
+        }
+        self.file.read(buffer)
+    }
+}
+
+/// Writes a table as a tar, and gives the output back. Fails once `stopped` says so.
 pub(super) fn write_tar<W: Write>(
     manifest: &Manifest,
     directory: &Path,
     output: W,
-    stop: &CancellationToken,
+    stopped: &impl Fn() -> bool,
 ) -> io::Result<W> {
     let mut tar = Builder::new(output);
     let text = serde_json::to_vec_pretty(manifest)?;
     tar.append_data(&mut header(text.len() as u64), MANIFEST, text.as_slice())?;
     let mut pack_one = |path: &Path, metadata: &fs::Metadata| {
-        if stop.is_cancelled() {
-            return Err(io::Error::other("cancelled"));
-        }
         if metadata.is_dir() {
             return Ok(());
         }
         let below = path.strip_prefix(directory).map_err(io::Error::other)?;
         let name = Path::new(DATA).join(below);
-        tar.append_data(&mut header(metadata.len()), name, File::open(path)?)
+        let file = File::open(path)?;
+        tar.append_data(&mut header(metadata.len()), name, Watched { file, stopped })
     };
     walk(directory, &mut pack_one)?;
     tar.into_inner()
@@ -194,10 +209,15 @@ fn header(size: u64) -> Header {
 }
 
 /// Writes the files of an archive below `directory`, and reads its manifest.
-fn unpack(archive: &Path, directory: &Path, max_bytes: u64, stop: &CancellationToken) -> Result<Manifest, EngineError> {
+fn unpack(
+    archive: &Path,
+    directory: &Path,
+    max_bytes: u64,
+    stopped: impl Fn() -> bool,
+) -> Result<Manifest, EngineError> {
     let file = File::open(archive).map_err(|error| EngineError::io("open", archive, error))?;
     let tar = GzDecoder::new(BufReader::new(file));
-    read_manifest(&unpack::unpack(tar, directory, max_bytes, || stop.is_cancelled())?)
+    read_manifest(&unpack::unpack(tar, directory, max_bytes, stopped)?)
 }
 
 pub(super) fn read_manifest(text: &[u8]) -> Result<Manifest, EngineError> {

@@ -22,7 +22,7 @@ fn unpacked(entries: &[(EntryType, &str, &[u8])], max_bytes: u64) -> Result<Mani
     let archive = packed(entries);
     let directory = tempfile::tempdir().unwrap();
     let target = directory.path().join("inside");
-    let unpacked = unpack(archive.path(), &target, max_bytes, &CancellationToken::new());
+    let unpacked = unpack(archive.path(), &target, max_bytes, || false);
     // Whatever was in it, nothing is beside the target.
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     unpacked.map_err(|error| error.to_string())
@@ -89,9 +89,8 @@ fn everything_else_is_refused() {
 fn what_is_no_archive_or_is_cut_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("archive");
-    let stop = CancellationToken::new();
     fs::write(&path, b"not gzip at all").unwrap();
-    assert!(unpack(&path, &directory.path().join("a"), 1 << 20, &stop).is_err());
+    assert!(unpack(&path, &directory.path().join("a"), 1 << 20, || false).is_err());
     let manifest = manifest();
     let noise: Vec<u8> = (0..100_000u32)
         .map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8)
@@ -102,5 +101,23 @@ fn what_is_no_archive_or_is_cut_is_refused() {
     ]);
     let bytes = fs::read(whole.path()).unwrap();
     fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
-    assert!(unpack(&path, &directory.path().join("b"), 1 << 20, &stop).is_err());
+    assert!(unpack(&path, &directory.path().join("b"), 1 << 20, || false).is_err());
+}
+
+#[test]
+fn packing_a_large_file_stops_within_it() {
+    let root = tempfile::tempdir().unwrap();
+    let table = root.path().join("table");
+    fs::create_dir_all(table.join("data")).unwrap();
+    fs::write(table.join("data/a.lance"), vec![7; 1 << 20]).unwrap();
+    let manifest: Manifest = serde_json::from_slice(&manifest()).unwrap();
+    pack(&manifest, &table, &root.path().join("whole"), &|| false).unwrap();
+    // There are three files and directories, and many more pieces of the file.
+    let asked = std::cell::Cell::new(0);
+    let stopped = || {
+        asked.set(asked.get() + 1);
+        asked.get() > 10
+    };
+    pack(&manifest, &table, &root.path().join("half"), &stopped).unwrap_err();
+    assert_eq!(asked.get(), 11);
 }

@@ -24,7 +24,7 @@ use super::error::failed;
 use super::layout::{Name, Record};
 use super::plan::{Plan, outgrown};
 use super::source::{Checked, Counts, RejectedVectors};
-use super::table::{INDEX, IndexInfo, VECTOR, Vectors, describe, no_vectors};
+use super::table::{Generation, INDEX, IndexInfo, VECTOR, Vectors, describe, no_vectors};
 
 /// Fragments of a table before they are joined.
 const FRAGMENTS: usize = 4;
@@ -125,12 +125,20 @@ impl Vectors {
                 .await
                 .map_err(failed("write"))
         };
-        let transaction = change.until(stop, self.lance().pool.run(work)).await;
-        let transaction = match accepted(&counts, skip_invalid, transaction) {
+        let writing = async {
+            let transaction = change.until(stop, self.lance().pool.run(work)).await;
+            accepted(&counts, skip_invalid, transaction)
+        };
+        let transaction = match change.in_place(writing).await {
             Ok(transaction) => transaction,
             Err(error) => {
-                // What was written belongs to no version.
-                if let Err(error) = change.clean(&generation).await {
+                // What was written belongs to no version. What is still being written is left to the mark.
+                let cleaning = change.clean(&generation);
+                let cleaned = match error {
+                    EngineError::Cancelled => change.in_place(cleaning).await,
+                    _ => cleaning.await,
+                };
+                if let Err(error) = cleaned {
                     tracing::warn!(%table, %error, "rows that were not added stay on the volume until the next reindex");
                 }
                 return Err(error);
@@ -140,7 +148,7 @@ impl Vectors {
             let committed = CommitBuilder::new(dataset).execute(transaction).await;
             committed.map_err(failed("commit"))
         };
-        let dataset = self.lance().pool.run(commit).await?;
+        let dataset = change.in_place(self.lance().pool.run(commit)).await?;
         change.advance(&generation, dataset).await?;
         let (added, rejected) = totals(&counts);
         Ok(BuildReport {
@@ -164,6 +172,18 @@ impl Vectors {
         let change = self.change(Name::Index(table.clone())).await?;
         let generation = change.current().await?.ok_or_else(|| no_vectors(table))?;
         change.clean(&generation).await?;
+        change
+            .in_place(self.reindex_in_place(&change, &generation, train, stop))
+            .await
+    }
+
+    async fn reindex_in_place(
+        &self,
+        change: &Change,
+        generation: &Generation,
+        train: bool,
+        stop: &CancellationToken,
+    ) -> Result<Reindexed, EngineError> {
         let mut record = generation.record.clone();
         let dataset = Dataset::clone(&generation.dataset());
         let compacting = async move {
@@ -176,10 +196,10 @@ impl Vectors {
             Ok((dataset, rows as u64))
         };
         let (mut dataset, rows) = change.until(stop, self.lance().pool.run(compacting)).await?;
-        change.advance(&generation, dataset.clone()).await?;
+        change.advance(generation, dataset.clone()).await?;
         let trained = train || record.partitions == 0 || outgrown(record.trained_rows, rows);
         if trained {
-            dataset = self.train(&change, &mut record, dataset, rows, stop).await?;
+            dataset = self.train(change, &mut record, dataset, rows, stop).await?;
         } else {
             let optimizing = async move {
                 let options = OptimizeOptions::merge(1);
@@ -188,7 +208,7 @@ impl Vectors {
             };
             dataset = change.until(stop, self.lance().pool.run(optimizing)).await?;
         }
-        let generation = change.advance_with(&generation, record.clone(), dataset).await?;
+        let generation = change.advance_with(generation, record.clone(), dataset).await?;
         Ok(Reindexed {
             table: self.lance().pool.run(describe(generation)).await?,
             trained: trained && record.partitions > 0,

@@ -31,7 +31,7 @@ pub(crate) struct Change {
     /// Before anything of this change was written.
     pub(super) begun: SystemTime,
     /// Goes before the share and the lock do: afterwards it would be another one's.
-    pub(super) _mark: Option<Mark>,
+    pub(super) mark: Option<Mark>,
     pub(super) share: Share,
     pub(super) _lock: OwnedMutexGuard<()>,
 }
@@ -57,6 +57,30 @@ impl Change {
         }
     }
 
+    /// Works in the generation that is there. Unless that ends well, files may stay that belong to no version, or still be
+    /// written by the engine's threads; so the mark stays, until the table is [cleaned](Self::clean), or made anew, or the
+    /// agent starts.
+    pub(crate) async fn in_place<T>(
+        &self,
+        work: impl Future<Output = Result<T, EngineError>>,
+    ) -> Result<T, EngineError> {
+        let before = self.stay(true);
+        let done = work.await?;
+        self.stay(before);
+        Ok(done)
+    }
+
+    fn stay(&self, stays: bool) -> bool {
+        self.mark.as_ref().is_some_and(|mark| mark.stay(stays))
+    }
+
+    /// Whether to stop, for the reasons for which [`until`](Self::until) does: for a thread, which cannot be dropped, and
+    /// needs the files until its end.
+    pub(crate) fn stopped(&self, stop: &CancellationToken) -> impl Fn() -> bool + Send + use<> {
+        let reasons = [stop.clone(), self.closing.clone()];
+        move || reasons.iter().any(CancellationToken::is_cancelled)
+    }
+
     /// A fresh directory for another generation.
     pub(crate) async fn begin(&self, dimension: usize) -> Result<Unfinished, EngineError> {
         let record = Record::new(dimension);
@@ -77,6 +101,7 @@ impl Change {
         let before = self.recorded().await?;
         self.record(&made.directory, &made.record).await?;
         made.published = true;
+        self.stay(false);
         let directory = std::mem::take(&mut made.directory);
         let generation = Arc::new(Generation::new(made.record.clone(), directory, dataset));
         let known = self.table.current.write().replace(Arc::clone(&generation));
@@ -92,6 +117,7 @@ impl Change {
         }
         let (layout, name) = self.place();
         blocking(move || layout.forget(&name)).await?;
+        self.stay(false);
         let known = self.table.current.write().take();
         self.retire(before, known);
         Ok(true)
@@ -123,6 +149,7 @@ impl Change {
     pub(crate) async fn clean(&self, generation: &Generation) -> Result<(), EngineError> {
         let dataset = Dataset::clone(&generation.dataset());
         generation.advance(self.vectors.lance().pool.run(clean(dataset)).await?);
+        self.stay(false);
         Ok(())
     }
 
@@ -183,5 +210,86 @@ impl Drop for Unfinished {
         if !self.published {
             remove_beside(std::mem::take(&mut self.directory));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::engines::{DatabaseId, EngineLimits, Engines, EnginesConfig};
+    use futures::FutureExt;
+    use std::future::pending;
+    use tempfile::TempDir;
+
+    /// A node with a database whose semantic memory can be changed, and where the mark of that is.
+    async fn node() -> (TempDir, Engines, DatabaseId, PathBuf) {
+        let root = tempfile::tempdir().unwrap();
+        let config = EnginesConfig {
+            data_dir: root.path().to_owned(),
+            read_only: false,
+            limits: EngineLimits::default(),
+        };
+        let engines = Engines::start(config).await.unwrap();
+        let id: DatabaseId = "kg1".parse().unwrap();
+        let slot = engines.claim(&id).unwrap();
+        engines.settle(&slot, true);
+        let directory = root.path().join("vectors/kg1");
+        std::fs::create_dir_all(&directory).unwrap();
+        (root, engines, id, directory.join("memory.changing"))
+    }
+
+    #[tokio::test]
+    async fn a_change_in_place_that_breaks_off_leaves_its_mark_for_who_cleans_up() {
+        let (_root, engines, id, mark) = node().await;
+        let vectors = engines.vectors(&id).unwrap();
+        let begin = || vectors.change(Name::Memory);
+        let stop = CancellationToken::new();
+
+        let change = begin().await.unwrap();
+        assert!(mark.is_file());
+        change.in_place(async { Ok(()) }).await.unwrap();
+        drop(change);
+        assert!(!mark.exists());
+
+        // Nobody waits for it any more.
+        let change = begin().await.unwrap();
+        assert!(change.in_place(pending::<Result<(), _>>()).now_or_never().is_none());
+        drop(change);
+        assert!(mark.is_file());
+        begin().await.unwrap().stay(false);
+        assert!(!mark.exists());
+
+        stop.cancel();
+        let change = begin().await.unwrap();
+        let work = change.until(&stop, pending::<Result<(), _>>());
+        change.in_place(work).await.unwrap_err();
+        drop(change);
+        assert!(mark.is_file());
+        // The next one that ends well has cleaned up nothing.
+        let change = begin().await.unwrap();
+        change.in_place(async { Ok(()) }).await.unwrap();
+        drop(change);
+        assert!(mark.is_file());
+        // A table that is gone has left nothing.
+        let change = begin().await.unwrap();
+        let (layout, name) = change.place();
+        layout.write(&name, &Record::new(2)).unwrap();
+        assert!(change.remove().await.unwrap());
+        drop(change);
+        assert!(!mark.exists());
+    }
+
+    #[tokio::test]
+    async fn threads_of_a_change_stop_when_its_database_goes() {
+        let (_root, engines, id, _) = node().await;
+        let change = engines.vectors(&id).unwrap().change(Name::Memory).await.unwrap();
+        let (stop, other) = (CancellationToken::new(), CancellationToken::new());
+        let (stopped, closed) = (change.stopped(&stop), change.stopped(&other));
+        assert!(!stopped() && !closed());
+        stop.cancel();
+        assert!(stopped() && !closed());
+        engines.inner.lance.stop_changes(&id);
+        assert!(closed());
     }
 }

@@ -13,7 +13,6 @@ use std::time::{Duration, SystemTime};
 
 use lance::Dataset;
 use lance::index::DatasetIndexExt;
-use tokio_util::sync::CancellationToken;
 
 use super::super::error::EngineError;
 use super::super::files::remove;
@@ -55,8 +54,7 @@ impl VectorsCopy {
     /// # Errors
     /// The copy cannot be read, or `output` fails.
     pub fn write_to(&self, output: &mut impl Write) -> io::Result<()> {
-        let never = CancellationToken::new();
-        write_tar(&self.manifest, &self.directory, output, &never)?;
+        write_tar(&self.manifest, &self.directory, output, &|| false)?;
         Ok(())
     }
 }

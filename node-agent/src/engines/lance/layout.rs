@@ -7,12 +7,14 @@
 //! that no record names are what a crash left, or what a search was still reading; the next start removes them.
 //!
 //! A change in place (rows that are added, an index that is trained) writes into the generation itself. While there may be
-//! one, `<name>.changing` lies beside, so that the next start knows where to look for what belongs to no version.
+//! one, `<name>.changing` lies beside, so that the next start knows where to look for what belongs to no version. It stays
+//! when the change breaks off, until somebody has cleaned up.
 
 use std::fmt;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
@@ -63,14 +65,27 @@ impl fmt::Display for Name {
     }
 }
 
-/// Lies beside a table for as long as somebody may change it.
+/// Lies beside a table for as long as somebody may change it, or something may be left of a change.
 #[derive(Debug)]
-pub(crate) struct Mark(PathBuf);
+pub(crate) struct Mark {
+    path: PathBuf,
+    stays: AtomicBool,
+}
+
+impl Mark {
+    /// Says whether it stays when this is dropped. Gives what was said before.
+    pub(super) fn stay(&self, stays: bool) -> bool {
+        self.stays.swap(stays, Ordering::AcqRel)
+    }
+}
 
 impl Drop for Mark {
     fn drop(&mut self) {
+        if *self.stays.get_mut() {
+            return;
+        }
         // Absent if the database went.
-        if let Err(error) = remove(&self.0) {
+        if let Err(error) = remove(&self.path) {
             tracing::warn!(%error, "the next start looks over a table of vectors that nobody changes any more");
         }
     }
@@ -173,15 +188,21 @@ impl Layout {
     /// no file, which must keep nobody from removing some.
     pub(crate) fn mark(&self, name: &Name) -> Option<Mark> {
         let path = self.mark_path(name);
-        match File::create(&path) {
-            Ok(_) => Some(Mark(path)),
+        let stays = match File::create_new(&path) {
+            Ok(_) => false,
+            // What the change before this one has left may still be there.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => true,
             Err(error) => {
                 if error.kind() != io::ErrorKind::NotFound {
                     tracing::warn!(%error, path = %path.display(), "a change of vectors begins without its mark");
                 }
-                None
+                return None;
             }
-        }
+        };
+        Some(Mark {
+            path,
+            stays: AtomicBool::new(stays),
+        })
     }
 
     /// Ends a change that a crash cut off.

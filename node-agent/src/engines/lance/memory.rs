@@ -50,15 +50,19 @@ impl Vectors {
         };
         let dataset = generation.dataset();
         let ids: Vec<String> = rows.into_iter().map(|row| row.id).collect();
-        let work = async move {
+        let looked_at = Arc::clone(&dataset);
+        let looking = async move {
             let known = Predicate::one_of("id", &ids);
-            let taken = select(&dataset, &["id".to_owned()], Some(&known), 1, 0).await?;
-            if taken.num_rows() > 0 {
-                return Err(EngineError::AlreadyExists {
-                    what: "memory",
-                    name: taken.column(0).as_string::<i32>().value(0).to_owned(),
-                });
-            }
+            select(&looked_at, &["id".to_owned()], Some(&known), 1, 0).await
+        };
+        let taken = self.lance().pool.run(looking).await?;
+        if taken.num_rows() > 0 {
+            return Err(EngineError::AlreadyExists {
+                what: "memory",
+                name: taken.column(0).as_string::<i32>().value(0).to_owned(),
+            });
+        }
+        let work = async move {
             let params = WriteParams {
                 mode: WriteMode::Append,
                 ..WriteParams::default()
@@ -68,7 +72,7 @@ impl Vectors {
             let rows = dataset.count_rows(None).await.map_err(failed("count"))?;
             Ok((dataset, rows as u64))
         };
-        let (dataset, total) = self.lance().pool.run(work).await?;
+        let (dataset, total) = change.in_place(self.lance().pool.run(work)).await?;
         change.advance(&generation, dataset).await?;
         Ok(total)
     }
@@ -224,7 +228,7 @@ impl Vectors {
     where
         W: Future<Output = Result<Option<Dataset>, EngineError>> + Send + 'static,
     {
-        match self.lance().pool.run(work).await? {
+        match change.in_place(self.lance().pool.run(work)).await? {
             None => Ok(false),
             Some(dataset) => change.advance(generation, dataset).await.map(|()| true),
         }

@@ -369,7 +369,7 @@ impl Vectors {
             table,
             closing,
             begun: SystemTime::now() - Duration::from_secs(2),
-            _mark: mark,
+            mark,
             share,
             _lock: lock,
         })

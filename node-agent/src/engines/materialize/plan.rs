@@ -69,10 +69,13 @@ impl Plan {
         let mut plan = Self::empty(target);
         let mut used = Vec::new();
         for property in &target.properties {
-            if property.type_name == "SERIAL" {
-                continue;
-            }
             let source = find(staged, &property.name);
+            if property.type_name == "SERIAL" {
+                match source {
+                    None => continue,
+                    Some(source) => return Err(numbered(property, source)),
+                }
+            }
             if property.name == key.name {
                 let source = source.ok_or_else(|| missing(staged, &key.name, &target.name))?;
                 plan.keys.push(column(property, Some(source))?);
@@ -92,6 +95,9 @@ impl Plan {
         to: &TableInfo,
         staged: &StagingTable,
     ) -> Result<Self, EngineError> {
+        if let Some(property) = target.properties.iter().find(|property| is_end(&property.name)) {
+            return Err(called_like_an_end(target, property));
+        }
         let mut plan = Self::empty(target);
         let mut used = Vec::new();
         let mut ends = Vec::new();
@@ -459,6 +465,37 @@ fn column(target: &PropertyInfo, source: Option<&StagingColumn>) -> Result<Colum
     })
 }
 
+/// Whether COPY would fill a property with the key of an end, whatever the query gives: it looks for what fills a property
+/// by name, and calls the first two columns so itself (lbug 0.22.1, `matchColumnExpression`).
+fn is_end(property: &str) -> bool {
+    matches!(property, "from" | "to")
+}
+
+fn called_like_an_end(table: &TableInfo, property: &PropertyInfo) -> EngineError {
+    let (name, table) = (&property.name, &table.name);
+    EngineError::invalid(
+        format!("{table}.{name}"),
+        format!(
+            "would get the key of a node: the engine takes a property of this name for that end of the relationship; rename \
+             it (ALTER TABLE {} RENAME {} TO …)",
+            cypher_identifier(table),
+            cypher_identifier(name)
+        ),
+    )
+}
+
+/// Numbers of the caller's own would change what relationships refer to if they were left out, and the engine's counter
+/// does not know of them if they are taken.
+fn numbered(target: &PropertyInfo, source: &StagingColumn) -> EngineError {
+    EngineError::invalid(
+        format!("columns.{}", source.name),
+        format!(
+            "cannot fill {}, whose numbers the graph gives (SERIAL): leave the column out, or make the graph's one INT64",
+            target.name
+        ),
+    )
+}
+
 fn missing(staged: &StagingTable, column: &str, table: &str) -> EngineError {
     let have: Vec<&str> = staged.columns.iter().map(|column| column.name.as_str()).collect();
     EngineError::invalid(
@@ -560,6 +597,38 @@ mod tests {
         assert!(plan.keys.is_empty());
         assert_eq!(plan.keys_present(), "true");
         assert_eq!(plan.copy("stg", false), "COPY `P` FROM (MATCH (s:`stg`) RETURN s.c0)");
+    }
+
+    #[test]
+    fn numbers_of_the_graphs_own_are_not_taken_from_a_file() {
+        for key in [true, false] {
+            let target = table("P", &[("id", "SERIAL", key), ("name", "STRING", !key)], &[]);
+            let error = Plan::nodes(&target, &staged(&[("ID", "BIGINT"), ("name", "VARCHAR")])).unwrap_err();
+            assert!(error.to_string().contains("columns.ID"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_property_that_copy_takes_for_an_end_is_refused() {
+        let node = table("A", &[("id", "INT64", true)], &[]);
+        let plan = |property: &str, columns: &[(&str, &str)]| {
+            let target = table("R", &[(property, "INT64", false)], &[("A", "A")]);
+            Plan::relationships(&target, &node, &node, &staged(columns))
+        };
+        let ends = [("src", "BIGINT"), ("dst", "BIGINT")];
+        for property in ["from", "to"] {
+            // Also if it would be NULL.
+            for columns in [&ends[..], &[ends[0], ends[1], (property, "BIGINT")]] {
+                let error = plan(property, columns).unwrap_err().to_string();
+                assert!(
+                    error.contains(&format!("R.{property}")) && error.contains("RENAME"),
+                    "{error}"
+                );
+            }
+        }
+        // The engine compares these with case.
+        plan("From", &ends).unwrap();
+        plan("src", &ends).unwrap();
     }
 
     #[test]

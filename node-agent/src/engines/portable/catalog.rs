@@ -1,4 +1,4 @@
-//! What makes the tables of a graph: statements and sequences.
+//! What makes the tables of a graph again: statements and sequences.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,28 +17,24 @@ use super::multiplicity::{Multiplicity, multiplicities};
 use super::plan::{Plan, plans};
 use super::{Portable, PortableTable, STATEMENT_TIMEOUT, Sequence};
 
+/// What makes the tables of a graph again, without their rows.
+#[derive(Clone, Debug)]
+pub(crate) struct Definitions {
+    /// Statements, each ended by a semicolon.
+    pub(super) ddl: String,
+    pub(super) sequences: Vec<Sequence>,
+    /// What the statements make.
+    pub(crate) tables: Vec<TableInfo>,
+}
+
 /// Looks at a database that nobody else uses: what it consists of, and how each of its files is written.
 pub(super) async fn of(
     database: &Database,
     directory: &Path,
     cancel: &CancellationToken,
 ) -> Result<(Portable, Vec<Plan>), EngineError> {
-    let looking = database.on_writer_until(STATEMENT_TIMEOUT, cancel, |session, job| {
-        check(session, job)?;
-        let tables = tables(session, job)?;
-        let sequences = sequences(session, job, &tables)?;
-        Ok((tables, sequences))
-    });
-    let (tables, sequences) = looking.await?;
-    let plans = plans(&tables)?;
-    let relationships: Vec<TableInfo> = tables
-        .iter()
-        .filter(|table| table.kind == TableKind::Relationship)
-        .cloned()
-        .collect();
-    let multiplicities = multiplicities(database, &relationships, directory, cancel).await?;
-    let ddl = ddl(&tables, &multiplicities);
-    check_ddl(&ddl)?;
+    let definitions = definitions(database, directory, cancel).await?;
+    let plans = plans(&definitions.tables)?;
     let mut files = Vec::new();
     for plan in &plans {
         files.push(PortableTable {
@@ -48,11 +44,38 @@ pub(super) async fn of(
         });
     }
     let portable = Portable {
-        ddl,
-        sequences,
+        ddl: definitions.ddl,
+        sequences: definitions.sequences,
         tables: files,
     };
     Ok((portable, plans))
+}
+
+/// How the tables of a database that nobody else uses can be made again. Writes into the directory.
+///
+/// # Errors
+/// `Invalid` if something would be lost.
+pub(super) async fn definitions(
+    database: &Database,
+    directory: &Path,
+    cancel: &CancellationToken,
+) -> Result<Definitions, EngineError> {
+    let looking = database.on_writer_until(STATEMENT_TIMEOUT, cancel, |session, job| {
+        check(session, job)?;
+        let tables = tables(session, job)?;
+        let sequences = sequences(session, job, &tables)?;
+        Ok((tables, sequences))
+    });
+    let (tables, sequences) = looking.await?;
+    let relationships: Vec<TableInfo> = tables
+        .iter()
+        .filter(|table| table.kind == TableKind::Relationship)
+        .cloned()
+        .collect();
+    let multiplicities = multiplicities(database, &relationships, directory, cancel).await?;
+    let ddl = ddl(&tables, &multiplicities);
+    check_ddl(&ddl)?;
+    Ok(Definitions { ddl, sequences, tables })
 }
 
 /// Whoever imports it lets nothing else pass.
@@ -63,17 +86,17 @@ fn check_ddl(ddl: &str) -> Result<(), EngineError> {
     schema_script(ddl).map(drop).map_err(|(statement, error)| {
         EngineError::invalid(
             "schema",
-            format!("statement {statement} of the export could not be imported: {error}"),
+            format!("statement {statement} of what makes it again could not be run: {error}"),
         )
     })
 }
 
-/// Refuses what would be lost because no file says it.
+/// Refuses what would be lost because neither statements nor rows say it.
 fn check(session: &mut Session<'_, '_>, job: &Arc<JobControl>) -> Result<(), EngineError> {
     let refuse = |what: String| {
         Err(EngineError::invalid(
             "graph",
-            format!("{what}, which an export does not have: drop it first"),
+            format!("{what}, which cannot be made again: drop it first"),
         ))
     };
     if let Some(row) = session.rows(job, "CALL show_macros() RETURN name")?.pop() {
@@ -96,12 +119,7 @@ fn sequences(
     job: &Arc<JobControl>,
     tables: &[TableInfo],
 ) -> Result<Vec<Sequence>, EngineError> {
-    let serials: Vec<String> = tables
-        .iter()
-        .flat_map(|table| table.properties.iter().map(move |property| (table, property)))
-        .filter(|(_, property)| property.type_name == "SERIAL")
-        .map(|(table, property)| format!("{}_{}_serial", table.name, property.name))
-        .collect();
+    let serials = serials(tables);
     let statement = "CALL show_sequences() RETURN name, `start value`, increment, `min value`, `max value`, cycle";
     let mut found = Vec::new();
     for row in session.rows(job, statement)? {
@@ -114,11 +132,44 @@ fn sequences(
             max: number(&max)?,
             cycle: cycle == Value::Bool(true),
             current: current(session, job, &name)?,
-            serial: serials.contains(&name),
+            serial: serials.iter().any(|(_, sequence)| *sequence == name),
             name,
         });
     }
+    check_serials(&serials, &found)?;
     Ok(found)
+}
+
+/// SERIAL columns, each with the name of the sequence that the engine makes for it.
+fn serials(tables: &[TableInfo]) -> Vec<(String, String)> {
+    let properties = tables.iter().flat_map(|table| {
+        let serials = table
+            .properties
+            .iter()
+            .filter(|property| property.type_name == "SERIAL");
+        serials.map(move |property| (&table.name, &property.name))
+    });
+    properties
+        .map(|(table, property)| (format!("{table}.{property}"), format!("{table}_{property}_serial")))
+        .collect()
+}
+
+/// A column that was renamed, or whose table was, keeps its sequence with the old name, and nothing tells that it is this
+/// one. Made again, it would begin with numbers that are taken.
+fn check_serials(serials: &[(String, String)], sequences: &[Sequence]) -> Result<(), EngineError> {
+    let lost = serials
+        .iter()
+        .find(|(_, name)| !sequences.iter().any(|sequence| sequence.name == *name));
+    match lost {
+        None => Ok(()),
+        Some((column, sequence)) => Err(EngineError::invalid(
+            column,
+            format!(
+                "takes its numbers from a sequence of another name than {sequence}, as after a rename, and cannot be made again: \
+                 give table and column their old names, or drop the column"
+            ),
+        )),
+    }
 }
 
 /// The number that a sequence gave last. One that gave none has no such number, and says so with an error.
@@ -182,6 +233,37 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::engines::PropertyInfo;
+
+    #[test]
+    fn a_numbered_column_without_its_sequence_is_refused() {
+        let sequence = |name: &str| Sequence {
+            name: name.into(),
+            start: 0,
+            increment: 1,
+            min: 0,
+            max: 9,
+            cycle: false,
+            current: None,
+            serial: true,
+        };
+        let tables = [TableInfo {
+            id: 0,
+            name: "T".into(),
+            kind: TableKind::Node,
+            comment: String::new(),
+            properties: vec![PropertyInfo {
+                name: "id".into(),
+                type_name: "SERIAL".into(),
+                primary_key: true,
+                default: None,
+            }],
+            connections: Vec::new(),
+        }];
+        let serials = serials(&tables);
+        check_serials(&serials, &[sequence("other"), sequence("T_id_serial")]).unwrap();
+        let error = check_serials(&serials, &[sequence("Old_id_serial")]).unwrap_err();
+        assert!(error.to_string().contains("T.id"), "{error}");
+    }
 
     #[test]
     fn the_statements_of_a_graph_pass_the_guard() {

@@ -4,8 +4,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::error::EngineError;
 use super::super::ladybug::schema::{cypher_string, run_script, tables};
-use super::super::ladybug::{Database, schema_script};
+use super::super::ladybug::{Database, TableInfo, schema_script};
 use super::super::names::cypher_identifier;
+use super::catalog::Definitions;
 use super::plan::{Plan, plans};
 use super::{Portable, PortableTable, STATEMENT_TIMEOUT, Sequence, run};
 
@@ -22,26 +23,7 @@ impl<'p> Loading<'p> {
         portable: &'p Portable,
         cancel: &CancellationToken,
     ) -> Result<Self, EngineError> {
-        let sequences = portable.sequences.iter().filter(|sequence| !sequence.serial);
-        let made = sequences.flat_map(statements).collect();
-        run(database, made, cancel).await?;
-        let wrong = |(statement, error)| EngineError::invalid("schema", format!("statement {statement}: {error}"));
-        let script: Vec<String> = match portable.ddl.trim().is_empty() {
-            true => Vec::new(),
-            false => schema_script(&portable.ddl)
-                .map_err(wrong)?
-                .iter()
-                .map(|statement| statement.text.to_owned())
-                .collect(),
-        };
-        let making = database.on_writer_until(STATEMENT_TIMEOUT, cancel, move |session, job| {
-            if !script.is_empty() {
-                run_script(session, job, &script)
-                    .map_err(|failure| EngineError::invalid("schema", failure.to_string()))?;
-            }
-            tables(session, job)
-        });
-        let there = plans(&making.await?)?;
+        let there = plans(&make(database, &portable.ddl, &portable.sequences, cancel).await?)?;
         Ok(Self {
             plans: in_order(there, &portable.tables)?,
             portable,
@@ -55,14 +37,59 @@ impl<'p> Loading<'p> {
 
     /// Lets SERIAL columns go on where they were, and writes everything into the data file.
     pub(super) async fn finish(self, database: &Database, cancel: &CancellationToken) -> Result<(), EngineError> {
-        let used = |sequence: &&Sequence| sequence.serial && sequence.current.is_some();
-        let serials = self.portable.sequences.iter().filter(used).flat_map(|sequence| {
-            let own = format!("DROP SEQUENCE {}", cypher_identifier(&sequence.name));
-            [own].into_iter().chain(statements(sequence))
-        });
-        run(database, serials.collect(), cancel).await?;
+        go_on_numbering(database, &self.portable.sequences, cancel).await?;
         database.checkpoint(STATEMENT_TIMEOUT).await
     }
+}
+
+impl Definitions {
+    /// Makes the tables of an empty database, whose SERIAL columns go on where they were.
+    pub(crate) async fn make(&self, database: &Database, cancel: &CancellationToken) -> Result<(), EngineError> {
+        make(database, &self.ddl, &self.sequences, cancel).await?;
+        go_on_numbering(database, &self.sequences, cancel).await
+    }
+}
+
+/// Makes sequences and tables, and gives the tables as the engine then says that they are.
+async fn make(
+    database: &Database,
+    ddl: &str,
+    sequences: &[Sequence],
+    cancel: &CancellationToken,
+) -> Result<Vec<TableInfo>, EngineError> {
+    let sequences = sequences.iter().filter(|sequence| !sequence.serial);
+    let made = sequences.flat_map(statements).collect();
+    run(database, made, cancel).await?;
+    let wrong = |(statement, error)| EngineError::invalid("schema", format!("statement {statement}: {error}"));
+    let script: Vec<String> = match ddl.trim().is_empty() {
+        true => Vec::new(),
+        false => schema_script(ddl)
+            .map_err(wrong)?
+            .iter()
+            .map(|statement| statement.text.to_owned())
+            .collect(),
+    };
+    let making = database.on_writer_until(STATEMENT_TIMEOUT, cancel, move |session, job| {
+        if !script.is_empty() {
+            run_script(session, job, &script).map_err(|failure| EngineError::invalid("schema", failure.to_string()))?;
+        }
+        tables(session, job)
+    });
+    making.await
+}
+
+/// Lets SERIAL columns go on where they were.
+async fn go_on_numbering(
+    database: &Database,
+    sequences: &[Sequence],
+    cancel: &CancellationToken,
+) -> Result<(), EngineError> {
+    let used = |sequence: &&Sequence| sequence.serial && sequence.current.is_some();
+    let serials = sequences.iter().filter(used).flat_map(|sequence| {
+        let own = format!("DROP SEQUENCE {}", cypher_identifier(&sequence.name));
+        [own].into_iter().chain(statements(sequence))
+    });
+    run(database, serials.collect(), cancel).await
 }
 
 /// The plans of a new database in the order of the files: every table has its files, and every file its table.

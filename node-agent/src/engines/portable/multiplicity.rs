@@ -54,7 +54,7 @@ pub(super) async fn multiplicities(
         let file = target.join("schema.cypher");
         let schema = fs::read_to_string(&file).map_err(|error| EngineError::io("read", &file, error))?;
         if schema.contains(")) PARTITION BY ") {
-            let message = "the graph has a partitioned table, which an export does not have: drop it first";
+            let message = "the graph has a partitioned table, which cannot be made again: drop it first";
             return Err(EngineError::invalid("graph", message));
         }
         for (table, found) in tables.iter().zip(&mut found) {

@@ -278,3 +278,11 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn partitions_are_refused_and_columns_of_that_name_are_not() {
+    let text = "CREATE NODE TABLE P(id INT64 PRIMARY KEY) partition  BY HASH(id) PARTITIONS 3";
+    assert_eq!(classify(text).expect_err(text).class(), ErrorClass::Forbidden);
+    schema_script(text).expect_err(text);
+    classify("CREATE NODE TABLE P(partition INT64 PRIMARY KEY, by INT64)").unwrap();
+}
