@@ -3,6 +3,7 @@
 use super::{
     BODY_LIMIT, body,
     error::ApiError,
+    front::Change,
     headers,
     openapi::{Operation, query},
     validation::{ANY, Fields, IDENTIFIER, Text},
@@ -12,7 +13,7 @@ use crate::{
     state::AppState,
 };
 use axum::{
-    extract::{Path, Request, State},
+    extract::{Extension, Path, Request, State},
     http::StatusCode,
     response::Response,
 };
@@ -202,7 +203,11 @@ struct DatabaseCreated {
 }
 
 /// Makes a database with its schema, or nothing at all.
-pub(super) async fn create(State(state): State<AppState>, request: Request) -> Result<Response, ApiError> {
+pub(super) async fn create(
+    State(state): State<AppState>,
+    Extension(change): Extension<Change>,
+    request: Request,
+) -> Result<Response, ApiError> {
     let started = Instant::now();
     let (parts, body) = request.into_parts();
     state.write_permit(&parts.headers).await?;
@@ -217,6 +222,7 @@ pub(super) async fn create(State(state): State<AppState>, request: Request) -> R
     fields.finish()?;
 
     let id = DatabaseId::parse(&graph_id)?;
+    change.names(id.as_str());
     if schema_type == "shared" && repository.is_none() {
         return Err(ApiError::bad_request(
             "repository_name is required for schema_type 'shared'",

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod audits;
 mod backups;
 mod conformance;
 mod contract;
@@ -17,6 +18,7 @@ mod formats;
 mod hostile;
 mod keys;
 mod lease;
+mod leaving;
 mod loading;
 mod migrations;
 mod observability;

@@ -1,0 +1,120 @@
+//! Callers that go away: whatever form they asked for, and however far their statement was, the engine stops working for
+//! them at once, long before any time limit.
+
+use crate::fixture::{Agent, Answer, PEOPLE, eventually, people};
+use futures::StreamExt;
+use reqwest::{Method, RequestBuilder};
+use serde_json::{Value, json};
+
+const FORMS: [&str; 4] = [
+    "application/json",
+    "application/x-ndjson",
+    "text/event-stream",
+    "application/vnd.apache.arrow.stream",
+];
+
+/// Two statements for each engine: one that never comes to its first row, and one that has rows for a long time. Each
+/// would take hours.
+fn statements() -> [(&'static str, Value, Value); 2] {
+    [
+        (
+            "/databases/kg1/query",
+            json!({"cypher": "UNWIND range(1, 1000000) AS a UNWIND range(1, 1000000) AS b \
+                WITH a, b WHERE a * b = -1 RETURN a"}),
+            json!({"cypher": "UNWIND range(1, 1000000) AS a UNWIND range(1, 1000000) AS b RETURN a, b"}),
+        ),
+        (
+            "/databases/kg1/tables/query",
+            json!({"sql": "SELECT a.i FROM range(10000000) a(i), range(10000000) b(i) WHERE hash(a.i, b.i) = 0"}),
+            json!({"sql": "SELECT a.i FROM range(10000000) a(i), range(10000000) b(i)"}),
+        ),
+    ]
+}
+
+async fn agent() -> Agent {
+    // Longer than any of these tests waits: only the caller's absence can end a statement.
+    let agent = Agent::with(&["--query-timeout-seconds", "3600"]).await;
+    agent.database("kg1", PEOPLE).await;
+    agent.put("/databases/kg1/tables/Person/files/f", people(10)).await.ok();
+    agent
+}
+
+fn ask(agent: &Agent, path: &str, form: &str, body: &Value) -> RequestBuilder {
+    agent.request(Method::POST, path).header("Accept", form).json(body)
+}
+
+/// Waits until requests hold this many places, and as many statements are inside of the engines, or none.
+async fn places(agent: &Agent, wanted: u64) {
+    let look = || async {
+        let seen = agent.get("/admin/connections").await.ok();
+        (seen["active_connections"].clone(), seen["active_queries"].clone())
+    };
+    eventually(&format!("{wanted} at work"), look, |(places, statements)| {
+        *places == wanted && (wanted > 0 || *statements == 0)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn before_the_first_row() {
+    let agent = agent().await;
+    for (path, silent, _) in statements() {
+        for form in FORMS {
+            let caller = tokio::spawn(ask(&agent, path, form, &silent).send());
+            places(&agent, 1).await;
+            assert!(!caller.is_finished(), "{path} {form}: it was to take longer");
+            caller.abort();
+            places(&agent, 0).await;
+        }
+    }
+    agent.cypher("kg1", "RETURN 1").await.ok();
+}
+
+#[tokio::test]
+async fn in_the_middle_of_the_rows() {
+    let agent = agent().await;
+    for (path, _, long) in statements() {
+        // The first form is one document, which is sent when it is whole.
+        for form in &FORMS[1..] {
+            let response = ask(&agent, path, form, &long).send().await.unwrap();
+            assert_eq!(response.status().as_u16(), 200, "{path} {form}");
+            let mut rows = response.bytes_stream();
+            assert!(rows.next().await.unwrap().is_ok(), "{path} {form}");
+            places(&agent, 1).await;
+            drop(rows);
+            places(&agent, 0).await;
+        }
+    }
+    agent.cypher("kg1", "RETURN 1").await.ok();
+}
+
+/// Who has to wait for a place is told within its time why there is none, and when to come back.
+#[tokio::test]
+async fn a_place_that_does_not_become_free_is_not_waited_for_for_ever() {
+    let agent = Agent::with(&["--query-timeout-seconds", "3600", "--connections-per-database", "1"]).await;
+    agent.database("kg1", PEOPLE).await;
+    agent.database("kg2", PEOPLE).await;
+    let [(path, silent, _), _] = statements();
+    let first = tokio::spawn(ask(&agent, path, FORMS[0], &silent).send());
+    agent.runs("kg1", 1).await;
+    for form in FORMS {
+        let refused = Answer::to(ask(&agent, path, form, &json!({"cypher": "RETURN 1"}))).await;
+        let detail = refused.fails(503);
+        assert_eq!(detail["decision"], "reject_connections", "{form}: {detail}");
+        assert!(detail["reason"].as_str().unwrap().contains("kg1"), "{detail}");
+        assert_eq!(
+            refused.header("retry-after").unwrap(),
+            detail["retry_after"].to_string()
+        );
+        // Another database has places of its own.
+        assert_eq!(agent.number("kg2", "RETURN 1").await, 1);
+    }
+    let metrics = agent.get("/metrics").await.text;
+    assert!(
+        metrics.contains("graphplane_agent_rejected_total{reason=\"queue\"} 4"),
+        "{metrics}"
+    );
+    first.abort();
+    places(&agent, 0).await;
+    assert_eq!(agent.number("kg1", "RETURN 1").await, 1);
+}
