@@ -2,7 +2,7 @@
 //! them at once, long before any time limit.
 
 use crate::fixture::{Agent, Answer, PEOPLE, eventually, people};
-use futures::StreamExt;
+use futures::{StreamExt, future::join_all};
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
@@ -25,8 +25,8 @@ fn statements() -> [(&'static str, Value, Value); 2] {
         ),
         (
             "/databases/kg1/tables/query",
-            json!({"sql": "SELECT a.i FROM range(10000000) a(i), range(10000000) b(i) WHERE hash(a.i, b.i) = 0"}),
-            json!({"sql": "SELECT a.i FROM range(10000000) a(i), range(10000000) b(i)"}),
+            json!({"sql": "SELECT a.i FROM range(3000000) a(i), range(3000000) b(i) WHERE hash(a.i, b.i) = 0"}),
+            json!({"sql": "SELECT a.i FROM range(3000000) a(i), range(3000000) b(i)"}),
         ),
     ]
 }
@@ -55,6 +55,13 @@ async fn places(agent: &Agent, wanted: u64) {
     .await;
 }
 
+/// Both engines answer, which the staging tables do only while one of their four places is free.
+async fn answers(agent: &Agent) {
+    agent.cypher("kg1", "RETURN 1").await.ok();
+    let sql = || agent.post("/databases/kg1/tables/query", json!({"sql": "SELECT 1"}));
+    eventually("SQL is answered", sql, |answer| answer.status == 200).await;
+}
+
 #[tokio::test]
 async fn before_the_first_row() {
     let agent = agent().await;
@@ -62,12 +69,13 @@ async fn before_the_first_row() {
         for form in FORMS {
             let caller = tokio::spawn(ask(&agent, path, form, &silent).send());
             places(&agent, 1).await;
-            assert!(!caller.is_finished(), "{path} {form}: it was to take longer");
             caller.abort();
+            // With its answer, if it has one: some forms begin before there is a row.
+            drop(caller);
             places(&agent, 0).await;
         }
+        answers(&agent).await;
     }
-    agent.cypher("kg1", "RETURN 1").await.ok();
 }
 
 #[tokio::test]
@@ -75,7 +83,7 @@ async fn in_the_middle_of_the_rows() {
     let agent = agent().await;
     for (path, _, long) in statements() {
         // The first form is one document, which is sent when it is whole.
-        for form in &FORMS[1..] {
+        for form in FORMS[1..].iter().cycle().take(6) {
             let response = ask(&agent, path, form, &long).send().await.unwrap();
             assert_eq!(response.status().as_u16(), 200, "{path} {form}");
             let mut rows = response.bytes_stream();
@@ -84,36 +92,34 @@ async fn in_the_middle_of_the_rows() {
             drop(rows);
             places(&agent, 0).await;
         }
+        answers(&agent).await;
     }
-    agent.cypher("kg1", "RETURN 1").await.ok();
 }
 
-/// Who has to wait for a place is told within its time why there is none, and when to come back.
+/// Who has to wait for a place is told in time why there is none, and when to come back.
 #[tokio::test]
-async fn a_place_that_does_not_become_free_is_not_waited_for_for_ever() {
+async fn while_others_wait_for_the_place() {
     let agent = Agent::with(&["--query-timeout-seconds", "3600", "--connections-per-database", "1"]).await;
     agent.database("kg1", PEOPLE).await;
     agent.database("kg2", PEOPLE).await;
     let [(path, silent, _), _] = statements();
     let first = tokio::spawn(ask(&agent, path, FORMS[0], &silent).send());
     agent.runs("kg1", 1).await;
-    for form in FORMS {
-        let refused = Answer::to(ask(&agent, path, form, &json!({"cypher": "RETURN 1"}))).await;
+    let others = FORMS.map(|form| Answer::to(ask(&agent, path, form, &json!({"cypher": "RETURN 1"}))));
+    for refused in join_all(others).await {
         let detail = refused.fails(503);
-        assert_eq!(detail["decision"], "reject_connections", "{form}: {detail}");
+        assert_eq!(detail["decision"], "reject_connections", "{detail}");
         assert!(detail["reason"].as_str().unwrap().contains("kg1"), "{detail}");
         assert_eq!(
             refused.header("retry-after").unwrap(),
             detail["retry_after"].to_string()
         );
-        // Another database has places of its own.
-        assert_eq!(agent.number("kg2", "RETURN 1").await, 1);
     }
+    // Another database has places of its own.
+    assert_eq!(agent.number("kg2", "RETURN 1").await, 1);
     let metrics = agent.get("/metrics").await.text;
-    assert!(
-        metrics.contains("graphplane_agent_rejected_total{reason=\"queue\"} 4"),
-        "{metrics}"
-    );
+    let refusals = "graphplane_agent_rejected_total{reason=\"queue\"} 4";
+    assert!(metrics.contains(refusals), "{metrics}");
     first.abort();
     places(&agent, 0).await;
     assert_eq!(agent.number("kg1", "RETURN 1").await, 1);
