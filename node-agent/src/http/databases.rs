@@ -210,7 +210,7 @@ pub(super) async fn create(
 ) -> Result<Response, ApiError> {
     let started = Instant::now();
     let (parts, body) = request.into_parts();
-    state.write_permit(&parts.headers).await?;
+    let permit = state.write_permit(&parts.headers).await?;
     let mut fields = Fields::parse(&body::read(body, BODY_LIMIT).await?)?;
     let Wanted {
         graph_id,
@@ -256,7 +256,7 @@ pub(super) async fn create(
         let id = id.clone();
         async move {
             let created = engines.create(&id, &schema).await;
-            drop(place);
+            drop((place, permit));
             created
         }
     });
@@ -306,7 +306,7 @@ pub(super) async fn delete(
     Path(id): Path<String>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    state.write_permit(request.headers()).await?;
+    let permit = state.write_permit(request.headers()).await?;
     let id = DatabaseId::parse(&id)?;
     let query = request.uri().query();
     let scope = match (
@@ -324,7 +324,11 @@ pub(super) async fn delete(
     };
     let engines = state.engines.clone();
     let target = id.clone();
-    let work = tokio::spawn(async move { engines.delete(&target, scope).await });
+    let work = tokio::spawn(async move {
+        let deleted = engines.delete(&target, scope).await;
+        drop(permit);
+        deleted
+    });
     let deleted = finished(work).await?.map_err(|error| not_found(&id, error))?;
     // The contract's older request answers 404; those with a parameter came later, and may be repeated.
     if !deleted.existed && scope == DeleteScope::Everything {
