@@ -167,6 +167,7 @@ impl AppState {
     pub fn new(parts: Parts) -> Self {
         let read_only = parts.engines.is_read_only();
         let metrics = Metrics::new(&parts.facts.engines.ladybug, &parts.facts.engines.duckdb);
+        parts.tasks.measure(metrics.task_duration.clone());
         Self(Arc::new(Shared {
             engines: parts.engines,
             standing: parts.standing,
