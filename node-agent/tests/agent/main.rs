@@ -4,6 +4,7 @@
 
 mod audits;
 mod backups;
+mod bodies;
 mod conformance;
 mod contract;
 mod document;
