@@ -13,20 +13,20 @@ const FORMS: [&str; 4] = [
     "application/vnd.apache.arrow.stream",
 ];
 
-/// Two statements for each engine: one that never comes to its first row, and one that has rows for a long time. Each
-/// would take hours.
+/// Two statements for each engine: one that would take hours to its first row, and one with more rows than there is room
+/// for between two programs.
 fn statements() -> [(&'static str, Value, Value); 2] {
     [
         (
             "/databases/kg1/query",
             json!({"cypher": "UNWIND range(1, 1000000) AS a UNWIND range(1, 1000000) AS b \
                 WITH a, b WHERE a * b = -1 RETURN a"}),
-            json!({"cypher": "UNWIND range(1, 1000000) AS a UNWIND range(1, 1000000) AS b RETURN a, b"}),
+            json!({"cypher": "UNWIND range(1, 2000000) AS i RETURN i, i + 1 AS j, i + 2 AS k"}),
         ),
         (
             "/databases/kg1/tables/query",
-            json!({"sql": "SELECT a.i FROM range(3000000) a(i), range(3000000) b(i) WHERE hash(a.i, b.i) = 0"}),
-            json!({"sql": "SELECT a.i FROM range(3000000) a(i), range(3000000) b(i)"}),
+            json!({"sql": "SELECT a.i FROM range(3000000) a(i), range(3000000) b(i) WHERE a.i * b.i = -1"}),
+            json!({"sql": "SELECT i, i + 1 AS j, i + 2 AS k FROM range(5000000) t(i)"}),
         ),
     ]
 }
