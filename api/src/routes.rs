@@ -94,6 +94,7 @@ fn data() -> Router<App> {
             to_agent(Op::ListTables).merge(to_agent(Op::CreateTable)),
         )
         .route("/v1/graphs/{graph}/tables/query", to_agent(Op::QueryTables))
+        .route("/v1/graphs/{graph}/tables/execute", to_agent(Op::ExecuteTables))
         .route("/v1/graphs/{graph}/tables/{table}", to_agent(Op::DropTable))
         .route(
             "/v1/graphs/{graph}/tables/{table}/files/{file}",

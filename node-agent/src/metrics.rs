@@ -7,7 +7,7 @@
 //! | `graphplane_agent_queue_wait_seconds` | histogram | | time a query waited for an engine thread |
 //! | `graphplane_agent_rows_sent_total` | counter | `engine` | rows sent to clients (`ladybug`, `duckdb`) |
 //! | `graphplane_agent_truncated_results_total` | counter | | answers that a row or byte limit cut |
-//! | `graphplane_agent_rejected_total` | counter | `reason` | requests refused to protect the node: `memory`, `queue`, `fenced`, `registering`, `draining`, `epoch`, `locked`, `disk`, `downloads`, `copy_per_day` |
+//! | `graphplane_agent_rejected_total` | counter | `reason` | requests refused to protect the node: `memory`, `queue`, `fenced`, `registering`, `draining`, `epoch`, `locked`, `disk`, `downloads`, `copy_per_day`, `embeddings`, `rate` |
 //! | `graphplane_agent_auth_failures_total` | counter | | requests with a missing or wrong key |
 //! | `graphplane_agent_staged_rows_total` | counter | | rows loaded into staging tables |
 //! | `graphplane_agent_materialized_rows_total` | counter | | rows moved from staging into graphs |
@@ -21,6 +21,7 @@
 //! | `graphplane_agent_state` | gauge | `state` | 1 for the present standing: `standalone`, `registering`, `active`, `fenced`, `draining` |
 //! | `graphplane_agent_epoch` | gauge | | highest epoch that the volume has seen |
 //! | `graphplane_agent_lease_remaining_seconds` | gauge | | time until the lease ends; 0 without one |
+//! | `graphplane_agent_task_duration_seconds` | histogram | `task_type`, `status` | a task's time at work, by what it did and how it ended (`completed`, `failed`, `cancelled`); what waits for a task is answered when it ends, and most are not waited for |
 //! | `graphplane_agent_tasks` | gauge | `status` | tasks that are remembered |
 //! | `graphplane_agent_databases` | gauge | `state` | databases on the volume: `all`, `open`, `staging_open` |
 //! | `graphplane_agent_active_queries` | gauge | | statements that run |
@@ -86,6 +87,15 @@ pub struct StatusLabel {
     pub status: &'static str,
 }
 
+/// Labels of one task that has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct TaskLabels {
+    /// What it did, e.g. `backup`.
+    pub task_type: &'static str,
+    /// How it ended.
+    pub status: &'static str,
+}
+
 /// One label `kind`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Kind {
@@ -109,7 +119,8 @@ struct BuildLabels {
     duckdb: String,
 }
 
-type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
+/// A histogram for each set of labels.
+pub type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 
 /// Every metric of the agent. Counting is lock-free or a short read lock, so it is done on the hot path.
 pub struct Metrics {
@@ -118,6 +129,8 @@ pub struct Metrics {
     pub requests: Family<RequestLabels, Counter>,
     /// Time to the head of the answer.
     pub request_duration: Histograms<Operation>,
+    /// Time that tasks worked.
+    pub task_duration: Histograms<TaskLabels>,
     /// Time that queries waited for a thread.
     pub queue_wait: Histogram,
     /// Rows sent to clients.
@@ -175,6 +188,13 @@ fn durations() -> Histogram {
     Histogram::new(DURATIONS)
 }
 
+// From a small staging table to the longest load that a tier allows.
+const TASK_DURATIONS: [f64; 11] = [0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 14400.0];
+
+fn task_durations() -> Histogram {
+    Histogram::new(TASK_DURATIONS)
+}
+
 impl Metrics {
     /// All metrics, registered under `graphplane_agent_`.
     pub fn new(ladybug_version: &str, duckdb_version: &str) -> Self {
@@ -182,6 +202,7 @@ impl Metrics {
         let metrics = Self {
             requests: Family::default(),
             request_duration: Family::new_with_constructor(durations as fn() -> Histogram),
+            task_duration: Family::new_with_constructor(task_durations as fn() -> Histogram),
             queue_wait: durations(),
             rows_sent: Family::default(),
             truncated: Counter::default(),
@@ -210,6 +231,12 @@ impl Metrics {
             "From the request's head to the head of its answer",
             Unit::Seconds,
             metrics.request_duration.clone(),
+        );
+        registry.register_with_unit(
+            "task_duration",
+            "Time of a task at work, by how it ended",
+            Unit::Seconds,
+            metrics.task_duration.clone(),
         );
         registry.register_with_unit(
             "queue_wait",
@@ -332,6 +359,13 @@ mod tests {
             .get_or_create(&Operation { operation: "query" })
             .observe(0.002);
         metrics.rejected.get_or_create(&Reason { reason: "fenced" }).inc();
+        metrics
+            .task_duration
+            .get_or_create(&TaskLabels {
+                task_type: "backup",
+                status: "completed",
+            })
+            .observe(2.5);
         metrics
             .rows_sent
             .get_or_create(&EngineLabel { engine: "ladybug" })

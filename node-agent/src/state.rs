@@ -31,7 +31,10 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{
+    sync::CancellationToken,
+    task::{TaskTracker, task_tracker::TaskTrackerToken},
+};
 
 /// Facts of this process that do not change.
 #[derive(Debug)]
@@ -86,6 +89,8 @@ pub struct Shared {
     pub downloads: Arc<Semaphore>,
     /// Cancelled when the process is about to end.
     pub stop: CancellationToken,
+    /// Rights to change something that are held: a node is not drained before all of them are given back.
+    pub write_permits: TaskTracker,
     /// Held while a task is looked for and, if there is none, started: two requests must not both find none.
     pub starting: tokio::sync::Mutex<()>,
     settings: RwLock<Arc<Settings>>,
@@ -153,6 +158,8 @@ impl std::fmt::Debug for AppState {
 pub struct WritePermit {
     /// Cancelled when the right ends.
     pub ends: CancellationToken,
+    /// Shows that it is held.
+    _held: TaskTrackerToken,
 }
 
 impl AppState {
@@ -160,6 +167,7 @@ impl AppState {
     pub fn new(parts: Parts) -> Self {
         let read_only = parts.engines.is_read_only();
         let metrics = Metrics::new(&parts.facts.engines.ladybug, &parts.facts.engines.duckdb);
+        parts.tasks.measure(metrics.task_duration.clone());
         Self(Arc::new(Shared {
             engines: parts.engines,
             standing: parts.standing,
@@ -178,6 +186,7 @@ impl AppState {
             backup_turn: Arc::new(Semaphore::new(1)),
             downloads: Arc::new(Semaphore::new(DOWNLOADS)),
             stop: parts.stop,
+            write_permits: TaskTracker::new(),
             starting: tokio::sync::Mutex::default(),
             settings: RwLock::new(Arc::new(parts.settings)),
             creating: Mutex::default(),
@@ -288,7 +297,10 @@ impl AppState {
         }
         self.check_epoch(headers)?;
         match self.standing.permit() {
-            Ok(ends) => Ok(WritePermit { ends }),
+            Ok(ends) => Ok(WritePermit {
+                ends,
+                _held: self.write_permits.token(),
+            }),
             Err(refusal) => Err(refusal.into()),
         }
     }

@@ -27,6 +27,7 @@ pub(crate) enum Op {
     ListTables,
     CreateTable,
     QueryTables,
+    ExecuteTables,
     DropTable,
     PutFile,
     DeleteFile,
@@ -90,6 +91,7 @@ impl Op {
             | Self::WriteSchema
             | Self::CreateTable
             | Self::QueryTables
+            | Self::ExecuteTables
             | Self::InsertFiles
             | Self::Materialize
             | Self::Copy
@@ -116,9 +118,10 @@ impl Op {
         }
     }
 
-    /// Whether a replica can answer it: its copy of the graph is of a while ago, and has neither staging nor vectors.
+    /// Whether a replica can answer it: its copy of the graph and of its vectors is of a while ago, and has no staging. What
+    /// somebody has just told the semantic memory should be found at once, so that is for the writer.
     fn may_lag(self) -> bool {
-        matches!(self, Self::Query | Self::ReadSchema)
+        matches!(self, Self::Query | Self::ReadSchema | Self::SearchVectors)
     }
 
     /// The agent's path. Parameters were checked before, so that none of them can change the path's form.
@@ -130,6 +133,7 @@ impl Op {
             Self::Metrics => format!("/databases/{database}/metrics"),
             Self::ListTables | Self::CreateTable => format!("/databases/{database}/tables"),
             Self::QueryTables => format!("/databases/{database}/tables/query"),
+            Self::ExecuteTables => format!("/databases/{database}/tables/execute"),
             Self::DropTable => format!("/databases/{database}/tables/{table}"),
             Self::PutFile | Self::DeleteFile => format!("/databases/{database}/tables/{table}/files/{file}"),
             Self::InsertFiles => format!("/databases/{database}/tables/{table}/insert"),
@@ -165,6 +169,7 @@ impl Op {
         match self {
             Self::Query | Self::QueryTables => (target.query_timeout + grace).max(default),
             Self::CreateTable
+            | Self::ExecuteTables
             | Self::PutFile
             | Self::InsertFiles
             | Self::Materialize
@@ -340,6 +345,7 @@ mod tests {
         for op in [
             Op::WriteSchema,
             Op::CreateTable,
+            Op::ExecuteTables,
             Op::DropTable,
             Op::PutFile,
             Op::DeleteFile,

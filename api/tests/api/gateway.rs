@@ -83,6 +83,7 @@ async fn every_kind_of_call_has_its_path() {
         ("GET", "tables", format!("/databases/{id}/tables")),
         ("POST", "tables", format!("/databases/{id}/tables")),
         ("POST", "tables/query", format!("/databases/{id}/tables/query")),
+        ("POST", "tables/execute", format!("/databases/{id}/tables/execute")),
         ("DELETE", "tables/Airport", format!("/databases/{id}/tables/Airport")),
         (
             "DELETE",
@@ -214,7 +215,12 @@ async fn every_kind_of_call_has_its_path() {
     for path in [
         "backup",
         "restore",
+        "export",
+        "import",
         "swap",
+        "fork-from/x",
+        "memory/boost",
+        "tables/A/vector/import",
         "tables/A/fork-from/x",
         "tables/A/vector/export",
         "admin/drain",

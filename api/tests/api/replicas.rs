@@ -115,6 +115,12 @@ async fn what_only_reads_goes_to_a_replica_and_everything_else_to_the_writer() {
     assert_eq!(fleet.calls(), (0, 1));
     fleet.plane.get("/v1/graphs/karate/tables").await.expect(200);
     assert_eq!(fleet.calls(), (1, 0), "a replica has no staging tables");
+    for (path, calls) in [("tables/A/vector/search", (0, 1)), ("semantic-memory/search", (1, 0))] {
+        let path = format!("/v1/graphs/karate/{path}");
+        let body = Some(json!({"embedding": [1.0], "limit": 1}));
+        fleet.plane.call("POST", &path, VIEWER, body).await.expect(200);
+        assert_eq!(fleet.calls(), calls, "{path}");
+    }
     let wrong = fleet.ask(EDITOR, None, "RETURN 'wrong'").await.expect(400);
     assert_eq!(wrong.body, json!({"detail": "Binder exception: no"}));
     assert_eq!(fleet.calls(), (0, 1), "what is wrong is wrong everywhere");

@@ -3,6 +3,7 @@
 use super::{
     BODY_LIMIT, body,
     error::ApiError,
+    front::Change,
     headers,
     openapi::{Operation, query},
     validation::{ANY, Fields, IDENTIFIER, Text},
@@ -12,7 +13,7 @@ use crate::{
     state::AppState,
 };
 use axum::{
-    extract::{Path, Request, State},
+    extract::{Extension, Path, Request, State},
     http::StatusCode,
     response::Response,
 };
@@ -202,10 +203,14 @@ struct DatabaseCreated {
 }
 
 /// Makes a database with its schema, or nothing at all.
-pub(super) async fn create(State(state): State<AppState>, request: Request) -> Result<Response, ApiError> {
+pub(super) async fn create(
+    State(state): State<AppState>,
+    Extension(change): Extension<Change>,
+    request: Request,
+) -> Result<Response, ApiError> {
     let started = Instant::now();
     let (parts, body) = request.into_parts();
-    state.write_permit(&parts.headers).await?;
+    let permit = state.write_permit(&parts.headers).await?;
     let mut fields = Fields::parse(&body::read(body, BODY_LIMIT).await?)?;
     let Wanted {
         graph_id,
@@ -217,6 +222,7 @@ pub(super) async fn create(State(state): State<AppState>, request: Request) -> R
     fields.finish()?;
 
     let id = DatabaseId::parse(&graph_id)?;
+    change.names(id.as_str());
     if schema_type == "shared" && repository.is_none() {
         return Err(ApiError::bad_request(
             "repository_name is required for schema_type 'shared'",
@@ -250,7 +256,7 @@ pub(super) async fn create(State(state): State<AppState>, request: Request) -> R
         let id = id.clone();
         async move {
             let created = engines.create(&id, &schema).await;
-            drop(place);
+            drop((place, permit));
             created
         }
     });
@@ -300,7 +306,7 @@ pub(super) async fn delete(
     Path(id): Path<String>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    state.write_permit(request.headers()).await?;
+    let permit = state.write_permit(request.headers()).await?;
     let id = DatabaseId::parse(&id)?;
     let query = request.uri().query();
     let scope = match (
@@ -318,7 +324,11 @@ pub(super) async fn delete(
     };
     let engines = state.engines.clone();
     let target = id.clone();
-    let work = tokio::spawn(async move { engines.delete(&target, scope).await });
+    let work = tokio::spawn(async move {
+        let deleted = engines.delete(&target, scope).await;
+        drop(permit);
+        deleted
+    });
     let deleted = finished(work).await?.map_err(|error| not_found(&id, error))?;
     // The contract's older request answers 404; those with a parameter came later, and may be repeated.
     if !deleted.existed && scope == DeleteScope::Everything {

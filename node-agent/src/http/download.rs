@@ -47,7 +47,7 @@ pub(super) async fn download(
     request: Request,
 ) -> Result<Response, ApiError> {
     // A copy begins with a checkpoint, which changes the volume.
-    state.write_permit(request.headers()).await?;
+    let _permit = state.write_permit(request.headers()).await?;
     let id = DatabaseId::parse(&id)?;
     if !state.engines.contains(&id) {
         return Err(missing(&id));

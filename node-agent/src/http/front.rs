@@ -13,12 +13,20 @@ use crate::{
 use axum::{
     Router,
     body::Body,
-    http::{HeaderValue, Method, Request, Response, StatusCode},
+    http::{HeaderValue, Method, Request, Response, StatusCode, Uri},
     response::IntoResponse,
 };
 use futures::FutureExt;
 use hyper::body::Incoming;
-use std::{net::IpAddr, panic::AssertUnwindSafe, time::Instant};
+use std::{
+    net::IpAddr,
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
 use tower::Service;
 
 /// Paths that need no key.
@@ -42,28 +50,23 @@ impl Front {
     }
 
     /// Answers one request from `peer`.
-    pub async fn answer(&self, peer: IpAddr, request: Request<Incoming>) -> Response<Body> {
-        let started = Instant::now();
-        let operation = operation(request.method(), request.uri().path());
-        let id = request_id(&request).unwrap_or_else(|| {
-            // Hexadecimal digits are always a header value.
-            HeaderValue::from_str(&self.state.request_id()).unwrap_or(HeaderValue::from_static("0"))
-        });
-        // Only what is logged is kept, and for the usual request nothing is.
-        let logged = operation.is_logged() || tracing::enabled!(tracing::Level::DEBUG);
-        let path = logged.then(|| request.uri().path().to_owned());
+    pub async fn answer(&self, peer: IpAddr, mut request: Request<Incoming>) -> Response<Body> {
+        let mut seen = Seen::of(&request, || self.state.request_id());
+        let operation = seen.operation;
 
         let key = if OPEN.contains(&request.uri().path()) {
             Ok(KeyId::NONE)
         } else {
             self.check_key(&request, peer).await
         };
+        seen.key = key.ok();
         let mut response = match key {
             Err(denied) => ApiError::from(denied).into_response(),
             Ok(_) if !is_text(request.uri().path()) => {
                 ApiError::bad_request("The path is not UTF-8 when its %-escapes are decoded").into_response()
             }
             Ok(_) => {
+                request.extensions_mut().insert(seen.change.clone());
                 let mut router = self.router.clone();
                 let answer = AssertUnwindSafe(async move { router.call(request.map(Body::new)).await });
                 match answer.catch_unwind().await {
@@ -80,7 +83,7 @@ impl Front {
                 }
             }
         };
-        let elapsed = started.elapsed();
+        let elapsed = seen.started.elapsed();
         let status = response.status();
         let metrics = &self.state.metrics;
         let labels = RequestLabels {
@@ -101,24 +104,8 @@ impl Front {
             .request_duration
             .get_or_create(&labels)
             .observe(elapsed.as_secs_f64());
-        let duration_ms = (elapsed.as_secs_f64() * 1e6).round() / 1e3;
-        let changed = response.extensions_mut().remove::<Changed>();
-        if let (Ok(key), true) = (key, operation.changes || changed.is_some()) {
-            let graph = changed.map(|changed| changed.graph);
-            let graph = graph.as_deref().or_else(|| path.as_deref().and_then(graph_of));
-            audit(&operation, key, graph, status, duration_ms, &id);
-        }
-        if let Some(path) = path {
-            log(&operation, &path, status, duration_ms, &id);
-        } else if status.is_server_error() {
-            tracing::warn!(
-                operation = operation.name,
-                status = status.as_u16(),
-                duration_ms = elapsed.as_secs_f64() * 1e3,
-                request_id = id.to_str().unwrap_or_default(),
-                "request failed"
-            );
-        }
+        let id = seen.id.clone();
+        seen.end(status.as_u16());
         response.headers_mut().insert(REQUEST_ID, id);
         response
     }
@@ -133,26 +120,82 @@ impl Front {
     }
 }
 
-/// Travels with the response of a request that tried to change something although its route only reads as a rule: a
-/// query that writes.
-#[derive(Clone, Debug)]
-pub(super) struct Changed {
-    /// The graph.
-    pub graph: String,
+/// What only the handler of a request knows about what it changes. It is told here and not with the answer, since a caller
+/// may go away before there is one.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Change {
+    /// Becomes true when a request whose route only reads as a rule, a query, turns out to be a change.
+    pub happens: Arc<AtomicBool>,
+    graph: Arc<OnceLock<String>>,
 }
 
-/// Who tried to change what, and how it ended. Never what: statements and rows are the tenant's.
-fn audit(operation: &Route, key: KeyId, graph: Option<&str>, status: StatusCode, duration_ms: f64, id: &HeaderValue) {
-    tracing::info!(
-        target: "audit",
-        operation = operation.name,
-        key = %key,
-        graph,
-        status = status.as_u16(),
-        duration_ms,
-        request_id = id.to_str().unwrap_or_default(),
-        "change"
-    );
+impl Change {
+    /// Names the graph of a request whose path does not.
+    pub fn names(&self, graph: &str) {
+        // One request is about one graph, so the first name is the only one.
+        let _ = self.graph.set(graph.to_owned());
+    }
+}
+
+/// A request on its way, which has one line in the log, and one in the audit log if it changes something, whether it is
+/// answered or its caller goes away before.
+struct Seen {
+    operation: Route,
+    uri: Uri,
+    id: HeaderValue,
+    /// Whose request it is, once that is known; nobody else's changes anything.
+    key: Option<KeyId>,
+    change: Change,
+    started: Instant,
+    /// The status of the answer. Without one the caller has gone away.
+    status: Option<u16>,
+}
+
+/// Stands for the status of a request whose caller went away before it was answered.
+const GONE: u16 = 499;
+
+impl Seen {
+    fn of(request: &Request<Incoming>, new_id: impl FnOnce() -> String) -> Self {
+        Self {
+            operation: operation(request.method(), request.uri().path()),
+            uri: request.uri().clone(),
+            id: request_id(request).unwrap_or_else(|| {
+                // Hexadecimal digits are always a header value.
+                HeaderValue::from_str(&new_id()).unwrap_or(HeaderValue::from_static("0"))
+            }),
+            key: None,
+            change: Change::default(),
+            started: Instant::now(),
+            status: None,
+        }
+    }
+
+    fn end(mut self, status: u16) {
+        self.status = Some(status);
+    }
+}
+
+impl Drop for Seen {
+    fn drop(&mut self) {
+        let status = self.status.unwrap_or(GONE);
+        let operation = self.operation.name;
+        let graph = self.change.graph.get().map(String::as_str);
+        let graph = graph.or_else(|| graph_of(self.uri.path()));
+        let request_id = self.id.to_str().unwrap_or_default();
+        let duration_ms = (self.started.elapsed().as_secs_f64() * 1e6).round() / 1e3;
+        let changes = self.operation.changes || self.change.happens.load(Ordering::Acquire);
+        if let (Some(key), true) = (self.key, changes) {
+            // Who tried to change what, and how it ended. Never more: statements and rows are the tenant's.
+            tracing::info!(target: "audit", operation, %key, graph, status, duration_ms, request_id, "change");
+        }
+        if status >= 500 {
+            tracing::warn!(operation, graph, status, duration_ms, request_id, "request failed");
+        } else if self.operation.changes {
+            tracing::info!(operation, graph, status, duration_ms, request_id, "request");
+        } else {
+            tracing::debug!(operation, graph, status, duration_ms, request_id, "request");
+        }
+    }
 }
 
 /// Whether a path is text once it is decoded: handlers take its parts as text.
@@ -163,26 +206,6 @@ fn is_text(path: &str) -> bool {
 /// The graph that a path names.
 fn graph_of(path: &str) -> Option<&str> {
     path.strip_prefix("/databases/")?.split('/').next()
-}
-
-fn log(operation: &Route, path: &str, status: StatusCode, duration_ms: f64, id: &HeaderValue) {
-    let graph = graph_of(path);
-    let request_id = id.to_str().unwrap_or_default();
-    let (name, status) = (operation.name, status.as_u16());
-    if status >= 500 {
-        tracing::warn!(
-            operation = name,
-            graph,
-            status,
-            duration_ms,
-            request_id,
-            "request failed"
-        );
-    } else if operation.is_logged() {
-        tracing::info!(operation = name, graph, status, duration_ms, request_id, "request");
-    } else {
-        tracing::debug!(operation = name, graph, status, duration_ms, request_id, "request");
-    }
 }
 
 /// A request id of the caller's, if it is short and plain.
@@ -196,14 +219,8 @@ fn request_id(request: &Request<Incoming>) -> Option<HeaderValue> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Route {
     name: &'static str,
-    changes: bool,
-}
-
-impl Route {
     /// Changes are logged; reads are counted.
-    fn is_logged(self) -> bool {
-        self.changes
-    }
+    changes: bool,
 }
 
 /// The name of a route in metrics and logs.

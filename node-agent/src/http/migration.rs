@@ -338,7 +338,7 @@ pub(super) async fn status(State(state): State<AppState>) -> Result<Response, Ap
 
 /// Removes the files that imports have replaced.
 pub(super) async fn cleanup(State(state): State<AppState>, request: Request) -> Result<Response, ApiError> {
-    state.write_permit(request.headers()).await?;
+    let _permit = state.write_permit(request.headers()).await?;
     let discard = headers::flag(request.uri().query(), "discard_pending");
     let _starting = state.starting.lock().await;
     if let Some(task) = state.tasks.find_unfinished(TaskType::Migration, &[]) {

@@ -4,7 +4,7 @@
 use super::{
     body::{self, Pieces},
     error::ApiError,
-    front::Changed,
+    front::Change,
     headers::Format,
     openapi::Operation,
     rows::{QUERY_EVENTS, QueryAnswer, QueryLine},
@@ -23,18 +23,15 @@ use crate::{
 };
 use axum::{
     body::{Body, Bytes},
-    extract::{Path, Request, State},
+    extract::{Extension, Path, Request, State},
     http::StatusCode,
-    response::{IntoResponse, Response},
+    response::Response,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -77,21 +74,15 @@ struct QueryBody {
 }
 
 /// Runs a query and answers with JSON or one of the streams.
-pub(super) async fn query(State(state): State<AppState>, Path(id): Path<String>, request: Request) -> Response {
-    let changes = Arc::default();
-    let answer = answer(state, &id, request, &changes).await;
-    let mut response = answer.into_response();
-    if changes.load(Ordering::Acquire) {
-        response.extensions_mut().insert(Changed { graph: id });
-    }
-    response
-}
-
-/// The answer; `changes` becomes true if the statement changes something, whether it succeeds or not.
-async fn answer(state: AppState, id: &str, request: Request, changes: &Arc<AtomicBool>) -> Result<Response, ApiError> {
+pub(super) async fn query(
+    State(state): State<AppState>,
+    Path(id): Path<String>,
+    Extension(change): Extension<Change>,
+    request: Request,
+) -> Result<Response, ApiError> {
     let started = Instant::now();
     let (parts, body) = request.into_parts();
-    let id = DatabaseId::parse(id)?;
+    let id = DatabaseId::parse(&id)?;
     let settings = state.settings();
     let bytes = body::read(body, settings.query_body_limit()).await?;
     let body = parse(&bytes, settings.engine.max_query_length)?;
@@ -113,7 +104,7 @@ async fn answer(state: AppState, id: &str, request: Request, changes: &Arc<Atomi
         max_bytes: json.then_some(JSON_BYTES),
         chunk_rows: settings.engine.chunk_rows.clamp(1, 100_000),
         encoding: format.encoding(),
-        changes: Arc::clone(changes),
+        changes: Arc::clone(&change.happens),
         ..QueryRequest::new(body.cypher.clone())
     };
 

@@ -168,7 +168,7 @@ pub(super) async fn add(
     request: Request,
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
-    state.write_permit(&parts.headers).await?;
+    let permit = state.write_permit(&parts.headers).await?;
     let id = DatabaseId::parse(&id)?;
     let mut rows = parse_records(&body::read(body, BODY_LIMIT).await?)?;
     let vectors = vectors(&state, &id)?;
@@ -183,7 +183,10 @@ pub(super) async fn add(
     let _place = state.admission.enter(id.as_str()).await?;
     let ids: Vec<String> = rows.iter().map(|row| row.id.clone()).collect();
     // The work goes on when the caller goes away, since half of it may be done.
-    let work = tokio::spawn(async move { vectors.remember(rows).await });
+    let work = tokio::spawn(async move {
+        let _permit = permit;
+        vectors.remember(rows).await
+    });
     let total = finished(work).await??;
     body::value(&Added {
         added: ids.len(),
@@ -431,7 +434,7 @@ pub(super) async fn patch(
     request: Request,
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
-    state.write_permit(&parts.headers).await?;
+    let permit = state.write_permit(&parts.headers).await?;
     let (id, memory) = (DatabaseId::parse(&id)?, memory_id(memory)?);
     let mut change = parse_change(&body::read(body, BODY_LIMIT).await?)?;
     let vectors = vectors(&state, &id)?;
@@ -442,7 +445,10 @@ pub(super) async fn patch(
     state.check_disk(0)?;
     let _place = state.admission.enter(id.as_str()).await?;
     let target = memory.clone();
-    let work = tokio::spawn(async move { vectors.change_memory(&target, change).await });
+    let work = tokio::spawn(async move {
+        let _permit = permit;
+        vectors.change_memory(&target, change).await
+    });
     let updated = finished(work).await??;
     body::value(&MemoryChanged { id: memory, updated })
 }
@@ -487,11 +493,14 @@ pub(super) async fn delete(
     Path((id, memory)): Path<(String, String)>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    state.write_permit(request.headers()).await?;
+    let permit = state.write_permit(request.headers()).await?;
     let (id, memory) = (DatabaseId::parse(&id)?, memory_id(memory)?);
     let vectors = vectors(&state, &id)?;
     let _place = state.admission.enter(id.as_str()).await?;
-    let work = tokio::spawn(async move { vectors.forget_memory(&memory).await });
+    let work = tokio::spawn(async move {
+        let _permit = permit;
+        vectors.forget_memory(&memory).await
+    });
     let deleted = finished(work).await??;
     body::value(&MemoryDeleted { deleted })
 }

@@ -56,7 +56,7 @@ pub(super) async fn post(
 ) -> Result<Response, ApiError> {
     let started = Instant::now();
     let (parts, body) = request.into_parts();
-    state.write_permit(&parts.headers).await?;
+    let _permit = state.write_permit(&parts.headers).await?;
     let id = DatabaseId::parse(&id)?;
     let successor = id.successor()?;
     Fields::parse_or_empty(&body::read(body, BODY_LIMIT).await?)?.finish()?;

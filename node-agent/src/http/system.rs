@@ -317,12 +317,15 @@ pub(super) async fn drain(Extract(state): Extract<AppState>, request: Request) -
             .iter()
             .filter(|task| !task.status.is_final())
             .count();
-        if queries == 0 && tasks == 0 {
+        // Uploads and other changes that are no tasks: what ends after the checkpoint would not be in it.
+        let write_permits = state.write_permits.len();
+        if queries == 0 && tasks == 0 && write_permits == 0 {
             let failed = crate::run::checkpoint_all(&state, Duration::from_secs(60)).await;
             return body::value(&Drained {
                 status: if failed.is_empty() { "drained" } else { "draining" },
                 active_queries: 0,
                 active_tasks: 0,
+                write_permits: 0,
                 not_checkpointed: failed,
             });
         }
@@ -331,6 +334,7 @@ pub(super) async fn drain(Extract(state): Extract<AppState>, request: Request) -
                 status: "draining",
                 active_queries: queries,
                 active_tasks: tasks,
+                write_permits,
                 not_checkpointed: Vec::new(),
             });
         }
@@ -345,6 +349,8 @@ struct Drained {
     status: &'static str,
     active_queries: usize,
     active_tasks: usize,
+    /// Rights to change something that are held.
+    write_permits: usize,
     /// Databases whose checkpoint failed.
     not_checkpointed: Vec<String>,
 }
@@ -359,6 +365,8 @@ struct Connections {
     active_queries: usize,
     active_tasks: usize,
     pending_tasks: usize,
+    /// Rights to change something that are held: by requests, by tasks, and by statements until their first row.
+    write_permits: usize,
     databases: Vec<DatabaseConnections>,
 }
 
@@ -382,6 +390,7 @@ pub(super) async fn connections(Extract(state): Extract<AppState>) -> Result<Res
         active_queries: state.engines.usage().active_queries,
         active_tasks: count(TaskStatus::Running),
         pending_tasks: count(TaskStatus::Pending),
+        write_permits: state.write_permits.len(),
         databases: databases
             .into_iter()
             .map(|(graph_id, active, waiting)| DatabaseConnections {

@@ -114,6 +114,9 @@ struct TableStaged {
     kind: &'static str,
     columns: Vec<StagingColumn>,
     files: Vec<FileBody>,
+    /// The task that did it: later clients of the contract follow it, and find that it has ended.
+    task_id: String,
+    sse_url: String,
 }
 
 /// A staging table that was deleted.
@@ -263,6 +266,8 @@ async fn load(
         kind: kind_word(report.kind),
         columns: report.columns,
         files: report.files.into_iter().map(file).collect(),
+        sse_url: monitor_url(&task.id),
+        task_id: task.id,
     })
 }
 

@@ -3,6 +3,7 @@
 use super::{
     body,
     error::ApiError,
+    front::Change,
     headers,
     openapi::{Operation, SchemaOf, Written, query, schema_of},
     stream::{event, sse_response},
@@ -12,7 +13,7 @@ use crate::{
     tasks::{TaskHandle, TaskRecord, TaskStatus, TaskType, timestamp},
 };
 use axum::{
-    extract::{Path, Request, State},
+    extract::{Extension, Path, Request, State},
     http::StatusCode,
     response::{Response, sse::Event},
 };
@@ -195,7 +196,14 @@ struct Cancelling {
 }
 
 /// Asks a task to stop.
-pub(super) async fn cancel(State(state): State<AppState>, Path(id): Path<String>) -> Result<Response, ApiError> {
+pub(super) async fn cancel(
+    State(state): State<AppState>,
+    Path(id): Path<String>,
+    Extension(change): Extension<Change>,
+) -> Result<Response, ApiError> {
+    if let Some(graph) = graph_of(&state.tasks.get(&id)?) {
+        change.names(&graph);
+    }
     state.tasks.cancel(&id)?;
     tracing::info!(operation = "cancel_task", task = id, "task cancelled");
     body::value(&Cancelling {

@@ -493,7 +493,7 @@ pub(super) async fn delete(
     Path((id, table)): Path<(String, String)>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    state.write_permit(request.headers()).await?;
+    let _permit = state.write_permit(request.headers()).await?;
     let (id, table) = (DatabaseId::parse(&id)?, TableName::parse(&table)?);
     let vectors = vectors(&state, &id)?;
     check_idle(&state, &id, &table)?;

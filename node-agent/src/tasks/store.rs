@@ -2,6 +2,7 @@
 
 use super::record::{TaskRecord, TaskStatus, TaskType, timestamp};
 use crate::engines::TableName;
+use crate::metrics::{Histograms, TaskLabels};
 use crate::registration::files::{FileError, write_atomically};
 use parking_lot::{Mutex, RwLock};
 use serde_json::{Map, Value};
@@ -10,7 +11,7 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
     future::Future,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 use tokio::sync::{Semaphore, watch};
@@ -77,6 +78,7 @@ struct Inner {
     dir: PathBuf,
     entries: RwLock<HashMap<String, Arc<Entry>>>,
     work: TaskTracker,
+    durations: OnceLock<Histograms<TaskLabels>>,
 }
 
 /// The tasks of one agent. Cheap to clone.
@@ -183,9 +185,16 @@ impl TaskStore {
             dir: dir.to_owned(),
             entries: RwLock::new(entries),
             work: TaskTracker::new(),
+            durations: OnceLock::new(),
         }));
         store.forget_old();
         Ok(store)
+    }
+
+    /// Tells how long every task works from now on.
+    pub fn measure(&self, durations: Histograms<TaskLabels>) {
+        // A store has one owner with one set of figures; a second set would miss what the first has.
+        let _ = self.0.durations.set(durations);
     }
 
     /// Records a task durably and starts it. `name` is the part of its id that tells what it is about; `turn` makes it
@@ -285,7 +294,15 @@ impl TaskStore {
                 record.error = Some(error);
             }
         }
-        let duration_ms = record.duration().as_millis() as u64;
+        let duration = record.duration();
+        if let Some(durations) = self.0.durations.get() {
+            let labels = TaskLabels {
+                task_type: record.task_type.as_str(),
+                status: record.status.as_str(),
+            };
+            durations.get_or_create(&labels).observe(duration.as_secs_f64());
+        }
+        let duration_ms = duration.as_millis() as u64;
         tracing::info!(
             operation = record.task_type.as_str(),
             task = record.task_id,

@@ -154,6 +154,16 @@ fn what_was_under_way_is_told_honestly_after_a_restart() {
     };
     write(dir.path(), &record("b_1", TaskType::Backup, TaskStatus::Running)).unwrap();
     write(dir.path(), &record("i_1", TaskType::Ingestion, TaskStatus::Pending)).unwrap();
+    for kind in TaskType::ALL {
+        write(dir.path(), &record(kind.as_str(), kind, TaskStatus::Running)).unwrap();
+    }
+    let said = |kind: TaskType| interrupted(&record("x", kind, TaskStatus::Running));
+    let distinct: HashSet<String> = TaskType::ALL.into_iter().map(said).collect();
+    assert_eq!(
+        distinct.len(),
+        TaskType::ALL.len(),
+        "each sort of task leaves something else behind"
+    );
     std::fs::write(dir.path().join("half.json.123.new"), "{").unwrap();
     std::fs::write(dir.path().join("broken.json"), "{").unwrap();
     let store = TaskStore::open(dir.path()).unwrap();
@@ -163,7 +173,13 @@ fn what_was_under_way_is_told_honestly_after_a_restart() {
     assert!(backup.error.unwrap().starts_with("interrupted by restart: no manifest"));
     assert!(store.get("i_1").unwrap().error.unwrap().contains("had not started"));
     assert!(!dir.path().join("half.json.123.new").exists());
-    assert_eq!(store.stats().total, 2);
+    for kind in TaskType::ALL {
+        let record = store.get(kind.as_str()).unwrap();
+        assert_eq!((record.status, record.error), (TaskStatus::Failed, Some(said(kind))));
+    }
+    let stats = store.stats();
+    assert_eq!(stats.total, 2 + TaskType::ALL.len());
+    assert_eq!(stats.by_status["failed"], stats.total, "nothing runs for ever");
 }
 
 #[test]

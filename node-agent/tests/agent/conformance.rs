@@ -1,5 +1,6 @@
 //! Holds every answer that a test gets to the OpenAPI document: its status, its headers, its body, and each part of a
-//! stream. A field that the document does not have is a mistake, too.
+//! stream. A field that the document does not have is a mistake, too. So is a request that succeeds and that the document
+//! does not permit.
 
 use crate::fixture::Answer;
 use reqwest::Method;
@@ -48,6 +49,18 @@ pub(crate) fn check(method: &Method, path: &str, answer: &Answer) {
             assert!(events[&name].is_object(), "{at}: undocumented event {name:?}");
             valid(&format!("{at}, event {name}"), &events[&name], &data);
         }
+    }
+}
+
+/// Panics if the document does not permit this body of a request, which was a success.
+#[track_caller]
+pub(crate) fn check_request(method: &Method, path: &str, body: &[u8]) {
+    let Some((template, operation)) = operation(method, path) else {
+        return;
+    };
+    let schema = &resolve(&operation["requestBody"])["content"]["application/json"]["schema"];
+    if let (false, Ok(body)) = (schema.is_null(), serde_json::from_slice(body)) {
+        valid(&format!("{method} {template}, the request"), schema, &body);
     }
 }
 
@@ -119,7 +132,7 @@ fn fits(schema: &Value, value: &Value, path: &str) -> Result<(), String> {
             ("const", only) if only == value => {}
             ("minimum", least) if value.as_f64().is_none_or(|number| number >= least.as_f64().unwrap()) => {}
             ("maximum", most) if value.as_f64().is_none_or(|number| number <= most.as_f64().unwrap()) => {}
-            ("minItems" | "maxItems", _) => {}
+            ("minItems" | "maxItems" | "maxLength" | "pattern", _) => {}
             ("required", Value::Array(names)) => {
                 let missing = |name: &&Value| value.is_object() && value.get(name.as_str().unwrap()).is_none();
                 if let Some(name) = names.iter().find(missing) {

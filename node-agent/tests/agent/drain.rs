@@ -1,7 +1,11 @@
 //! SIGTERM and `/admin/drain`.
 
-use crate::fixture::{Agent, Answer, PEOPLE, eventually, people};
-use reqwest::Method;
+use crate::{
+    fixture::{Agent, Answer, PEOPLE, eventually, people},
+    plane::Bucket,
+};
+use futures::{StreamExt, stream};
+use reqwest::{Body, Method};
 use serde_json::json;
 
 fn log_files(dir: &std::path::Path) -> Vec<String> {
@@ -114,6 +118,78 @@ async fn a_drained_node_reads_and_is_checkpointed() {
     agent.get("/health").await.ok();
     agent.get("/status").await.fails_without_detail(503);
     agent.post("/admin/drain?wait_seconds=x", json!({})).await.fails(400);
+}
+
+/// A statement, a task, and a file that is on its way: each keeps a node from being drained, and each is told.
+#[tokio::test]
+async fn a_drain_says_what_it_waits_for() {
+    let bucket = Bucket::start().await;
+    let args = [
+        "--query-timeout-seconds",
+        "3600",
+        "--source-endpoint",
+        bucket.url.as_str(),
+    ];
+    let agent = Agent::with(&args).await;
+    agent.database("kg1", PEOPLE).await;
+
+    let mut file = people(10);
+    let rest = file.split_off(file.len() / 2);
+    let (go_on, gone_on) = tokio::sync::oneshot::channel::<()>();
+    let parts = stream::once(async move { Ok::<_, std::io::Error>(file) }).chain(stream::once(async move {
+        // Also if the sender is gone: the test has failed then.
+        let _ = gone_on.await;
+        Ok(rest)
+    }));
+    let upload = agent
+        .request(Method::PUT, "/databases/kg1/tables/Person/files/f")
+        .body(Body::wrap_stream(parts));
+    let upload = tokio::spawn(async move { Answer::to(upload).await });
+    let connections = || async { agent.get("/admin/connections").await.ok()["write_permits"].clone() };
+    eventually("the upload has begun", connections, |permits| *permits == 1).await;
+
+    let task = agent
+        .request(Method::POST, "/databases/kg1/tables")
+        .header("Prefer", "respond-async")
+        .json(&json!({
+            "table_name": "KNOWS", "s3_pattern": "s3://lake/silent/knows.parquet", "s3_credentials": {
+                "aws_access_key_id": "a", "aws_secret_access_key": "s", "endpoint_url": bucket.url, "region": "us-east-1",
+            },
+        }));
+    let task = Answer::to(task).await.ok()["task_id"].as_str().unwrap().to_owned();
+    let endless = "UNWIND range(1, 1000000) AS a UNWIND range(1, 1000000) AS b WITH a, b WHERE a * b = -1 RETURN a";
+    let query = agent
+        .request(Method::POST, "/databases/kg1/query")
+        .json(&json!({"cypher": endless}));
+    let query = tokio::spawn(query.send());
+    agent.runs("kg1", 1).await;
+
+    let path = "/admin/drain";
+    let answer = agent.post(path, json!({})).await.ok();
+    assert_eq!(
+        (&answer["status"], &answer["active_queries"], &answer["active_tasks"]),
+        (&json!("draining"), &json!(1), &json!(1))
+    );
+    agent.cypher("kg1", "CREATE (:Person {identifier: 1})").await.fails(503);
+
+    query.abort();
+    agent.delete(&format!("/tasks/{task}")).await.ok();
+    assert_eq!(agent.task(&task).await["status"], "cancelled");
+    let progress = || async { agent.post(path, json!({})).await.ok() };
+    let answer = eventually("the upload alone is left", progress, |answer| {
+        answer["active_queries"] == 0 && answer["active_tasks"] == 0 && answer["write_permits"] == 1
+    })
+    .await;
+    assert_eq!(answer["status"], "draining");
+
+    go_on.send(()).unwrap();
+    let answer = agent.post("/admin/drain?wait_seconds=300", json!({})).await.ok();
+    assert_eq!(
+        (&answer["status"], &answer["write_permits"]),
+        (&json!("drained"), &json!(0))
+    );
+    // What was taken before is done.
+    assert_eq!(upload.await.unwrap().ok()["row_count"], 10);
 }
 
 impl Answer {

@@ -268,13 +268,24 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// The answer to a request, which must be one that the OpenAPI document has.
+    /// The answer to a request, which must be one that the OpenAPI document has, as must be a request that succeeds.
     pub(crate) async fn to(request: RequestBuilder) -> Self {
         let (client, request) = request.build_split();
         let request = request.unwrap();
         let (method, path) = (request.method().clone(), request.url().path().to_owned());
+        let json = request
+            .headers()
+            .get("content-type")
+            .is_some_and(|kind| kind == "application/json");
+        let sent = request
+            .body()
+            .filter(|_| json)
+            .and_then(|body| body.as_bytes().map(<[u8]>::to_vec));
         let answer = Self::of(client.execute(request).await.unwrap()).await;
         crate::conformance::check(&method, &path, &answer);
+        if let (true, Some(sent)) = (answer.status.is_success(), sent) {
+            crate::conformance::check_request(&method, &path, &sent);
+        }
         answer
     }
 

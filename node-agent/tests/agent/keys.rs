@@ -1,10 +1,8 @@
-//! Keys that change, limits, the audit log, TLS, and connections that give nothing.
+//! Keys that change, limits, TLS, and connections that give nothing.
 
-use crate::fixture::{Agent, Answer, KEY, PEOPLE, eventually};
+use crate::fixture::{Agent, Answer, KEY, eventually};
 use rcgen::{CertificateParams, KeyPair};
 use reqwest::{Certificate, Method};
-use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use std::{path::Path, time::Duration};
 use tempfile::TempDir;
 use tokio::{
@@ -83,66 +81,6 @@ async fn a_key_that_asks_too_often_is_told_to_wait() {
     for _ in 0..10 {
         Answer::to(agent.bare(Method::GET, "/health")).await.ok();
     }
-}
-
-fn audited(agent: &Agent) -> Vec<Value> {
-    let lines = agent.log();
-    let lines = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    lines.filter(|line| line["target"] == "audit").collect()
-}
-
-#[tokio::test]
-async fn changes_are_audited_and_reads_are_not() {
-    let agent = Agent::launch(
-        TempDir::new().unwrap(),
-        &[],
-        &[("GRAPH_API_KEY", KEY), ("RUST_LOG", "error")],
-    )
-    .await;
-    agent.database("kg1", PEOPLE).await;
-    agent.cypher("kg1", "MATCH (p:Person) RETURN count(p)").await.ok();
-    let write = agent
-        .request(Method::POST, "/databases/kg1/query")
-        .header("X-Request-Id", "my-request")
-        .json(&json!({"cypher": "CREATE (:Person {identifier: $id, name: 'sesame'})", "parameters": {"id": 1}}));
-    Answer::to(write).await.ok();
-    agent.cypher("kg1", "CREATE (:Person {identifier: 1})").await.fails(409);
-    // A change that looks like a read.
-    agent.cypher("kg1", "CREATE SEQUENCE numbers").await.ok();
-    agent.cypher("kg1", "RETURN nextval('numbers')").await.ok();
-    agent.delete("/databases/absent").await.fails(404);
-    agent.delete("/databases/kg1").await.ok();
-
-    let lines = audited(&agent);
-    let seen: Vec<_> = lines
-        .iter()
-        .map(|line| {
-            (
-                line["operation"].as_str().unwrap(),
-                line["graph"].as_str().unwrap_or_default(),
-                line["status"].as_u64().unwrap(),
-            )
-        })
-        .collect();
-    assert_eq!(
-        seen,
-        [
-            ("database_create", "", 200),
-            ("query", "kg1", 200),
-            ("query", "kg1", 409),
-            ("query", "kg1", 200),
-            ("query", "kg1", 200),
-            ("database_delete", "absent", 404),
-            ("database_delete", "kg1", 200),
-        ]
-    );
-    let id = &hex::encode(Sha256::digest(KEY))[..8];
-    for line in &lines {
-        assert_eq!(line["key"], id);
-        assert!(line["duration_ms"].is_number() && !line["request_id"].as_str().unwrap().is_empty());
-    }
-    assert_eq!(lines[1]["request_id"], "my-request");
-    assert!(!agent.log().contains("sesame"));
 }
 
 fn certificate(dir: &Path) -> Certificate {

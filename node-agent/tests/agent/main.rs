@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod audits;
 mod backups;
+mod bodies;
 mod conformance;
 mod contract;
 mod document;
@@ -17,6 +19,7 @@ mod formats;
 mod hostile;
 mod keys;
 mod lease;
+mod leaving;
 mod loading;
 mod migrations;
 mod observability;

@@ -62,6 +62,8 @@ async fn prometheus_text_and_the_json_of_the_contract() {
         assert_eq!(sample(&text, "graphplane_agent_materialized_rows_total"), 10.0);
         assert_eq!(sample(&text, "graphplane_agent_state{state=\"standalone\"}"), 1.0);
         assert_eq!(sample(&text, "graphplane_agent_tasks{status=\"completed\"}"), 1.0);
+        let loads = "graphplane_agent_task_duration_seconds_count{task_type=\"ingestion\",status=\"completed\"}";
+        assert_eq!(sample(&text, loads), 1.0);
         assert_eq!(sample(&text, "graphplane_agent_databases{state=\"all\"}"), 1.0);
         assert!(sample(&text, "graphplane_agent_memory_bytes{kind=\"resident\"}") > 1e6);
         assert!(

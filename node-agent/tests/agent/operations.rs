@@ -108,6 +108,9 @@ async fn files_are_added_to_a_staging_table() {
     for _ in 0..2 {
         let added = agent.post(path, json!({"s3_pattern": [second.clone()]})).await.ok();
         assert_eq!(added["row_count"], 17, "the same file twice is there once");
+        let task = added["task_id"].as_str().unwrap();
+        assert_eq!(added["sse_url"], format!("/tasks/{task}/monitor"));
+        assert_eq!(agent.task(task).await["result"]["row_count"], 17);
     }
     agent
         .post(path, json!({"s3_pattern": second, "table_name": "Other"}))

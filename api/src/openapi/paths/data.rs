@@ -100,6 +100,19 @@ fn staging() -> Vec<Path> {
         .passes_on("Rows: `columns`, `rows`, `row_count`, `execution_time_ms`."),
         path(
             WRITE,
+            "post /v1/graphs/{graph}/tables/execute",
+            "executeTables",
+            "Changes staging tables with SQL",
+        )
+        .takes_agent(|| {
+            json!({"type": "object", "required": ["sql"], "properties": {
+                "sql": {"type": "string", "description": "One CREATE TABLE or VIEW AS, INSERT, UPDATE, DELETE, ALTER or DROP."},
+                "parameters": {"type": "array", "items": {}},
+            }})
+        })
+        .passes_on("How many rows it changed: `rows_affected`."),
+        path(
+            WRITE,
             "delete /v1/graphs/{graph}/tables/{table}",
             "dropTable",
             "Drops a staging table",
