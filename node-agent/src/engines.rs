@@ -65,7 +65,7 @@ pub use self::lance::{
 };
 
 pub use self::duckdb::{
-    IncomingFile, SqlRequest, StageMode, StageOptions, StageReport, StagedFile, Staging, StagingColumn, StagingKind,
+    FileFormat, IncomingFile, SqlRequest, StageMode, StageOptions, StageReport, StagedFile, Staging, StagingColumn, StagingKind,
     StagingTable,
 };
 pub use self::ladybug::{

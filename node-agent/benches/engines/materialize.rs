@@ -9,7 +9,7 @@ use crate::{
     raw,
 };
 use graphplane_node_agent::engines::{
-    BaseSchema, Database, DatabaseId, EngineLimits, Engines, EnginesConfig, FileId, MaterializeRequest, StageMode,
+    BaseSchema, Database, DatabaseId, EngineLimits, Engines, EnginesConfig, FileFormat, FileId, MaterializeRequest, StageMode,
     StageOptions, StagedFile, TableName,
 };
 use std::{
@@ -31,7 +31,8 @@ async fn stage(engines: &Engines, id: &DatabaseId, table: &str, file: &Path) -> 
     let staged = StagedFile {
         path: incoming.path().to_owned(),
         file_id: FileId::parse("bench")?,
-    };
+            format: FileFormat::Parquet,
+        };
     let options = StageOptions {
         timeout: LIMIT,
         ..StageOptions::default()
