@@ -150,8 +150,8 @@ async fn a_load_that_fails_changes_nothing() {
     let files = vec![StagedFile {
         path: good.path().to_owned(),
         file_id: file("big"),
-            format: FileFormat::Parquet,
-        }];
+        format: FileFormat::Parquet,
+    }];
     let error = staging
         .stage(&table("N"), files, StageMode::ReplaceFiles, cancelled)
         .await
@@ -163,8 +163,8 @@ async fn a_load_that_fails_changes_nothing() {
     let files = vec![StagedFile {
         path: outside,
         file_id: file("outside"),
-            format: FileFormat::Parquet,
-        }];
+        format: FileFormat::Parquet,
+    }];
     assert!(
         staging
             .stage(&table("N"), files, StageMode::ReplaceFiles, StageOptions::default())

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use graphplane_node_agent::engines::{
-    BaseSchema, Database, DatabaseId, EngineError, EngineLimits, Engines, EnginesConfig, FileFormat, FileId, IncomingFile,
-    MaterializeReport, MaterializeRequest, Parameters, QueryRequest, StageMode, StageOptions, StageReport, StagedFile,
-    Staging, TableName,
+    BaseSchema, Database, DatabaseId, EngineError, EngineLimits, Engines, EnginesConfig, FileFormat, FileId,
+    IncomingFile, MaterializeReport, MaterializeRequest, Parameters, QueryRequest, StageMode, StageOptions,
+    StageReport, StagedFile, Staging, TableName,
 };
 use serde_json::Value;
 use tempfile::TempDir;

@@ -166,7 +166,10 @@ fn check_lengths(source: &Path) -> Result<u64, EngineError> {
     let size = file.metadata().map_err(failed)?.len();
     let mut file = BufReader::new(file);
     let mut magic = Vec::new();
-    (&mut file).take(MAGIC.len() as u64).read_to_end(&mut magic).map_err(failed)?;
+    (&mut file)
+        .take(MAGIC.len() as u64)
+        .read_to_end(&mut magic)
+        .map_err(failed)?;
     let start = if magic == MAGIC { MAGIC.len() as u64 } else { 0 };
     let (mut at, mut dictionaries) = (start, 0u64);
     // At least the schema.

@@ -76,7 +76,10 @@ mod tests {
             assert_eq!(FileFormat::of_name(name), format, "{name}");
         }
         for word in FileFormat::WORDS {
-            assert_eq!(FileFormat::of_name(&format!("x.{word}")), FileFormat::parse(word).unwrap_or_default());
+            assert_eq!(
+                FileFormat::of_name(&format!("x.{word}")),
+                FileFormat::parse(word).unwrap_or_default()
+            );
         }
         assert_eq!(FileFormat::parse("CSV"), None);
     }

@@ -10,7 +10,7 @@ use super::format::FileFormat;
 use super::load::StagedFile;
 use super::relation::{Relation, unite};
 use super::staging::{FILE_ID, IncomingFile, OpenStaging, StagingColumn};
-use super::text_file::unpack;
+use super::text_file::{check_depth, unpack};
 
 /// Most characters of a line that an error shows.
 const SHOWN_LINE: usize = 200;
@@ -51,7 +51,8 @@ impl Incoming {
         if !parquet.is_empty() {
             let relation = Relation::parquet(connection, parquet.iter().map(|file| file.path.as_path()));
             let names: Vec<&str> = parquet.iter().map(|file| file.file_id.as_str()).collect();
-            let relation = relation.map_err(|error| unreadable(&names.join(", "), FileFormat::Parquet, failure(error)))?;
+            let relation =
+                relation.map_err(|error| unreadable(&names.join(", "), FileFormat::Parquet, failure(error)))?;
             relations.push((None, relation));
         }
         for file in others {
@@ -158,7 +159,10 @@ fn relation(
     let relation = match file.format {
         FileFormat::Parquet => Relation::parquet(connection, std::iter::once(path)).map_err(failure),
         FileFormat::Csv => Relation::csv(connection, path, failure),
-        FileFormat::Json => Relation::json(connection, path).map_err(failure),
+        FileFormat::Json => {
+            check_depth(path, control)?;
+            Relation::json(connection, path).map_err(failure)
+        }
         FileFormat::Arrow => {
             let lines = open.incoming_file()?;
             let columns = transcribe(path, lines.path(), limits.max_bytes, control)?;

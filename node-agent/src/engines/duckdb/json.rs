@@ -131,7 +131,9 @@ fn write_cell(out: &mut Vec<u8>, array: &dyn Array, row: usize, form: Form) {
             // The keys of all rows are looked up together, so there had better be only one.
             let one = array.slice(row, 1);
             match one.as_any_dictionary_opt() {
-                Some(dictionary) => write_cell(out, dictionary.values().as_ref(), dictionary.normalized_keys()[0], form),
+                Some(dictionary) => {
+                    write_cell(out, dictionary.values().as_ref(), dictionary.normalized_keys()[0], form)
+                }
                 None => out.extend_from_slice(b"null"),
             }
         }

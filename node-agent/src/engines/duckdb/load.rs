@@ -233,7 +233,10 @@ fn fill(
     let mut counts = Vec::with_capacity(files.len());
     for file in files {
         control.check()?;
-        let known = incoming.relations.iter().find(|(id, _)| id.as_ref() == Some(&file.file_id));
+        let known = incoming
+            .relations
+            .iter()
+            .find(|(id, _)| id.as_ref() == Some(&file.file_id));
         let select = match known {
             Some((_, relation)) => incoming.select(relation, after),
             None => {

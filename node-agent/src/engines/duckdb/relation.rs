@@ -76,7 +76,7 @@ impl Relation {
         Self::described(connection, FileFormat::Parquet, from)
     }
 
-    /// A JSON file.
+    /// A JSON file, which must not be nested deeply.
     pub(super) fn json(connection: &Connection, path: &Path) -> Result<Self, duckdb::Error> {
         let from = format!(
             "read_json({}, format = 'auto', records = true, compression = 'uncompressed', sample_size = -1, maximum_depth = 32, \

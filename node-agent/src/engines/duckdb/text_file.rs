@@ -14,6 +14,8 @@ use super::control::SqlControl;
 const MAX_HEADER: u64 = 256 << 10;
 /// Most columns of a CSV file.
 const MAX_COLUMNS: usize = 2000;
+/// Deepest nesting of JSON.
+const MAX_DEPTH: usize = 100;
 /// Memory for what a Zstandard file may refer back to, as a power of two.
 const MAX_WINDOW: u32 = 25;
 
@@ -54,6 +56,58 @@ pub(super) fn unpack(source: &Path, target: &Path, max_bytes: u64, control: &Sql
             return Err(too_large(max_bytes));
         }
         file.write_all(&portion[..count]).map_err(write)?;
+    }
+}
+
+/// Refuses JSON whose values are nested too deeply: DuckDB overflows its stack over a few thousand levels, which ends the
+/// process. Brackets in texts do not count. A text ends with its line at the latest, so that one that is not closed hides
+/// nothing.
+///
+/// # Errors
+/// `Invalid` for such a file, and what `control` says.
+pub(super) fn check_depth(source: &Path, control: &SqlControl) -> Result<(), EngineError> {
+    let read = |error: std::io::Error| EngineError::io("read", source, error);
+    let mut file = File::open(source).map_err(read)?;
+    let mut portion = vec![0; 1 << 20];
+    let mut depth = Depth::default();
+    loop {
+        control.check()?;
+        let count = file.read(&mut portion).map_err(read)?;
+        if count == 0 {
+            return Ok(());
+        }
+        if !depth.holds(&portion[..count]) {
+            return Err(bad(format!("it has values that are nested more than {MAX_DEPTH} deep")));
+        }
+    }
+}
+
+/// How deep a JSON text is nested where it has been read to.
+#[derive(Default)]
+struct Depth {
+    open: usize,
+    in_text: bool,
+    escaped: bool,
+}
+
+impl Depth {
+    /// Reads on; false if it is too deep.
+    fn holds(&mut self, bytes: &[u8]) -> bool {
+        for byte in bytes {
+            let escaped = std::mem::take(&mut self.escaped);
+            match byte {
+                b'\n' => self.in_text = false,
+                b'\\' if self.in_text => self.escaped = !escaped,
+                b'"' if !escaped => self.in_text = !self.in_text,
+                b'[' | b'{' if !self.in_text => self.open += 1,
+                b']' | b'}' if !self.in_text => self.open = self.open.saturating_sub(1),
+                _ => {}
+            }
+            if self.open > MAX_DEPTH {
+                return false;
+            }
+        }
+        true
     }
 }
 
@@ -129,6 +183,18 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), text).unwrap();
         header(file.path())
+    }
+
+    #[test]
+    fn nesting_counts_outside_of_texts() {
+        let deep = |text: &str| !Depth::default().holds(text.as_bytes());
+        let brackets = "[".repeat(MAX_DEPTH);
+        assert!(!deep(&brackets) && deep(&format!("[{brackets}")));
+        assert!(!deep(&format!("{{\"a\\\"{brackets}[[\": 1}}")));
+        assert!(deep(&format!("{{\"a\\\\\": {brackets}")));
+        assert!(deep(&format!("\"not closed\n[{brackets}")));
+        assert!(deep(&format!("]]]][{brackets}")));
+        assert!(!deep(&"{\"a\": [1]}\n".repeat(1000)));
     }
 
     #[test]
