@@ -141,8 +141,8 @@ async fn files_of_every_format_make_one_table() {
     let arrow = stream(&[arrow]);
     let files = [
         ("c", FileFormat::Csv, &csv[..]),
-        ("j", FileFormat::Json, &json),
-        ("a", FileFormat::Arrow, &arrow),
+        ("j", FileFormat::Json, &json[..]),
+        ("a", FileFormat::Arrow, &arrow[..]),
     ];
     // Twice: rows of the same files are replaced.
     for _ in 0..2 {

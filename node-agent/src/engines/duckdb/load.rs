@@ -247,9 +247,10 @@ fn fill(
         let insert = format!("INSERT INTO {target} BY NAME SELECT *, CAST(? AS VARCHAR) AS {FILE_ID} FROM ({select})");
         let rows = connection.execute(&insert, [file.file_id.as_str()]).map_err(|error| {
             let error = failure(error);
-            match (file.format, &error) {
-                (FileFormat::Parquet, _) | (_, EngineError::Internal { .. }) => error,
-                (format, _) => unreadable(file.file_id.as_str(), format, error),
+            let own = file.format == FileFormat::Parquet || matches!(error, EngineError::Internal { .. });
+            match own {
+                true => error,
+                false => unreadable(file.file_id.as_str(), file.format, error),
             }
         })?;
         counts.push((file.file_id.clone(), rows as u64));

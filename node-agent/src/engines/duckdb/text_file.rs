@@ -201,8 +201,8 @@ mod tests {
     fn a_header_has_a_name_for_every_column() {
         for (text, names) in [
             (&b"a,b\n1,2\n"[..], &["a", "b"][..]),
-            (b"\xef\xbb\xbfa,\"b, \"\"c\"\"\nd\"\r\n", &["a", "b, \"c\"\nd"]),
-            (b"a;b", &["a;b"]),
+            (&b"\xef\xbb\xbfa,\"b, \"\"c\"\"\nd\"\r\n"[..], &["a", "b, \"c\"\nd"][..]),
+            (&b"a;b"[..], &["a;b"][..]),
         ] {
             assert_eq!(header_of(text).unwrap(), names);
         }
