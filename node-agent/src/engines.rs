@@ -65,8 +65,8 @@ pub use self::lance::{
 };
 
 pub use self::duckdb::{
-    IncomingFile, SqlRequest, StageMode, StageOptions, StageReport, StagedFile, Staging, StagingColumn, StagingKind,
-    StagingTable,
+    FileFormat, IncomingFile, SqlRequest, StageMode, StageOptions, StageReport, StagedFile, Staging, StagingColumn,
+    StagingKind, StagingTable,
 };
 pub use self::ladybug::{
     Access, Database, DdlFailure, DdlOutcome, GraphCounts, ParameterTypes, Parameters, PropertyInfo, QueryRequest,

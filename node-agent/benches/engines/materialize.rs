@@ -9,8 +9,8 @@ use crate::{
     raw,
 };
 use graphplane_node_agent::engines::{
-    BaseSchema, Database, DatabaseId, EngineLimits, Engines, EnginesConfig, FileId, MaterializeRequest, StageMode,
-    StageOptions, StagedFile, TableName,
+    BaseSchema, Database, DatabaseId, EngineLimits, Engines, EnginesConfig, FileFormat, FileId, MaterializeRequest,
+    StageMode, StageOptions, StagedFile, TableName,
 };
 use std::{
     path::Path,
@@ -31,6 +31,7 @@ async fn stage(engines: &Engines, id: &DatabaseId, table: &str, file: &Path) -> 
     let staged = StagedFile {
         path: incoming.path().to_owned(),
         file_id: FileId::parse("bench")?,
+        format: FileFormat::Parquet,
     };
     let options = StageOptions {
         timeout: LIMIT,

@@ -139,6 +139,7 @@ struct FromFile {
     path: String,
     table: String,
     credentials: Option<Map<String, Value>>,
+    wishes: Wishes,
 }
 
 impl FromFile {
@@ -147,6 +148,7 @@ impl FromFile {
             path: fields.required_text("file_path", ANY),
             table: fields.required_text("table_name", TABLE),
             credentials: credentials(fields),
+            wishes: Wishes::only_format(fields),
         }
     }
 }
@@ -158,6 +160,7 @@ struct FromBucket {
     table: Option<String>,
     files: Vec<String>,
     credentials: Option<Map<String, Value>>,
+    wishes: Wishes,
 }
 
 impl FromBucket {
@@ -176,6 +179,7 @@ impl FromBucket {
             table: fields.text("table_name", TABLE),
             files,
             credentials: credentials(fields),
+            wishes: Wishes::only_format(fields),
         }
     }
 }
@@ -197,7 +201,7 @@ fn parse_ingest(body: &[u8]) -> Result<(Load, bool), ApiError> {
             field: "file_path",
             tables: Tables::from([(table, vec![source])]),
             credentials: parse_credentials(file.credentials)?,
-            wishes: Wishes::default(),
+            wishes: file.wishes,
         };
         return Ok((load, true));
     }
@@ -207,6 +211,7 @@ fn parse_ingest(body: &[u8]) -> Result<(Load, bool), ApiError> {
         table,
         files,
         credentials,
+        wishes,
     } = FromBucket::read(&mut fields);
     fields.finish()?;
     let mut tables: Tables = Tables::new();
@@ -220,7 +225,7 @@ fn parse_ingest(body: &[u8]) -> Result<(Load, bool), ApiError> {
         field: "files",
         tables,
         credentials: parse_credentials(credentials)?,
-        wishes: Wishes::default(),
+        wishes,
     };
     Ok((load, false))
 }

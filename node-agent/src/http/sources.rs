@@ -3,10 +3,10 @@
 use super::{
     error::ApiError,
     tables::UNLIMITED,
-    validation::{Fields, IDENTIFIER, Text},
+    validation::{ANY, Fields, IDENTIFIER, Text},
 };
 use crate::{
-    engines::{DatabaseId, FileId, StageMode, StageOptions, StageReport, StagedFile, Staging, TableName},
+    engines::{DatabaseId, FileFormat, FileId, StageMode, StageOptions, StageReport, StagedFile, Staging, TableName},
     objects::{Admitted, Bounds, Credentials, Reach},
     state::{AppState, WritePermit},
     tasks::TaskContext,
@@ -69,6 +69,8 @@ pub(super) struct Wishes {
     null_columns: Vec<String>,
     /// Can only shorten the tier's time limit.
     timeout: Option<Duration>,
+    /// What all files are written in; otherwise the ending of each says it.
+    format: Option<FileFormat>,
 }
 
 impl Wishes {
@@ -79,6 +81,15 @@ impl Wishes {
         Self {
             null_columns: fields.texts("null_columns").unwrap_or_default(),
             timeout: fields.whole("timeout_seconds", 60..=14_400).map(Duration::from_secs),
+            format: format(fields),
+        }
+    }
+
+    /// No wishes but for the format.
+    pub(super) fn only_format(fields: &mut Fields) -> Self {
+        Self {
+            format: format(fields),
+            ..Self::default()
         }
     }
 
@@ -89,6 +100,14 @@ impl Wishes {
             (own, tier) => own.or(tier),
         }
     }
+}
+
+fn format(fields: &mut Fields) -> Option<FileFormat> {
+    let words = Text {
+        one_of: Some(FileFormat::WORDS),
+        ..ANY
+    };
+    fields.text("format", words).and_then(|word| FileFormat::parse(&word))
 }
 
 /// How files get their ids.
@@ -288,6 +307,7 @@ pub(super) async fn stage_sources(
             staged.push(StagedFile {
                 path: target.path().to_owned(),
                 file_id: sources.file_ids.of(&file.uri)?,
+                format: sources.wishes.format.unwrap_or_else(|| FileFormat::of_name(&file.uri)),
             });
             incoming.push(target);
         }
@@ -295,6 +315,7 @@ pub(super) async fn stage_sources(
             timeout: sources.wishes.within(settings.copy.timeout()).unwrap_or(UNLIMITED),
             cancel: context.cancelled().child_token(),
             null_columns: sources.wishes.null_columns.clone(),
+            max_bytes: bounds.bytes,
         };
         stage(&staging, table, staged, mode, options, permit).await
     };
@@ -386,6 +407,12 @@ mod tests {
         .wishes;
         assert_eq!(wishes.null_columns, ["embedding"]);
         let minute = Some(Duration::from_secs(60));
+        assert_eq!(wishes.format, None);
+        let told = br#"{"table_name":"E","s3_pattern":"s3://b/1","format":"csv"}"#;
+        assert_eq!(
+            Wanted::parse(told, None).unwrap().sources.wishes.format,
+            Some(FileFormat::Csv)
+        );
         for (tier, limit) in [
             (None, minute),
             (Some(300), minute),
@@ -409,6 +436,7 @@ mod tests {
                 422,
             ),
             (r#"{"table_name":"E","s3_pattern":"s3://b/1","null_columns":"x"}"#, 422),
+            (r#"{"table_name":"E","s3_pattern":"s3://b/1","format":"avro"}"#, 422),
             (
                 r#"{"table_name":"E","s3_pattern":"s3://b/1","s3_credentials":{"password":"x"}}"#,
                 400,

@@ -172,7 +172,7 @@ pub(super) fn kind_word(kind: StagingKind) -> &'static str {
     }
 }
 
-/// Makes (or replaces) a staging table from Parquet files. A task does it, so that a caller that goes away does not
+/// Makes (or replaces) a staging table from files. A task does it, so that a caller that goes away does not
 /// leave half of it; without `Prefer: respond-async` the answer waits for the task.
 pub(super) async fn create(
     State(state): State<AppState>,
@@ -187,7 +187,7 @@ pub(super) async fn create(
     load(state, id, wanted, StageMode::ReplaceTable, permit, asynchronous).await
 }
 
-/// Adds Parquet files to a staging table; rows of a file that it has already are replaced.
+/// Adds files to a staging table; rows of a file that it has already are replaced.
 pub(super) async fn insert(
     State(state): State<AppState>,
     Path((id, table)): Path<(String, String)>,

@@ -1,16 +1,17 @@
-//! `PUT /databases/{id}/tables/{table}/files/{file_id}`: a Parquet file as the body, streamed to the volume and staged.
+//! `PUT /databases/{id}/tables/{table}/files/{file_id}`: a file as the body, streamed to the volume and staged.
 
 use super::{
     body,
     databases::{elapsed_ms, missing},
     error::ApiError,
-    openapi::Operation,
+    headers,
+    openapi::{self, Operation},
     rebuild::check_not_rebuilt,
     sources::stage,
     tables::{UNLIMITED, kind_word},
 };
 use crate::{
-    engines::{DatabaseId, FileId, StageMode, StageOptions, StagedFile, StagingColumn, TableName},
+    engines::{DatabaseId, FileFormat, FileId, StageMode, StageOptions, StagedFile, StagingColumn, TableName},
     state::AppState,
 };
 use axum::{
@@ -22,6 +23,7 @@ use axum::{
 use futures::StreamExt;
 use schemars::JsonSchema;
 use serde::Serialize;
+use serde_json::json;
 use std::{path::Path as FilePath, time::Instant};
 use tokio::io::AsyncWriteExt;
 use tokio_util::sync::CancellationToken;
@@ -31,10 +33,15 @@ pub(super) fn operations() -> Vec<Operation> {
     let operation = Operation::new(
         "put /databases/{id}/tables/{table}/files/{file_id}",
         "file_upload",
-        "Stages a Parquet file; rows of the same file that were staged before are replaced",
+        "Stages a file; rows of the same file that were staged before are replaced",
     )
+    .with([openapi::query(
+        "format",
+        json!({"enum": FileFormat::WORDS, "default": "parquet"}),
+        "What the file is written in.",
+    )])
     .changes()
-    .takes_file("application/vnd.apache.parquet")
+    .takes_file("application/octet-stream")
     .asks_engine()
     .gives::<FileStaged>("It is staged.");
     vec![operation]
@@ -73,6 +80,12 @@ pub(super) async fn put(
         TableName::parse(&table)?,
         FileId::parse(&file_id)?,
     );
+    let format = match headers::parameter(parts.uri.query(), "format") {
+        None => FileFormat::default(),
+        Some(word) => FileFormat::parse(&word).ok_or_else(|| {
+            ApiError::bad_request(format!("format: expected one of {}", FileFormat::WORDS.join(", ")))
+        })?,
+    };
     if !state.engines.contains(&id) {
         return Err(missing(&id));
     }
@@ -92,6 +105,7 @@ pub(super) async fn put(
     let file = StagedFile {
         path: incoming.path().to_owned(),
         file_id: file_id.clone(),
+        format,
     };
     // Dropped, and with it the token, when the client goes away: the table is then as it was before.
     let cancel = CancellationToken::new();
@@ -99,6 +113,7 @@ pub(super) async fn put(
     let options = StageOptions {
         timeout: settings.copy.timeout().unwrap_or(UNLIMITED),
         cancel,
+        max_bytes: settings.copy.max_file_bytes(),
         ..StageOptions::default()
     };
     let report = stage(&staging, &table, vec![file], StageMode::ReplaceFiles, options, &permit).await?;

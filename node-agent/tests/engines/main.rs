@@ -4,6 +4,7 @@
 mod arrow;
 mod cut_off;
 mod durability;
+mod file_formats;
 mod isolation;
 mod legacy;
 mod lifecycle;

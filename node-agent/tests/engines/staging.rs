@@ -3,14 +3,14 @@
 use std::time::{Duration, Instant};
 
 use graphplane_node_agent::engines::{
-    ErrorClass, FileId, SqlRequest, StageMode, StageOptions, StagedFile, Staging, StagingKind,
+    ErrorClass, FileFormat, FileId, SqlRequest, StageMode, StageOptions, StagedFile, Staging, StagingKind,
 };
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{PATIENCE, file, graph, id, limits, parquet, stage, start, table};
 
-async fn sql(staging: &Staging, text: &str) -> Vec<Value> {
+pub(crate) async fn sql(staging: &Staging, text: &str) -> Vec<Value> {
     let (_, json, _) = staging
         .query(SqlRequest {
             timeout: PATIENCE,
@@ -122,6 +122,7 @@ async fn a_load_that_fails_changes_nothing() {
         vec![StagedFile {
             path: incoming.path().to_owned(),
             file_id: file("broken"),
+            format: FileFormat::Parquet,
         }]
     };
     let error = staging
@@ -149,6 +150,7 @@ async fn a_load_that_fails_changes_nothing() {
     let files = vec![StagedFile {
         path: good.path().to_owned(),
         file_id: file("big"),
+        format: FileFormat::Parquet,
     }];
     let error = staging
         .stage(&table("N"), files, StageMode::ReplaceFiles, cancelled)
@@ -161,6 +163,7 @@ async fn a_load_that_fails_changes_nothing() {
     let files = vec![StagedFile {
         path: outside,
         file_id: file("outside"),
+        format: FileFormat::Parquet,
     }];
     assert!(
         staging
@@ -339,6 +342,7 @@ async fn rows_that_only_pass_through_are_gone_after_a_crash() {
         let passing = StagedFile {
             path: incoming.path().to_owned(),
             file_id: FileId::passing(),
+            format: FileFormat::Parquet,
         };
         let report = staging
             .stage(

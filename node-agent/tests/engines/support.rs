@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use graphplane_node_agent::engines::{
-    BaseSchema, Database, DatabaseId, EngineError, EngineLimits, Engines, EnginesConfig, FileId, IncomingFile,
-    MaterializeReport, MaterializeRequest, Parameters, QueryRequest, StageMode, StageOptions, StageReport, StagedFile,
-    Staging, TableName,
+    BaseSchema, Database, DatabaseId, EngineError, EngineLimits, Engines, EnginesConfig, FileFormat, FileId,
+    IncomingFile, MaterializeReport, MaterializeRequest, Parameters, QueryRequest, StageMode, StageOptions,
+    StageReport, StagedFile, Staging, TableName,
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -142,6 +142,7 @@ pub(crate) async fn stage(
         .map(|(incoming, file_id)| StagedFile {
             path: incoming.path().to_owned(),
             file_id: file_id.clone(),
+            format: FileFormat::Parquet,
         })
         .collect();
     staging.stage(&table(name), staged, mode, StageOptions::default()).await

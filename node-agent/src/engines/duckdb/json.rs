@@ -21,13 +21,32 @@ pub(crate) fn write_row(out: &mut Vec<u8>, batch: &RecordBatch, row: usize) {
         if index > 0 {
             out.push(b',');
         }
-        write_cell(out, column.as_ref(), row);
+        write_cell(out, column.as_ref(), row, Form::Answer);
     }
     out.push(b']');
 }
 
 /// Appends row `row` of `batch` as a JSON object.
 pub(crate) fn write_object(out: &mut Vec<u8>, batch: &RecordBatch, row: usize) {
+    write_named(out, batch, row, Form::Answer);
+}
+
+/// Appends row `row` of `batch` as a line with a JSON object from which DuckDB reads the same values again.
+pub(super) fn write_line(out: &mut Vec<u8>, batch: &RecordBatch, row: usize) {
+    write_named(out, batch, row, Form::Staging);
+    out.push(b'\n');
+}
+
+/// For whom values are written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// Callers: NaN and infinities are `null`.
+    Answer,
+    /// DuckDB, which reads them from texts.
+    Staging,
+}
+
+fn write_named(out: &mut Vec<u8>, batch: &RecordBatch, row: usize, form: Form) {
     out.push(b'{');
     for (index, (field, column)) in batch.schema().fields().iter().zip(batch.columns()).enumerate() {
         if index > 0 {
@@ -35,12 +54,12 @@ pub(crate) fn write_object(out: &mut Vec<u8>, batch: &RecordBatch, row: usize) {
         }
         write_text(out, field.name());
         out.push(b':');
-        write_cell(out, column.as_ref(), row);
+        write_cell(out, column.as_ref(), row, form);
     }
     out.push(b'}');
 }
 
-fn write_cell(out: &mut Vec<u8>, array: &dyn Array, row: usize) {
+fn write_cell(out: &mut Vec<u8>, array: &dyn Array, row: usize, form: Form) {
     if array.is_null(row) {
         return out.extend_from_slice(b"null");
     }
@@ -55,6 +74,12 @@ fn write_cell(out: &mut Vec<u8>, array: &dyn Array, row: usize) {
         DataType::UInt16 => write_json(out, &array.as_primitive::<UInt16Type>().value(row)),
         DataType::UInt32 => write_json(out, &array.as_primitive::<UInt32Type>().value(row)),
         DataType::UInt64 => write_json(out, &array.as_primitive::<UInt64Type>().value(row)),
+        DataType::Float32 if form == Form::Staging && !array.as_primitive::<Float32Type>().value(row).is_finite() => {
+            quoted(out, format_args!("{}", array.as_primitive::<Float32Type>().value(row)));
+        }
+        DataType::Float64 if form == Form::Staging && !array.as_primitive::<Float64Type>().value(row).is_finite() => {
+            quoted(out, format_args!("{}", array.as_primitive::<Float64Type>().value(row)));
+        }
         DataType::Float32 => write_json(out, &array.as_primitive::<Float32Type>().value(row)),
         DataType::Float64 => write_json(out, &array.as_primitive::<Float64Type>().value(row)),
         DataType::Utf8 => write_text(out, array.as_string::<i32>().value(row)),
@@ -85,9 +110,9 @@ fn write_cell(out: &mut Vec<u8>, array: &dyn Array, row: usize) {
             };
             write_instant(out, value, per_second, zone.is_some());
         }
-        DataType::List(_) => write_items(out, array.as_list::<i32>().value(row).as_ref()),
-        DataType::LargeList(_) => write_items(out, array.as_list::<i64>().value(row).as_ref()),
-        DataType::FixedSizeList(..) => write_items(out, array.as_fixed_size_list().value(row).as_ref()),
+        DataType::List(_) => write_items(out, array.as_list::<i32>().value(row).as_ref(), form),
+        DataType::LargeList(_) => write_items(out, array.as_list::<i64>().value(row).as_ref(), form),
+        DataType::FixedSizeList(..) => write_items(out, array.as_fixed_size_list().value(row).as_ref(), form),
         DataType::Struct(fields) => {
             let values = array.as_struct();
             out.push(b'{');
@@ -97,15 +122,21 @@ fn write_cell(out: &mut Vec<u8>, array: &dyn Array, row: usize) {
                 }
                 write_text(out, field.name());
                 out.push(b':');
-                write_cell(out, column.as_ref(), row);
+                write_cell(out, column.as_ref(), row, form);
             }
             out.push(b'}');
         }
-        DataType::Map(..) => write_map(out, array.as_map().value(row).columns()),
-        DataType::Dictionary(..) => match array.as_any_dictionary_opt() {
-            Some(dictionary) => write_cell(out, dictionary.values().as_ref(), dictionary.normalized_keys()[row]),
-            None => out.extend_from_slice(b"null"),
-        },
+        DataType::Map(..) => write_map(out, array.as_map().value(row).columns(), form),
+        DataType::Dictionary(..) => {
+            // The keys of all rows are looked up together, so there had better be only one.
+            let one = array.slice(row, 1);
+            match one.as_any_dictionary_opt() {
+                Some(dictionary) => {
+                    write_cell(out, dictionary.values().as_ref(), dictionary.normalized_keys()[0], form)
+                }
+                None => out.extend_from_slice(b"null"),
+            }
+        }
         _ => {
             let text =
                 ArrayFormatter::try_new(array, &FormatOptions::default()).map(|format| format.value(row).to_string());
@@ -114,19 +145,19 @@ fn write_cell(out: &mut Vec<u8>, array: &dyn Array, row: usize) {
     }
 }
 
-fn write_items(out: &mut Vec<u8>, items: &dyn Array) {
+fn write_items(out: &mut Vec<u8>, items: &dyn Array, form: Form) {
     out.push(b'[');
     for index in 0..items.len() {
         if index > 0 {
             out.push(b',');
         }
-        write_cell(out, items, index);
+        write_cell(out, items, index, form);
     }
     out.push(b']');
 }
 
 /// Keys become text, as JSON asks for.
-fn write_map(out: &mut Vec<u8>, columns: &[arrow::array::ArrayRef]) {
+fn write_map(out: &mut Vec<u8>, columns: &[arrow::array::ArrayRef], form: Form) {
     out.push(b'{');
     if let [keys, values] = columns {
         for index in 0..keys.len() {
@@ -134,14 +165,14 @@ fn write_map(out: &mut Vec<u8>, columns: &[arrow::array::ArrayRef]) {
                 out.push(b',');
             }
             let start = out.len();
-            write_cell(out, keys.as_ref(), index);
+            write_cell(out, keys.as_ref(), index, form);
             if out.get(start) != Some(&b'"') {
                 let key = String::from_utf8_lossy(&out[start..]).into_owned();
                 out.truncate(start);
                 write_text(out, &key);
             }
             out.push(b':');
-            write_cell(out, values.as_ref(), index);
+            write_cell(out, values.as_ref(), index, form);
         }
     }
     out.push(b'}');

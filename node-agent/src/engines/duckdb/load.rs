@@ -1,5 +1,5 @@
-//! Filling staging tables from Parquet files: by column name, with the file's id on every row, and so that a file can
-//! be replaced or taken out later. A load is one transaction.
+//! Filling staging tables from files: by column name, with the file's id on every row, and so that a file can be
+//! replaced or taken out later. A load is one transaction.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,15 +11,20 @@ use tokio_util::sync::CancellationToken;
 use super::super::error::EngineError;
 use super::super::names::{BUILDING, FileId, TableName, sql_identifier, sql_string};
 use super::control::{CancelGuard, SqlControl};
+use super::format::FileFormat;
+use super::incoming::{Incoming, Limits, unreadable};
+use super::relation::{Relation, unite};
 use super::staging::{FILE_ID, OpenStaging, Staging, StagingColumn, StagingKind, table_columns, table_names};
 
-/// A Parquet file that waits to be staged.
+/// A file that waits to be staged.
 #[derive(Clone, Debug)]
 pub struct StagedFile {
     /// Where it is: a path from [`Staging::incoming`].
     pub path: PathBuf,
     /// The id its rows will carry.
     pub file_id: FileId,
+    /// What it is written in.
+    pub format: FileFormat,
 }
 
 /// What happens to rows that are in the table already.
@@ -40,6 +45,8 @@ pub struct StageOptions {
     pub cancel: CancellationToken,
     /// Columns of the files whose values are not taken: the table has NULL in them.
     pub null_columns: Vec<String>,
+    /// Most bytes that a file may have when it is unpacked.
+    pub max_bytes: Option<u64>,
 }
 
 impl Default for StageOptions {
@@ -48,6 +55,7 @@ impl Default for StageOptions {
             timeout: Duration::from_secs(1800),
             cancel: CancellationToken::new(),
             null_columns: Vec::new(),
+            max_bytes: None,
         }
     }
 }
@@ -68,12 +76,13 @@ pub struct StageReport {
 }
 
 impl Staging {
-    /// Loads Parquet files into a table, which is made if it does not exist. Columns are matched by name; a column that
-    /// only some files have is NULL elsewhere; types that differ are widened. Columns `from` and `to` are called `src`
-    /// and `dst` in the table.
+    /// Loads files into a table, which is made if it does not exist. Columns are matched by name; a column that only some
+    /// files have is NULL elsewhere; types that differ are widened, but texts in CSV and JSON have to fit the type that
+    /// the table's column has. Columns `from` and `to` are called `src` and `dst` in the table.
     ///
     /// # Errors
-    /// A file that cannot be read, a reserved column name, or a limit. The table is then as it was before.
+    /// A file that cannot be read, a value that does not fit, a reserved column name, or a limit. The table is then as it
+    /// was before.
     pub async fn stage(
         &self,
         table: &TableName,
@@ -84,10 +93,14 @@ impl Staging {
         check_files(&self.open, &files)?;
         let _change = self.open.changes.lock().await;
         let control = SqlControl::watch(options.timeout);
-        let _cancel = CancelGuard::new(&control, options.cancel);
+        let _cancel = CancelGuard::new(&control, options.cancel.clone());
         let (table, watched) = (table.clone(), Arc::clone(&control));
         self.blocking(move |open| {
-            let outcome = load(open, &table, &files, mode, &options.null_columns, &watched);
+            let limits = Limits {
+                null_columns: &options.null_columns,
+                max_bytes: options.max_bytes.unwrap_or(u64::MAX),
+            };
+            let outcome = load(open, &table, &files, mode, &limits, &watched);
             watched.finish();
             outcome.map_err(|error| watched.explain(error))
         })
@@ -118,22 +131,22 @@ fn load(
     table: &TableName,
     files: &[StagedFile],
     mode: StageMode,
-    null_columns: &[String],
+    limits: &Limits<'_>,
     control: &SqlControl,
 ) -> Result<StageReport, EngineError> {
     let connection = open.connect()?;
     control.attach(&connection)?;
     let failure = |error| open.failure(error);
-    let incoming = Incoming::inspect(open, &connection, files, null_columns)?;
     let known = table_names(&connection).map_err(failure)?;
     let exists = known.iter().find(|name| name.eq_ignore_ascii_case(table.as_str()));
     let before = match (exists, mode) {
         (Some(name), StageMode::ReplaceFiles) => Some(table_columns(&connection, name).map_err(failure)?),
         _ => None,
     };
+    let incoming = Incoming::inspect(open, &connection, files, before.as_deref(), limits, control)?;
     let after = match &before {
         None => incoming.columns.clone(),
-        Some(before) => widened(&connection, table, before, &incoming).map_err(failure)?,
+        Some(before) => unite(&connection, before, &incoming.columns).map_err(failure)?,
     };
     connection.execute_batch("BEGIN TRANSACTION").map_err(failure)?;
     let counts = fill(
@@ -173,141 +186,6 @@ fn load(
         kind: StagingKind::of(&after),
         columns: after,
     })
-}
-
-/// The columns of the files together, under the names they get.
-struct Incoming {
-    columns: Vec<StagingColumn>,
-    /// The same columns as the files call them.
-    sources: Vec<String>,
-    files: String,
-    null_columns: Vec<String>,
-}
-
-impl Incoming {
-    fn inspect(
-        open: &OpenStaging,
-        connection: &Connection,
-        files: &[StagedFile],
-        null_columns: &[String],
-    ) -> Result<Self, EngineError> {
-        let paths: Vec<String> = files
-            .iter()
-            .map(|file| sql_string(&file.path.display().to_string()))
-            .collect();
-        let list = format!("[{}]", paths.join(", "));
-        let sql = format!("DESCRIBE SELECT * FROM {}", parquet(&list));
-        let columns = describe(connection, &sql).map_err(|error| match open.failure(error) {
-            error @ (EngineError::Cancelled | EngineError::OutOfMemory { .. }) => error,
-            error => {
-                let names: Vec<&str> = files.iter().map(|file| file.file_id.as_str()).collect();
-                EngineError::invalid(
-                    "files",
-                    format!("{} cannot be read as Parquet: {error}", names.join(", ")),
-                )
-            }
-        })?;
-        let has = |name: &str| columns.iter().any(|column| column.name.eq_ignore_ascii_case(name));
-        for reserved in [FILE_ID, "rowid"] {
-            if has(reserved) {
-                return Err(EngineError::invalid(
-                    "columns",
-                    format!("{reserved:?} is reserved; rename it in the file"),
-                ));
-            }
-        }
-        if let Some(absent) = null_columns.iter().find(|name| !has(name)) {
-            return Err(EngineError::invalid(
-                "null_columns",
-                format!("the files have no column {absent:?}"),
-            ));
-        }
-        let edges = has("from") && has("to");
-        if edges && (has("src") || has("dst")) {
-            return Err(EngineError::invalid(
-                "columns",
-                "has from and to as well as src or dst; keep one pair",
-            ));
-        }
-        let sources = columns.iter().map(|column| column.name.clone()).collect();
-        let rename = |mut column: StagingColumn| {
-            if edges && column.name.eq_ignore_ascii_case("from") {
-                column.name = "src".into();
-            } else if edges && column.name.eq_ignore_ascii_case("to") {
-                column.name = "dst".into();
-            }
-            column
-        };
-        Ok(Self {
-            columns: columns.into_iter().map(rename).collect(),
-            sources,
-            files: list,
-            null_columns: null_columns.to_vec(),
-        })
-    }
-
-    /// `SELECT` over some of the files, with the columns that these files have.
-    fn select(&self, files: &str, columns: &[StagingColumn]) -> String {
-        let list: Vec<String> = self
-            .columns
-            .iter()
-            .zip(&self.sources)
-            .filter(|(_, source)| columns.iter().any(|column| column.name.eq_ignore_ascii_case(source)))
-            .map(|(column, source)| {
-                let is_null = self.null_columns.iter().any(|name| name.eq_ignore_ascii_case(source));
-                let value = match is_null {
-                    true => format!("CAST(NULL AS {})", column.type_name),
-                    false => sql_identifier(source),
-                };
-                format!("{value} AS {}", sql_identifier(&column.name))
-            })
-            .collect();
-        format!("SELECT {} FROM {}", list.join(", "), parquet(files))
-    }
-}
-
-fn parquet(files: &str) -> String {
-    format!("read_parquet({files}, union_by_name = true, hive_partitioning = false)")
-}
-
-fn describe(connection: &Connection, sql: &str) -> Result<Vec<StagingColumn>, duckdb::Error> {
-    connection
-        .prepare(sql)?
-        .query_map([], |row| {
-            Ok(StagingColumn {
-                name: row.get(0)?,
-                type_name: row.get(1)?,
-            })
-        })?
-        .collect()
-}
-
-/// The columns of the table with the new ones, each in a type that holds the old and the new values.
-fn widened(
-    connection: &Connection,
-    table: &TableName,
-    before: &[StagingColumn],
-    incoming: &Incoming,
-) -> Result<Vec<StagingColumn>, duckdb::Error> {
-    let all: Vec<StagingColumn> = incoming
-        .sources
-        .iter()
-        .map(|name| StagingColumn {
-            name: name.clone(),
-            type_name: String::new(),
-        })
-        .collect();
-    let old = if before.is_empty() {
-        "NULL".to_owned()
-    } else {
-        columns_list(before)
-    };
-    let sql = format!(
-        "DESCRIBE (SELECT {old} FROM {}) UNION ALL BY NAME ({})",
-        table.sql(),
-        incoming.select(&incoming.files, &all)
-    );
-    describe(connection, &sql)
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -355,11 +233,26 @@ fn fill(
     let mut counts = Vec::with_capacity(files.len());
     for file in files {
         control.check()?;
-        let path = sql_string(&file.path.display().to_string());
-        let own = describe(connection, &format!("DESCRIBE SELECT * FROM {}", parquet(&path))).map_err(failure)?;
-        let select = incoming.select(&path, &own);
+        let known = incoming
+            .relations
+            .iter()
+            .find(|(id, _)| id.as_ref() == Some(&file.file_id));
+        let select = match known {
+            Some((_, relation)) => incoming.select(relation, after),
+            None => {
+                let own = Relation::parquet(connection, std::iter::once(file.path.as_path())).map_err(failure)?;
+                incoming.select(&own, after)
+            }
+        };
         let insert = format!("INSERT INTO {target} BY NAME SELECT *, CAST(? AS VARCHAR) AS {FILE_ID} FROM ({select})");
-        let rows = connection.execute(&insert, [file.file_id.as_str()]).map_err(failure)?;
+        let rows = connection.execute(&insert, [file.file_id.as_str()]).map_err(|error| {
+            let error = failure(error);
+            let own = file.format == FileFormat::Parquet || matches!(error, EngineError::Internal { .. });
+            match own {
+                true => error,
+                false => unreadable(file.file_id.as_str(), file.format, error),
+            }
+        })?;
         counts.push((file.file_id.clone(), rows as u64));
     }
     if !in_place {

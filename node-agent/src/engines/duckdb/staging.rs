@@ -121,6 +121,14 @@ impl OpenStaging {
     pub(crate) fn incoming(&self) -> &Path {
         &self.options.incoming
     }
+
+    pub(crate) fn incoming_file(&self) -> Result<IncomingFile, EngineError> {
+        let directory = self.incoming();
+        std::fs::create_dir_all(directory).map_err(|error| EngineError::io("create", directory, error))?;
+        Ok(IncomingFile {
+            path: directory.join(uuid::Uuid::new_v4().simple().to_string()),
+        })
+    }
 }
 
 /// The staging tables of a graph, open for as long as the handle (or a stream made by it) lives.
@@ -157,16 +165,12 @@ impl Staging {
         &self.open.id
     }
 
-    /// A fresh path in the only directory that DuckDB may read, for a Parquet file to be staged.
+    /// A fresh path in the only directory that DuckDB may read, for a file to be staged.
     ///
     /// # Errors
     /// The directory cannot be made.
     pub fn incoming(&self) -> Result<IncomingFile, EngineError> {
-        let directory = self.open.incoming();
-        std::fs::create_dir_all(directory).map_err(|error| EngineError::io("create", directory, error))?;
-        Ok(IncomingFile {
-            path: directory.join(format!("{}.parquet", uuid::Uuid::new_v4().simple())),
-        })
+        self.open.incoming_file()
     }
 
     /// All staging tables, by name.
