@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::error::EngineError;
+use super::exchange::GRACE;
 use super::ladybug::open::OpenOptions;
 use super::ladybug::{Database, GraphCounts, OpenDatabase};
 use super::lance::{Home, Layout};
 use super::names::DatabaseId;
-use super::registry::{Engines, Slot};
+use super::registry::{Engines, Slot, retire_graph};
 
 /// The least memory for a generation while the one before still has its own; enough to read by.
 const LEAST_MEMORY: u64 = 64 << 20;
@@ -108,7 +109,16 @@ impl Engines {
         let id = &slot.id;
         let limits = self.inner.limits();
         let least = least.min(limits.database_memory);
-        let memory = self.inner.reserve_some(least, limits.database_memory, id).await?;
+        let reserve = || self.inner.reserve_some(least, limits.database_memory, id);
+        let memory = match reserve().await {
+            // The present one may have all that the node's tier leaves by now. Queries wait at the gate for the new one; if
+            // that is not accepted, the next query opens the present one again, with the memory that it should have.
+            Err(EngineError::Busy { .. }) if slot.graph.read().is_some() => {
+                retire_graph(slot, GRACE).await?;
+                reserve().await?
+            }
+            other => other?,
+        };
         let options = OpenOptions {
             read_only: true,
             pool_bytes: memory.bytes(),

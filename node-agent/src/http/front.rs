@@ -131,7 +131,7 @@ pub(super) struct Change {
 
 impl Change {
     /// Names the graph of a request whose path does not.
-    pub fn names(&self, graph: &str) {
+    pub(super) fn names(&self, graph: &str) {
         // One request is about one graph, so the first name is the only one.
         let _ = self.graph.set(graph.to_owned());
     }

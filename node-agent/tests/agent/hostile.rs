@@ -166,6 +166,11 @@ async fn long_and_strange_statements_do_no_harm() {
             " t)".repeat(3000)
         ),
         "SELECT regexp_matches(repeat('a', 100000), '(a+)+$b')".into(),
+        "SELECT json_structure(repeat('[', 100000) || repeat(']', 100000))".into(),
+        "SELECT json_contains(repeat('[', 100000) || repeat(']', 100000), '1')".into(),
+        "SELECT json_merge_patch('{\"a\": 1}', repeat('{\"a\":', 100000) || '1' || repeat('}', 100000))".into(),
+        "SELECT (repeat('[', 100000) || repeat(']', 100000))::JSON::VARIANT".into(),
+        "SELECT (repeat('[', 100000) || repeat(']', 100000))::JSON -> '$[0]'".into(),
         "SELECT 1 \u{0}; DROP TABLE Person".into(),
     ] {
         let shown = text.chars().take(60).collect::<String>();

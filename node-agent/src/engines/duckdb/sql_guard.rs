@@ -43,6 +43,21 @@ const FORBIDDEN_FUNCTIONS: &[&str] = &[
     "enable_profiling",
     "disable_profiling",
 ];
+/// Functions that go down into nested JSON without a limit: some ten thousand brackets end the process.
+const BOTTOMLESS_FUNCTIONS: &[&str] = &[
+    "json_structure",
+    "json_group_structure",
+    "json_merge_patch",
+    "json_transform",
+    "json_transform_strict",
+    "from_json",
+    "from_json_strict",
+    "json_contains",
+];
+/// A type whose making does the same.
+const BOTTOMLESS_TYPE: &str = "VARIANT";
+/// Types that have members with types.
+const TYPES_OF_TYPES: [&str; 4] = ["STRUCT", "ROW", "MAP", "UNION"];
 /// Functions and views of the engine have these beginnings; some of them show the files and settings of the node.
 const INTERNAL: [&str; 3] = ["duckdb_", "pragma_", "pg_settings"];
 /// Those that show tables and what can be done with them.
@@ -210,8 +225,9 @@ fn after_parentheses<'t, 'a>(tokens: &'t [Token<'a>]) -> &'t [Token<'a>] {
     }
 }
 
-/// Refuses functions that look elsewhere, wherever they are.
+/// Refuses functions that look elsewhere or never come back, wherever they are.
 fn scan(sql: &str, tokens: &[Token<'_>]) -> Result<(), EngineError> {
+    refuse_type(sql, tokens)?;
     for (index, token) in tokens.iter().enumerate() {
         let next_is = |symbol| {
             tokens
@@ -221,10 +237,19 @@ fn scan(sql: &str, tokens: &[Token<'_>]) -> Result<(), EngineError> {
         if matches!(token.kind, Kind::Word | Kind::Quoted) {
             let name = token.text.trim_matches('"');
             let listed = |names: &[&str]| names.iter().any(|known| name.eq_ignore_ascii_case(known));
-            let internal = INTERNAL.iter().any(|start| {
-                name.get(..start.len())
-                    .is_some_and(|beginning| beginning.eq_ignore_ascii_case(start))
-            });
+            let begins = |start: &str| {
+                let beginning = name.get(..start.len());
+                beginning.is_some_and(|beginning| beginning.eq_ignore_ascii_case(start))
+            };
+            let internal = INTERNAL.iter().any(|start| begins(start));
+            let of_variants = begins(BOTTOMLESS_TYPE) && name.as_bytes().get(BOTTOMLESS_TYPE.len()) == Some(&b'_');
+            if next_is(b'(') && (listed(BOTTOMLESS_FUNCTIONS) || of_variants) {
+                return Err(forbidden(
+                    sql,
+                    token,
+                    "nested JSON of any depth would end the node; take values out of it with -> and ->>",
+                ));
+            }
             if next_is(b'(') && listed(FORBIDDEN_FUNCTIONS) || internal && !listed(CATALOG) {
                 return Err(forbidden(
                     sql,
@@ -235,6 +260,56 @@ fn scan(sql: &str, tokens: &[Token<'_>]) -> Result<(), EngineError> {
         }
     }
     Ok(())
+}
+
+/// Refuses [`BOTTOMLESS_TYPE`] where it is a type; a column may be called so.
+fn refuse_type(sql: &str, tokens: &[Token<'_>]) -> Result<(), EngineError> {
+    let alters = begins_with(tokens, &["ALTER"]).is_some();
+    // Of each parenthesis that is open, whether it has the members of a type.
+    let mut members = Vec::new();
+    for (index, token) in tokens.iter().enumerate() {
+        // The schema of a type is a part of its name.
+        let mut start = index;
+        while start >= 2 && tokens[start - 1].kind == Kind::Symbol(b'.') {
+            start -= 2;
+        }
+        let before = start.checked_sub(1).map(|before| tokens[before]);
+        let next = tokens.get(index + 1).map(|token| token.kind);
+        match token.kind {
+            Kind::Symbol(b'(') => {
+                let of_type = before.is_some_and(|word| is_one_of(&word, &TYPES_OF_TYPES));
+                let query = tokens
+                    .get(index + 1)
+                    .is_some_and(|word| is_one_of(word, &["SELECT", "WITH", "VALUES"]));
+                members.push(of_type && !query);
+            }
+            Kind::Symbol(b')') => drop(members.pop()),
+            Kind::Word | Kind::Quoted if is_one_of(token, &[BOTTOMLESS_TYPE]) => {
+                let ends = matches!(next, Some(Kind::Symbol(b')' | b'[')));
+                let is_type = alters
+                    || members.last() == Some(&true)
+                    || before.is_some_and(|before| before.kind == Kind::Symbol(b':'))
+                    || before.is_some_and(|before| before.is_word("AS")) && ends;
+                if is_type {
+                    return Err(forbidden(
+                        sql,
+                        token,
+                        "as this type, JSON that is nested deeply would end the node; the type JSON will do",
+                    ));
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Whether a token is one of these names, quoted or not.
+fn is_one_of(token: &Token<'_>, names: &[&str]) -> bool {
+    matches!(token.kind, Kind::Word | Kind::Quoted)
+        && names
+            .iter()
+            .any(|name| token.text.trim_matches('"').eq_ignore_ascii_case(name))
 }
 
 fn tokenize(sql: &str) -> Result<Vec<Token<'_>>, EngineError> {
@@ -401,6 +476,8 @@ mod tests {
             "SELECT it.query, \"read\" FROM t it",
             "SELECT table_name, estimated_size FROM duckdb_tables() UNION ALL SELECT name, 0 FROM pragma_table_info('t')",
             "SELECT 'it''s'; ;",
+            "SELECT variant, t.variant AS v, count(variant) AS variant FROM t UNION (SELECT variant, 1, 2 FROM t)",
+            "SELECT j -> '$.a', j::JSON, CAST(j AS STRUCT(a INTEGER)) FROM t",
         ] {
             check(sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
         }
@@ -434,6 +511,15 @@ mod tests {
             "SELECT * FROM pragma_database_list",
             "SELECT * FROM pg_catalog.pg_settings",
             "SELECT * FROM enable_logging()",
+            "SELECT json_structure(repeat('[', 100000))",
+            "SELECT \"JSON_transform\" ('[1]', repeat('[', 100000))",
+            "SELECT variant_bytes_to_variant('x'::BLOB)",
+            "SELECT j::JSON::variant FROM t",
+            "SELECT j :: \"Variant\" [] FROM t",
+            "SELECT CAST(j AS VARIANT) FROM t",
+            "SELECT TRY_CAST([j] AS main.VARIANT[]) FROM t",
+            "SELECT {'a': j, 'b': 1}::STRUCT(b DECIMAL(3, 2), a VARIANT) FROM t",
+            "SELECT MAP {'a': j}::MAP(VARCHAR, system.main.variant) FROM t",
         ] {
             assert_eq!(check(sql).expect_err(sql).class(), ErrorClass::Forbidden, "{sql}");
         }
@@ -501,6 +587,8 @@ mod tests {
             "DROP TABLE t CASCADE",
             "DROP DATABASE x",
             "ALTER TABLE t SET SCHEMA s",
+            "ALTER TABLE t ALTER a TYPE VARIANT",
+            "ALTER TABLE t ADD COLUMN a VARIANT",
             "ALTER TABLE t RENAME TO s.u",
             "ALTER DATABASE x SET ALIAS TO y",
             "COPY t TO '/tmp/x'",

@@ -361,7 +361,7 @@ mod tests {
         }
         layout.write(&name, &record).unwrap();
         assert_eq!(layout.read(&name).unwrap(), Some(record.clone()));
-        assert_eq!(layout.names().unwrap(), [name.clone()]);
+        assert_eq!(layout.names().unwrap(), std::slice::from_ref(&name));
         remove_leftovers(root.path(), std::slice::from_ref(&kept)).unwrap();
         assert_eq!(names_in(root.path()).unwrap(), ["kg1"]);
         let mut names = names_in(layout.directory()).unwrap();
