@@ -213,7 +213,7 @@ fn full_status<K: Reconcile>(
     now: Timestamp,
 ) -> Result<Value, Error> {
     let generation = object.meta().generation.unwrap_or(0);
-    let status = serde_json::to_value(K::status(object, seen, phase, ctx, memory, now)).map_err(unreadable)?;
+    let status = serde_json::to_value(K::status(object, seen, phase, ctx, memory, now)).map_err(write::unreadable)?;
     let mut status = with_conditions(status, object.conditions(), says, generation, now)?;
     let paused = says
         .iter()
@@ -235,12 +235,8 @@ fn with_conditions(
     // Whole seconds, as the API keeps them: otherwise the status would differ from what was written a moment ago.
     let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
     let merged = conditions::merge(before, says, generation, &Time(now));
-    status["conditions"] = serde_json::to_value(merged).map_err(unreadable)?;
+    status["conditions"] = serde_json::to_value(merged).map_err(write::unreadable)?;
     Ok(status)
-}
-
-fn unreadable(error: serde_json::Error) -> Error {
-    Error::Settings(format!("a status cannot be encoded: {error}"))
 }
 
 /// Whether an object was changed in a way that a plan looks at.

@@ -10,6 +10,7 @@ use kube::ResourceExt;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::Status;
 use kube::runtime::events::EventType;
+use serde::Serialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -70,6 +71,20 @@ pub(crate) async fn status<K: Managed>(
             .publish(written.object_ref(&()), type_, &reason, "Reconcile", note);
     }
     Ok(K::cache(&ctx.hubs).wrote(written))
+}
+
+/// Applies a status on which something is about to rest: the write fails when somebody else wrote since `object` was read.
+pub(crate) async fn guarded_status<K: Managed>(
+    ctx: &Context,
+    object: &Arc<K>,
+    wanted: impl Serialize,
+) -> Result<Arc<K>, Error> {
+    let wanted = serde_json::to_value(wanted).map_err(unreadable)?;
+    status(ctx, object, wanted, true).await
+}
+
+pub(crate) fn unreadable(error: serde_json::Error) -> Error {
+    Error::Settings(format!("a status cannot be encoded: {error}"))
 }
 
 /// An event about an object.

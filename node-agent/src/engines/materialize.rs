@@ -20,7 +20,7 @@ use super::duckdb::Staging;
 use super::error::EngineError;
 use super::ladybug::{Database, TableKind};
 use super::names::{FileId, TableName};
-pub(crate) use plan::{column_definition, create_table};
+pub(crate) use plan::{column_definition, create_table, ends_option, is_end};
 use run::Run;
 
 /// What to materialise.

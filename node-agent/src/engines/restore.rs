@@ -30,6 +30,8 @@ pub struct Candidate {
     vectors: Arc<IncomingVectors>,
     /// Whether the files that it replaces are kept.
     keeps: bool,
+    /// Whether the vectors stay, if it has none of its own.
+    keeps_vectors: bool,
 }
 
 impl Candidate {
@@ -39,10 +41,12 @@ impl Candidate {
         &self.id
     }
 
-    /// The same; the files that it replaces are [kept](Engines::kept).
+    /// The same; the files that it replaces are [kept](Engines::kept). If it is the same graph, its vectors stay; those of
+    /// another one go.
     #[must_use]
-    pub fn keeping(mut self) -> Self {
+    pub fn keeping(mut self, same_graph: bool) -> Self {
         self.keeps = true;
+        self.keeps_vectors = same_graph;
         self
     }
 
@@ -70,8 +74,7 @@ impl Candidate {
             staging: self.staging.clone().map_or(Beside::Gone, Beside::New),
             vectors: match self.vectors.directory() {
                 Some(path) => Beside::New(path.to_owned()),
-                // What is kept is the same graph as it was, whose vectors the new one goes on with.
-                None if self.keeps => Beside::Kept,
+                None if self.keeps_vectors => Beside::Kept,
                 None => Beside::Gone,
             },
         }
@@ -115,6 +118,7 @@ impl Engines {
             staging: with_staging.then(|| self.inner.files.restoring_staging(id)),
             vectors: Arc::new(IncomingVectors::new(self.inner.files.restoring_vectors(id))),
             keeps: false,
+            keeps_vectors: false,
         })
     }
 

@@ -101,11 +101,7 @@ impl Asked {
         };
         fields.text("backup_format", formats);
         fields.flag("include_metadata", true);
-        fields.shape("destination", || {
-            let key = json!({"type": "string", "description": "A key below the object store."});
-            let fields = json!({"key": key});
-            json!({"type": ["object", "null"], "properties": fields, "required": ["key"], "additionalProperties": false})
-        });
+        fields.shape("destination", destination);
         // The contract's later fields: a backup of a shared repository is like any other, and every backup begins with a
         // checkpoint, and is as small as it gets.
         let kinds = Text {
@@ -165,15 +161,7 @@ pub(super) async fn post(
         (Some(one), None) | (None, Some(one)) => Some(one),
         (None, None) => None,
     };
-    let encryption = match (encryption, &state.keyring) {
-        (false, _) => None,
-        (true, Some(keyring)) => Some(keyring.current().clone()),
-        (true, None) => {
-            return Err(ApiError::bad_request(
-                "encryption: this node has no key for backups; start it with --backup-key-file",
-            ));
-        }
-    };
+    let encryption = encryption_key(&state, encryption)?;
     if !compression {
         return Err(ApiError::bad_request(
             "compression: backups are always compressed (zstd)",
@@ -266,6 +254,24 @@ pub(super) fn check_bucket(store: &BackupStore, wanted: &str, field: &str) -> Re
             "{field}: this node's object store is the bucket {own:?}"
         ))),
         _ => Ok(()),
+    }
+}
+
+/// How a request names a key below the object store.
+pub(super) fn destination() -> Value {
+    let key = json!({"type": "string", "description": "A key below the object store."});
+    let fields = json!({"key": key});
+    json!({"type": ["object", "null"], "properties": fields, "required": ["key"], "additionalProperties": false})
+}
+
+/// The key for what is to be encrypted.
+pub(super) fn encryption_key(state: &AppState, wanted: bool) -> Result<Option<BackupKey>, ApiError> {
+    match (wanted, &state.keyring) {
+        (false, _) => Ok(None),
+        (true, Some(keyring)) => Ok(Some(keyring.current().clone())),
+        (true, None) => Err(ApiError::bad_request(
+            "encryption: this node has no key for backups; start it with --backup-key-file",
+        )),
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::{
     BODY_LIMIT,
-    backup::{COPY_TIMEOUT, store},
+    backup::{COPY_TIMEOUT, destination, encryption_key, store},
     body,
     databases::missing,
     error::ApiError,
@@ -70,11 +70,7 @@ struct Asked {
 
 impl Asked {
     fn read(fields: &mut Fields) -> Self {
-        fields.shape("destination", || {
-            let key = json!({"type": "string", "description": "A key below the object store."});
-            let fields = json!({"key": key});
-            json!({"type": ["object", "null"], "properties": fields, "required": ["key"], "additionalProperties": false})
-        });
+        fields.shape("destination", destination);
         Self {
             destination: fields.object("destination"),
             encryption: fields.flag("encryption", false),
@@ -109,15 +105,7 @@ pub(super) async fn post(
     let mut fields = Fields::parse_or_empty(&body::read(body, BODY_LIMIT).await?)?;
     let mut asked = Asked::read(&mut fields);
     fields.finish()?;
-    let encryption = match (asked.encryption, &state.keyring) {
-        (false, _) => None,
-        (true, Some(keyring)) => Some(keyring.current().clone()),
-        (true, None) => {
-            return Err(ApiError::bad_request(
-                "encryption: this node has no key for backups; start it with --backup-key-file",
-            ));
-        }
-    };
+    let encryption = encryption_key(&state, asked.encryption)?;
     let Ok(info) = state.engines.info(&id) else {
         return Err(missing(&id));
     };

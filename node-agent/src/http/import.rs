@@ -8,6 +8,7 @@ use super::{
     export::stoppable,
     openapi::Operation,
     rebuild::check_idle,
+    restore::exists_already,
     tasks::monitor_url,
     validation::{ANY, Fields},
 };
@@ -109,10 +110,7 @@ pub(super) async fn post(
     check_idle(&state, &id)?;
     let exists = state.engines.contains(&id);
     if exists && !asked.force_overwrite {
-        return Err(ApiError::new(
-            StatusCode::CONFLICT,
-            format!("Database {id} already exists. Use force_overwrite=true to replace it."),
-        ));
+        return Err(exists_already(&id));
     }
     let job = job(&state, &id, store, key.clone()).await?;
     let place = match exists || state.shares_place(&id) {

@@ -9,7 +9,7 @@ use super::{
     materialize::{Loaded, keep_rejected},
     openapi::Operation,
     tables::UNLIMITED,
-    tasks::{Finish, started_body, wait_for},
+    tasks::{Finish, monitor_url, started_body, wait_for},
     validation::Fields,
 };
 use crate::{
@@ -107,7 +107,7 @@ pub(super) async fn post(
 /// For what changes a graph or its staging tables.
 ///
 /// # Errors
-/// 409 while the graph is rebuilt.
+/// 409 while the graph is rebuilt or imported.
 pub(super) fn check_not_rebuilt(state: &AppState, id: &DatabaseId) -> Result<(), ApiError> {
     check_none(state, id, &[TaskType::Rebuild, TaskType::Migration])
 }
@@ -136,7 +136,7 @@ fn check_none(state: &AppState, id: &DatabaseId, kinds: &[TaskType]) -> Result<(
                 json!({
                     "error": format!("Graph {id} is at work ({}); follow task {task} and try again when it has ended", kind.as_str()),
                     "task_id": task,
-                    "monitor_url": format!("/tasks/{task}/monitor"),
+                    "monitor_url": monitor_url(&task),
                 }),
             ));
         }

@@ -140,10 +140,7 @@ pub(super) async fn post(
     check_not_rebuilt(&state, &id)?;
     let exists = state.engines.contains(&id);
     if exists && !force_overwrite {
-        return Err(ApiError::new(
-            StatusCode::CONFLICT,
-            format!("Database {id} already exists. Use force_overwrite=true to replace it."),
-        ));
+        return Err(exists_already(&id));
     }
     let (manifest, content) = read_manifest(&state, &store, &key).await?;
     let decryption = decryption(&state, &manifest)?;
@@ -210,6 +207,14 @@ fn answer(task_id: &str, id: &DatabaseId, key: &ObjectPath, system_backup: bool)
         monitor_url: monitor_url(task_id),
         system_backup_created: system_backup,
     })
+}
+
+/// For a database that would be replaced without `force_overwrite`.
+pub(super) fn exists_already(id: &DatabaseId) -> ApiError {
+    ApiError::new(
+        StatusCode::CONFLICT,
+        format!("Database {id} already exists. Use force_overwrite=true to replace it."),
+    )
 }
 
 async fn read_manifest(

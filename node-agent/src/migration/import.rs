@@ -62,7 +62,7 @@ impl ImportJob {
         let candidate = self
             .engines
             .candidate(&self.id, self.manifest.staging.is_some())?
-            .keeping();
+            .keeping(self.manifest.graph_id == self.id.as_str());
         let schema = directory.path().join("schema.cypher");
         let fetch = |file, target: PathBuf| {
             let job = &self;

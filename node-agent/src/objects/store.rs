@@ -1,4 +1,4 @@
-//! The object store of the node's operator, to which backups go.
+//! The object store of the node's operator, to which backups, seeds and exports go.
 
 use futures::StreamExt;
 use graphplane_core::sources::Location;

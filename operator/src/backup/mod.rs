@@ -196,8 +196,7 @@ async fn act(
                 started_at: Some(whole(ctx.now())),
                 ..status
             };
-            let status = serde_json::to_value(status).map_err(|e| Error::Settings(e.to_string()))?;
-            write::status(ctx, backup, status, true).await.map(Done::Written)
+            write::guarded_status(ctx, backup, status).await.map(Done::Written)
         }
         Action::Start => {
             let (Some(database), Some(node)) = (&status.database_id, seen.node.serving()) else {

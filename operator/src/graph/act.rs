@@ -40,7 +40,7 @@ pub(super) async fn act(
                 epoch: None,
                 ..before
             };
-            write_status(ctx, graph, status).await
+            write::guarded_status(ctx, graph, status).await.map(Done::Written)
         }
         Action::CreateDatabase => create_database(graph, seen, ctx, memory).await,
         Action::ApplySchema { from, to } => apply_schema(graph, *from, *to, seen, ctx, memory).await,
@@ -129,7 +129,7 @@ async fn place(graph: &Arc<Graph>, ctx: &Context, memory: &Memory) -> Result<Don
                 phase: Some(plan.phase),
                 ..graph.status.clone().unwrap_or_default()
             };
-            let done = write_status(ctx, graph, status).await;
+            let done = write::guarded_status(ctx, graph, status).await.map(Done::Written);
             drop(promise);
             if done.is_ok() {
                 write::event(
@@ -145,12 +145,6 @@ async fn place(graph: &Arc<Graph>, ctx: &Context, memory: &Memory) -> Result<Don
         // Somebody else took the room in between.
         _ => Ok(Done::World),
     }
-}
-
-async fn write_status(ctx: &Context, graph: &Arc<Graph>, status: GraphStatus) -> Result<Done<Graph>, Error> {
-    let status =
-        serde_json::to_value(status).map_err(|e| Error::Settings(format!("a status cannot be encoded: {e}")))?;
-    write::status(ctx, graph, status, true).await.map(Done::Written)
 }
 
 /// The node and the id that a call to the agent is about.

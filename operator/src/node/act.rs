@@ -48,8 +48,7 @@ pub(super) async fn act(
                 provider_id: None,
                 ..before
             };
-            let status = serde_json::to_value(status).map_err(|e| Error::Settings(e.to_string()))?;
-            write::status(ctx, node, status, true).await.map(Done::Written)
+            write::guarded_status(ctx, node, status).await.map(Done::Written)
         }
         Action::Launch => {
             launch(node, ctx).await?;

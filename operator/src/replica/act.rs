@@ -89,8 +89,7 @@ async fn publish(replica: &Arc<Replica>, seen: &Observed, ctx: &Context) -> Resu
             seeds: Some(names::seeds_key(id, &replica.name_any())),
             ..before
         };
-        let status = serde_json::to_value(status).map_err(|e| Error::Settings(e.to_string()))?;
-        return write::status(ctx, replica, status, true).await.map(Done::Written);
+        return write::guarded_status(ctx, replica, status).await.map(Done::Written);
     };
     // One that a pass has begun which was cut off is waited for; what it has is not known, so another one follows.
     let (task, mark) = match writer.publishing(ctx, &seeds).await? {

@@ -114,8 +114,7 @@ async fn claim(subgraph: &Arc<Subgraph>, ctx: &Context) -> Result<Done<Subgraph>
     let parent = observe::parent_id(subgraph, ctx).ok_or_else(|| AgentError::NoKey("of the graph".into()))?;
     let mut status = subgraph.status.clone().unwrap_or_default();
     status.database_id = Some(parent.subgraph(&subgraph.spec.name));
-    let status = serde_json::to_value(status).map_err(|e| Error::Settings(e.to_string()))?;
-    write::status(ctx, subgraph, status, true).await.map(Done::Written)
+    write::guarded_status(ctx, subgraph, status).await.map(Done::Written)
 }
 
 async fn start_fork(

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use super::super::duckdb::{StagingColumn, StagingTable};
 use super::super::error::EngineError;
+use super::super::ladybug::schema::cypher_string;
 use super::super::ladybug::{PropertyInfo, TableInfo, TableKind};
 use super::super::names::{cypher_identifier, sql_identifier};
 use super::super::type_names::parse;
@@ -306,11 +307,7 @@ impl Plan {
                 );
             }
             if self.name_ends {
-                options = format!(
-                    " (FROM='{}', TO='{}')",
-                    from.table.replace('\'', "\\'"),
-                    to.table.replace('\'', "\\'")
-                );
+                options = ends_option(&from.table, &to.table);
             }
         }
         format!(
@@ -465,9 +462,14 @@ fn column(target: &PropertyInfo, source: Option<&StagingColumn>) -> Result<Colum
     })
 }
 
+/// What tells COPY which pair of node tables is meant.
+pub(crate) fn ends_option(from: &str, to: &str) -> String {
+    format!(" (FROM={}, TO={})", cypher_string(from), cypher_string(to))
+}
+
 /// Whether COPY would fill a property with the key of an end, whatever the query gives: it looks for what fills a property
 /// by name, and calls the first two columns so itself (lbug 0.22.1, `matchColumnExpression`).
-fn is_end(property: &str) -> bool {
+pub(crate) fn is_end(property: &str) -> bool {
     matches!(property, "from" | "to")
 }
 

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::super::error::EngineError;
 use super::super::ladybug::schema::cypher_string;
 use super::super::ladybug::{Database, TableInfo, TableKind};
+use super::super::materialize::{ends_option, is_end};
 use super::super::names::cypher_identifier;
 use super::carrier::Carrier;
 use super::{STATEMENT_TIMEOUT, run};
@@ -141,7 +142,7 @@ impl Plan {
             Some(_) => String::new(),
         };
         let options = match self.ends.as_ref().filter(|_| self.name_ends) {
-            Some([from, to]) => format!(" (FROM={}, TO={})", cypher_string(from), cypher_string(to)),
+            Some([from, to]) => ends_option(from, to),
             None => String::new(),
         };
         format!(
@@ -152,11 +153,10 @@ impl Plan {
         )
     }
 
-    /// Properties that need another name while they are loaded: the engine (lbug 0.22.1) fills one that is called like an
-    /// end with the key of that end.
+    /// Properties that need another name while they are loaded.
     fn renamed(&self) -> Vec<(&str, String)> {
         let properties = || self.columns.iter().filter_map(|column| column.property.as_deref());
-        let ends = properties().filter(|name| self.ends.is_some() && matches!(*name, "from" | "to"));
+        let ends = properties().filter(|name| self.ends.is_some() && is_end(name));
         let free = |name: &str| {
             let mut other = format!("{name}_");
             while properties().any(|taken| taken.eq_ignore_ascii_case(&other)) {
