@@ -4,8 +4,8 @@ use std::io::Write;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, BinaryArray, DictionaryArray, Float64Array, Int64Array, ListArray, NullArray, RecordBatch,
-    StringArray, TimestampMicrosecondArray,
+    Array, ArrayRef, BinaryArray, DictionaryArray, Float64Array, Int32Array, Int64Array, ListArray, NullArray,
+    RecordBatch, StringArray, TimestampMicrosecondArray,
 };
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field, Float32Type, Int32Type};
@@ -453,7 +453,7 @@ async fn a_row_of_arrow_without_end_is_refused() {
     let list = ListArray::new(item, offsets, Arc::new(NullArray::new(many)), None);
     // One text that stands in the row again and again.
     let texts = DictionaryArray::<Int32Type>::new(
-        vec![0; 1000].into(),
+        Int32Array::from(vec![0_i32; 1000]),
         Arc::new(StringArray::from(vec!["x".repeat(1 << 20)])),
     );
     let item = Arc::new(Field::new("item", texts.data_type().clone(), true));
