@@ -42,10 +42,9 @@ pub(crate) struct Keeping {
 impl Keeping {
     /// Gives the files of a database, which nobody has open, second names.
     pub(crate) fn begin(files: &Files, id: &DatabaseId) -> Result<Self, EngineError> {
-        let (from, to) = (
-            files.replaced().join(format!("{KEEPING}{id}")),
-            files.replaced().join(id.as_str()),
-        );
+        let Self { from, to } = Self::of(files, id);
+        // The one before may have been replaced, and have failed to get its own name: nothing else has those files.
+        Self::settle(files, id)?;
         if to.exists() {
             return Err(EngineError::AlreadyExists {
                 what: "kept database",
@@ -63,6 +62,28 @@ impl Keeping {
         }
         sync(&keeping.from)?;
         Ok(keeping)
+    }
+
+    fn of(files: &Files, id: &DatabaseId) -> Self {
+        Self {
+            from: files.replaced().join(format!("{KEEPING}{id}")),
+            to: files.replaced().join(id.as_str()),
+        }
+    }
+
+    /// Keeps what was replaced without having been kept, and takes the second names of what was not replaced away.
+    fn settle(files: &Files, id: &DatabaseId) -> Result<(), EngineError> {
+        let keeping = Self::of(files, id);
+        let graph = files.graph(id);
+        let kept = graph.file_name().map(|name| keeping.from.join(name));
+        let replaced = kept.is_some_and(|kept| kept.exists() && !same_file(&kept, &graph));
+        match replaced {
+            true => keeping.keep(),
+            false => {
+                keeping.give_up();
+                Ok(())
+            }
+        }
     }
 
     /// Keeps them: they have been replaced.
@@ -92,15 +113,7 @@ impl Keeping {
             let Some(id) = name.strip_prefix(KEEPING).and_then(|id| DatabaseId::parse(id).ok()) else {
                 continue;
             };
-            let (from, to) = (files.replaced().join(&name), files.replaced().join(id.as_str()));
-            let graph = files.graph(&id);
-            let kept = graph.file_name().map(|name| from.join(name));
-            let replaced = kept.is_some_and(|kept| kept.exists() && !same_file(&kept, &graph));
-            let keeping = Self { from, to };
-            match replaced {
-                true => keeping.keep()?,
-                false => keeping.give_up(),
-            }
+            Self::settle(files, &id)?;
         }
         Ok(())
     }
@@ -226,6 +239,19 @@ mod tests {
             assert!(!files.replaced().join(".keeping-kg1").exists());
             assert!(files.graph(&id).exists());
         }
+    }
+
+    #[test]
+    fn what_could_not_be_kept_is_kept_before_the_next_import() {
+        let (_root, files, id) = volume();
+        let _failed = Keeping::begin(&files, &id).unwrap();
+        replace(&files, &id);
+        assert!(matches!(
+            Keeping::begin(&files, &id),
+            Err(EngineError::AlreadyExists { .. })
+        ));
+        let kept = list(&files).unwrap();
+        assert!(fs::read(kept[0].path.join("kg1.lbug")).unwrap().ends_with(b"old"));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use super::{
     export::{self, fresh_key, stoppable},
     headers, import,
     openapi::{Operation, query},
+    rebuild::check_idle,
     tasks::monitor_url,
 };
 use crate::{
@@ -237,6 +238,10 @@ pub(super) async fn import(State(state): State<AppState>, request: Request) -> R
             "No exports wait for an import; make them with POST /migration/export",
         ));
     };
+    for database in &pending.databases {
+        // What is at work now would be lost with the old files, or put them back.
+        check_idle(&state, &DatabaseId::parse(&database.graph_id)?)?;
+    }
     let metadata = [
         ("operation", "import"),
         ("source_version", pending.source_version.as_str()),

@@ -104,6 +104,9 @@ pub(super) async fn post(
     })
 }
 
+/// What the task of an import of all databases says, and no other.
+const WHOLE_NODE: &[(&str, &str)] = &[("operation", "import")];
+
 /// For what changes a graph or its staging tables.
 ///
 /// # Errors
@@ -129,8 +132,10 @@ pub(super) fn check_idle(state: &AppState, id: &DatabaseId) -> Result<(), ApiErr
 
 fn check_none(state: &AppState, id: &DatabaseId, kinds: &[TaskType]) -> Result<(), ApiError> {
     let about = [("graph_id", id.as_str())];
-    for kind in kinds {
-        if let Some(task) = state.tasks.find_unfinished(*kind, &about) {
+    let named = kinds.iter().map(|kind| (*kind, about.as_slice()));
+    // What a database takes while the whole node is imported would go with its old files.
+    for (kind, about) in named.chain([(TaskType::Migration, WHOLE_NODE)]) {
+        if let Some(task) = state.tasks.find_unfinished(kind, about) {
             return Err(ApiError::with_detail(
                 StatusCode::CONFLICT,
                 json!({

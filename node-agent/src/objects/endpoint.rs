@@ -2,14 +2,19 @@
 //! its machine and network, and the metadata service that hands out the machine's credentials.
 
 use super::SourceError;
+use axum::http::Method;
 use graphplane_core::sources::SourceEndpoint;
+use http_body_util::{BodyExt, Limited};
 use object_store::{
     ClientOptions,
-    client::{HttpClient, HttpConnector},
+    client::{
+        HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpResponseBody, HttpService,
+    },
 };
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    pin::Pin,
     time::Duration,
 };
 use url::{Host, Url};
@@ -20,6 +25,8 @@ const LOOKUP: Duration = Duration::from_secs(5);
 const CONNECT: Duration = Duration::from_secs(5);
 /// Longest pause within an answer.
 const PAUSE: Duration = Duration::from_secs(30);
+/// Longest answer that is taken into memory as a whole: a page of a listing has a thousand keys, of 1 KiB at most.
+const WHOLE: usize = 16 << 20;
 
 /// Reads the endpoint of a request: scheme, host, port, and perhaps a path.
 pub(super) fn parse(text: &str) -> Result<Url, SourceError> {
@@ -115,7 +122,36 @@ impl HttpConnector for PublicOnly {
                 store: "S3",
                 source: Box::new(source),
             })?;
-        Ok(HttpClient::new(client))
+        Ok(HttpClient::new(Bounded(client)))
+    }
+}
+
+/// A client whose answers do not fill the memory. The store's library takes in listings and errors as a whole, and makes
+/// room for what their headers announce; objects it passes on in pieces, which are counted where they are written.
+#[derive(Debug)]
+struct Bounded(reqwest::Client);
+
+impl HttpService for Bounded {
+    fn call<'life0, 'async_trait>(
+        &'life0 self,
+        request: HttpRequest,
+    ) -> Pin<Box<dyn Future<Output = Result<HttpResponse, HttpError>> + Send + 'async_trait>>
+    where
+        'life0: 'async_trait,
+        Self: 'async_trait,
+    {
+        // What is asked about a bucket stands in the query.
+        let of_object = request.method() == Method::GET && request.uri().query().is_none();
+        Box::pin(async move {
+            let answer = HttpService::call(&self.0, request).await?;
+            if of_object && answer.status().is_success() {
+                return Ok(answer);
+            }
+            let (parts, body) = answer.into_parts();
+            let body = Limited::new(body, WHOLE);
+            let body = body.map_err(|error| HttpError::new_boxed(HttpErrorKind::Decode, error));
+            Ok(HttpResponse::from_parts(parts, HttpResponseBody::new(body)))
+        })
     }
 }
 
@@ -303,6 +339,47 @@ mod tests {
         assert_eq!(answer.status(), 302);
         assert!(seen.recv().await.unwrap().starts_with("GET /lake/x "));
         assert!(seen.try_recv().is_err(), "a redirect was followed");
+    }
+
+    /// Answers every request with more than is taken, whose length it claims to be endless.
+    async fn endless(status: &'static str) -> u16 {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut request = Vec::new();
+                while !request.ends_with(b"\r\n\r\n") && stream.read_buf(&mut request).await.unwrap() > 0 {}
+                let length = i64::MAX;
+                let head = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n\r\n");
+                let mut sent = stream.write_all(head.as_bytes()).await;
+                let mut pieces = 0;
+                while sent.is_ok() && pieces <= WHOLE >> 16 {
+                    sent = stream.write_all(&[b' '; 1 << 16]).await;
+                    pieces += 1;
+                }
+            }
+        });
+        port
+    }
+
+    #[tokio::test]
+    async fn an_endless_listing_is_not_taken_in() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let way = PublicOnly {
+            addresses: vec!["127.0.0.1".parse().unwrap()],
+        };
+        let client = way.connect(&ClientOptions::new()).unwrap();
+        for (status, path) in [("200 OK", "lake?list-type=2"), ("404 Not Found", "lake/x")] {
+            let port = endless(status).await;
+            let request = axum::http::Request::get(format!("http://bucket.example:{port}/{path}"))
+                .body(object_store::client::HttpRequestBody::empty())
+                .unwrap();
+            let answer = client.execute(request).await.unwrap();
+            let error = answer.into_body().bytes().await.unwrap_err();
+            assert_eq!(error.kind(), HttpErrorKind::Decode, "{path}: {error}");
+        }
     }
 
     #[test]

@@ -4,11 +4,13 @@ use std::io::Write;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BinaryArray, DictionaryArray, Float64Array, Int64Array, ListArray, RecordBatch, StringArray,
-    TimestampMicrosecondArray,
+    Array, ArrayRef, BinaryArray, DictionaryArray, Float64Array, Int32Array, Int64Array, ListArray, NullArray,
+    RecordBatch, StringArray, TimestampMicrosecondArray,
 };
-use arrow::datatypes::{Float32Type, Int32Type};
-use arrow::ipc::writer::{FileWriter, StreamWriter};
+use arrow::buffer::OffsetBuffer;
+use arrow::datatypes::{DataType, Field, Float32Type, Int32Type};
+use arrow::ipc::CompressionType;
+use arrow::ipc::writer::{FileWriter, IpcWriteOptions, StreamWriter};
 use graphplane_node_agent::engines::{
     EngineError, ErrorClass, FileFormat, IncomingFile, StageMode, StageOptions, StageReport, StagedFile, Staging,
     StagingKind,
@@ -438,4 +440,55 @@ async fn no_byte_of_an_arrow_file_can_hurt_the_agent() {
         }
     }
     assert_eq!(add(&staging, "M", FileFormat::Arrow, &good).await.unwrap().rows, 3);
+}
+
+#[tokio::test]
+async fn a_row_of_arrow_without_end_is_refused() {
+    let (_directory, engines, _g) = graph("").await;
+    let staging = engines.staging(&id("g")).await.unwrap();
+    // A thousand million values that take no bytes.
+    let many = 1_000_000_000;
+    let item = Arc::new(Field::new("item", DataType::Null, true));
+    let offsets = OffsetBuffer::from_lengths([many]);
+    let list = ListArray::new(item, offsets, Arc::new(NullArray::new(many)), None);
+    // One text that stands in the row again and again.
+    let texts = DictionaryArray::<Int32Type>::new(
+        Int32Array::from(vec![0_i32; 1000]),
+        Arc::new(StringArray::from(vec!["x".repeat(1 << 20)])),
+    );
+    let item = Arc::new(Field::new("item", texts.data_type().clone(), true));
+    let repeated = ListArray::new(item, OffsetBuffer::from_lengths([1000]), Arc::new(texts), None);
+    let long = StringArray::from(vec!["\u{1}".repeat(20 << 20)]);
+    let rows: [ArrayRef; 3] = [Arc::new(list), Arc::new(repeated), Arc::new(long)];
+    for (index, row) in rows.into_iter().enumerate() {
+        let bytes = stream(&[RecordBatch::try_from_iter([("a", row)]).unwrap()]);
+        let error = add(&staging, "N", FileFormat::Arrow, &bytes).await.unwrap_err();
+        assert_eq!(error.class(), ErrorClass::Invalid, "row {index}: {error}");
+        assert!(error.to_string().contains("a row of more than"), "row {index}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_packed_buffer_of_arrow_is_not_longer_than_it_says() {
+    let (_directory, engines, _g) = graph("").await;
+    let staging = engines.staging(&id("g")).await.unwrap();
+    let column: ArrayRef = Arc::new(Int64Array::from(vec![7; 2_000_000]));
+    let batch = RecordBatch::try_from_iter([("a", column)]).unwrap();
+    for codec in [CompressionType::LZ4_FRAME, CompressionType::ZSTD] {
+        let options = IpcWriteOptions::default().try_with_compression(Some(codec)).unwrap();
+        let mut writer = StreamWriter::try_new_with_options(Vec::new(), &batch.schema(), options).unwrap();
+        writer.write(&batch).unwrap();
+        writer.finish().unwrap();
+        let mut bytes = writer.into_inner().unwrap();
+        let report = add(&staging, "N", FileFormat::Arrow, &bytes).await.unwrap();
+        assert_eq!(report.rows, 2_000_000, "{codec:?}");
+        let says = 16_000_000_i64.to_le_bytes();
+        let at = bytes.windows(8).position(|window| window == says).unwrap();
+        bytes[at..at + 8].copy_from_slice(&64_i64.to_le_bytes());
+        let error = add(&staging, "N", FileFormat::Arrow, &bytes).await.unwrap_err();
+        assert_eq!(error.class(), ErrorClass::Invalid, "{codec:?}: {error}");
+        if codec == CompressionType::LZ4_FRAME {
+            assert!(error.to_string().contains("longer than it says"), "{error}");
+        }
+    }
 }

@@ -12,12 +12,12 @@ use std::path::Path;
 
 use arrow::datatypes::{DataType, FieldRef, TimeUnit};
 use arrow::ipc::reader::StreamReader;
-use arrow::ipc::{Endianness, Message, RecordBatch as BatchHeader, root_as_message};
+use arrow::ipc::{CompressionType, Endianness, Message, RecordBatch as BatchHeader, root_as_message};
 
 use super::super::error::EngineError;
 use super::super::names::sql_identifier;
 use super::control::SqlControl;
-use super::json::write_line;
+use super::json::{LONGEST_LINE, write_line};
 use super::staging::StagingColumn;
 
 /// How a file in Arrow's file format begins; a stream of messages follows.
@@ -26,6 +26,10 @@ const MAGIC: &[u8; 8] = b"ARROW1\0\0";
 const MAX_HEADER: u64 = 16 << 20;
 /// Most memory that a batch, or all dictionaries together, may take.
 const MAX_BATCH: u64 = 256 << 20;
+/// How a frame of the first version of LZ4 begins.
+const LZ4_LEGACY: u32 = 0x184c_2102;
+/// In the length of a block: it is not packed.
+const LZ4_PLAIN: u32 = 1 << 31;
 /// Bytes between two looks at whether the load was cancelled.
 const PORTION: usize = 1 << 20;
 
@@ -89,7 +93,12 @@ fn write_rows(
     for batch in reader {
         let batch = batch.map_err(|error| bad(error.to_string()))?;
         for row in 0..batch.num_rows() {
-            write_line(&mut lines, &batch, row);
+            if !write_line(&mut lines, &batch, row) {
+                return Err(bad(format!(
+                    "it has a row of more than {} MiB; make its values shorter",
+                    LONGEST_LINE >> 20
+                )));
+            }
             if lines.len() > PORTION || row + 1 == batch.num_rows() {
                 control.check()?;
                 size += lines.len() as u64;
@@ -197,11 +206,9 @@ fn check_lengths(source: &Path) -> Result<u64, EngineError> {
         if body > size - at {
             return Err(bad("it is cut off"));
         }
-        let memory = memory_of(&message, body, |offset| {
+        let memory = memory_of(&message, body, |offset, bytes| {
             file.seek(SeekFrom::Start(at + offset))?;
-            let mut prefix = [0; 8];
-            file.read_exact(&mut prefix)?;
-            Ok(i64::from_le_bytes(prefix))
+            file.read_exact(bytes)
         })?;
         if message.header_as_dictionary_batch().is_some() {
             dictionaries = dictionaries.saturating_add(memory);
@@ -231,11 +238,11 @@ fn four_bytes(file: &mut impl Read) -> std::io::Result<[u8; 4]> {
     file.read_exact(&mut bytes).map(|()| bytes)
 }
 
-/// The memory that a message takes when it is read. `prefix` reads eight bytes of its body.
+/// The memory that a message takes when it is read. `read` reads bytes of its body.
 fn memory_of(
     message: &Message<'_>,
     body: u64,
-    mut prefix: impl FnMut(u64) -> std::io::Result<i64>,
+    mut read: impl FnMut(u64, &mut [u8]) -> std::io::Result<()>,
 ) -> Result<u64, EngineError> {
     let dictionary = message.header_as_dictionary_batch().and_then(|batch| batch.data());
     let Some(batch): Option<BatchHeader<'_>> = message.header_as_record_batch().or(dictionary) else {
@@ -247,15 +254,77 @@ fn memory_of(
             (Ok(offset), Ok(length)) if offset.checked_add(length).is_some_and(|end| end <= body) => (offset, length),
             _ => return Err(bad("a buffer in it lies outside of its message")),
         };
-        if batch.compression().is_none() || length == 0 {
+        let Some(packed) = batch.compression().filter(|_| length > 0) else {
             continue;
-        }
+        };
         if length < 8 {
             return Err(bad("a packed buffer in it has no length"));
         }
-        let unpacked = prefix(offset).map_err(|error| bad(format!("it cannot be read: {error}")))?;
+        let failed = |error: std::io::Error| bad(format!("it cannot be read: {error}"));
+        let mut prefix = [0; 8];
+        read(offset, &mut prefix).map_err(failed)?;
         // -1 stands for a buffer that is not packed.
-        memory = memory.saturating_add(u64::try_from(unpacked).unwrap_or(0));
+        let unpacked = u64::try_from(i64::from_le_bytes(prefix)).unwrap_or(0);
+        memory = memory.saturating_add(unpacked);
+        // What is unpacked with Zstandard is limited by what the buffer says.
+        if packed.codec() == CompressionType::LZ4_FRAME
+            && unpacked > 0
+            && lz4_exceeds(unpacked, offset + 8, offset + length, &mut read).map_err(failed)?
+        {
+            return Err(bad("a packed buffer in it is longer than it says"));
+        }
     }
     Ok(memory)
+}
+
+/// Whether the LZ4 frame from `at` to `end` can become longer than `says` by more than one of its blocks. The reader of the
+/// library compares that only when it has unpacked all of it.
+fn lz4_exceeds(
+    says: u64,
+    mut at: u64,
+    end: u64,
+    read: &mut impl FnMut(u64, &mut [u8]) -> std::io::Result<()>,
+) -> std::io::Result<bool> {
+    let mut word = [0; 4];
+    // What is too short, or of a kind that is not known, the reader refuses.
+    if end - at < 7 {
+        return Ok(false);
+    }
+    read(at, &mut word)?;
+    at += 4;
+    let (block, checksum) = if u32::from_le_bytes(word) == LZ4_LEGACY {
+        (8 << 20, 0)
+    } else {
+        let mut about = [0; 2];
+        read(at, &mut about)?;
+        let [flags, block] = about;
+        let has = |flag: u8, bytes: u64| if flags & flag == 0 { 0 } else { bytes };
+        // The size of the content and the id of a dictionary may stand before a byte of checksum.
+        at += 3 + has(8, 8) + has(1, 4);
+        match (block >> 4) & 7 {
+            code @ 4..=7 => (1u64 << (8 + 2 * code), has(16, 4)),
+            _ => return Ok(false),
+        }
+    };
+    let mut most = 0;
+    while end.saturating_sub(at) >= 4 {
+        read(at, &mut word)?;
+        let size = u32::from_le_bytes(word);
+        if size == 0 {
+            break;
+        }
+        let length = u64::from(size & !LZ4_PLAIN);
+        // No byte of LZ4 stands for more than 255.
+        let becomes = if size & LZ4_PLAIN == 0 {
+            255 * (length + 1)
+        } else {
+            length
+        };
+        most += becomes.min(block);
+        if most > says + block {
+            return Ok(true);
+        }
+        at += 4 + length + checksum;
+    }
+    Ok(false)
 }

@@ -203,10 +203,10 @@ fn reason(text: &str) -> String {
         .take(4)
         .map(|line| line.chars().take(SHOWN_LINE).collect())
         .collect();
-    // Paths are quoted in such texts.
+    // Paths are quoted in such texts, and so are values, which may have quotes in them.
     let text = lines.join("; ");
     let parts = text.split('"').enumerate();
-    let shown = parts.map(|(index, part)| match index % 2 == 1 && part.starts_with('/') {
+    let shown = parts.map(|(index, part)| match index > 0 && part.starts_with('/') {
         true => "the file",
         false => part,
     });
@@ -230,5 +230,7 @@ mod tests {
             reason(text),
             "Invalid Input Error: Malformed JSON in file \"the file\", at byte 7 in line 3: unexpected end of data."
         );
+        let text = "Conversion Error: Could not convert string \"a\"b\" in file \"/data/staging/g.incoming/x\", line 3";
+        assert!(!reason(text).contains("/data"), "{}", reason(text));
     }
 }

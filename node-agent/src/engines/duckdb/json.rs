@@ -31,10 +31,17 @@ pub(crate) fn write_object(out: &mut Vec<u8>, batch: &RecordBatch, row: usize) {
     write_named(out, batch, row, Form::Answer);
 }
 
-/// Appends row `row` of `batch` as a line with a JSON object from which DuckDB reads the same values again.
-pub(super) fn write_line(out: &mut Vec<u8>, batch: &RecordBatch, row: usize) {
-    write_named(out, batch, row, Form::Staging);
+/// Longest line that DuckDB reads (its `maximum_object_size`), in bytes.
+pub(super) const LONGEST_LINE: usize = 16 << 20;
+
+/// Appends row `row` of `batch` as a line with a JSON object from which DuckDB reads the same values again. False if it is
+/// too long, and of no use: a few bytes of Arrow can stand for a row without end, so it is not written to its end.
+pub(super) fn write_line(out: &mut Vec<u8>, batch: &RecordBatch, row: usize) -> bool {
+    let start = out.len();
+    let end = start + LONGEST_LINE;
+    write_named(out, batch, row, Form::Staging { end });
     out.push(b'\n');
+    out.len() <= end
 }
 
 /// For whom values are written.
@@ -42,8 +49,34 @@ pub(super) fn write_line(out: &mut Vec<u8>, batch: &RecordBatch, row: usize) {
 enum Form {
     /// Callers: NaN and infinities are `null`.
     Answer,
-    /// DuckDB, which reads them from texts.
-    Staging,
+    /// DuckDB, which reads them from texts. Nothing has to follow what is longer than `end`.
+    Staging { end: usize },
+}
+
+impl Form {
+    fn is_staging(self) -> bool {
+        matches!(self, Self::Staging { .. })
+    }
+
+    fn is_full(self, out: &[u8]) -> bool {
+        matches!(self, Self::Staging { end } if out.len() > end)
+    }
+
+    /// The text, or as much of it as is too long for a line.
+    fn text(self, text: &str) -> &str {
+        match self {
+            Self::Answer => text,
+            Self::Staging { .. } => &text[..text.floor_char_boundary(LONGEST_LINE + 4)],
+        }
+    }
+
+    /// The bytes, or as many of them as are too long for a line.
+    fn blob(self, bytes: &[u8]) -> &[u8] {
+        match self {
+            Self::Answer => bytes,
+            Self::Staging { .. } => &bytes[..bytes.len().min(LONGEST_LINE)],
+        }
+    }
 }
 
 fn write_named(out: &mut Vec<u8>, batch: &RecordBatch, row: usize, form: Form) {
@@ -60,6 +93,9 @@ fn write_named(out: &mut Vec<u8>, batch: &RecordBatch, row: usize, form: Form) {
 }
 
 fn write_cell(out: &mut Vec<u8>, array: &dyn Array, row: usize, form: Form) {
+    if form.is_full(out) {
+        return;
+    }
     if array.is_null(row) {
         return out.extend_from_slice(b"null");
     }
@@ -74,21 +110,21 @@ fn write_cell(out: &mut Vec<u8>, array: &dyn Array, row: usize, form: Form) {
         DataType::UInt16 => write_json(out, &array.as_primitive::<UInt16Type>().value(row)),
         DataType::UInt32 => write_json(out, &array.as_primitive::<UInt32Type>().value(row)),
         DataType::UInt64 => write_json(out, &array.as_primitive::<UInt64Type>().value(row)),
-        DataType::Float32 if form == Form::Staging && !array.as_primitive::<Float32Type>().value(row).is_finite() => {
+        DataType::Float32 if form.is_staging() && !array.as_primitive::<Float32Type>().value(row).is_finite() => {
             quoted(out, format_args!("{}", array.as_primitive::<Float32Type>().value(row)));
         }
-        DataType::Float64 if form == Form::Staging && !array.as_primitive::<Float64Type>().value(row).is_finite() => {
+        DataType::Float64 if form.is_staging() && !array.as_primitive::<Float64Type>().value(row).is_finite() => {
             quoted(out, format_args!("{}", array.as_primitive::<Float64Type>().value(row)));
         }
         DataType::Float32 => write_json(out, &array.as_primitive::<Float32Type>().value(row)),
         DataType::Float64 => write_json(out, &array.as_primitive::<Float64Type>().value(row)),
-        DataType::Utf8 => write_text(out, array.as_string::<i32>().value(row)),
-        DataType::LargeUtf8 => write_text(out, array.as_string::<i64>().value(row)),
-        DataType::Utf8View => write_text(out, array.as_string_view().value(row)),
-        DataType::Binary => write_blob(out, array.as_binary::<i32>().value(row)),
-        DataType::LargeBinary => write_blob(out, array.as_binary::<i64>().value(row)),
-        DataType::BinaryView => write_blob(out, array.as_binary_view().value(row)),
-        DataType::FixedSizeBinary(_) => write_blob(out, array.as_fixed_size_binary().value(row)),
+        DataType::Utf8 => write_text(out, form.text(array.as_string::<i32>().value(row))),
+        DataType::LargeUtf8 => write_text(out, form.text(array.as_string::<i64>().value(row))),
+        DataType::Utf8View => write_text(out, form.text(array.as_string_view().value(row))),
+        DataType::Binary => write_blob(out, form.blob(array.as_binary::<i32>().value(row))),
+        DataType::LargeBinary => write_blob(out, form.blob(array.as_binary::<i64>().value(row))),
+        DataType::BinaryView => write_blob(out, form.blob(array.as_binary_view().value(row))),
+        DataType::FixedSizeBinary(_) => write_blob(out, form.blob(array.as_fixed_size_binary().value(row))),
         DataType::Decimal128(precision, scale) => {
             let decimals = array.as_primitive::<Decimal128Type>();
             match i64::try_from(decimals.value(row)) {
@@ -148,6 +184,9 @@ fn write_cell(out: &mut Vec<u8>, array: &dyn Array, row: usize, form: Form) {
 fn write_items(out: &mut Vec<u8>, items: &dyn Array, form: Form) {
     out.push(b'[');
     for index in 0..items.len() {
+        if form.is_full(out) {
+            break;
+        }
         if index > 0 {
             out.push(b',');
         }
@@ -161,6 +200,9 @@ fn write_map(out: &mut Vec<u8>, columns: &[arrow::array::ArrayRef], form: Form) 
     out.push(b'{');
     if let [keys, values] = columns {
         for index in 0..keys.len() {
+            if form.is_full(out) {
+                break;
+            }
             if index > 0 {
                 out.push(b',');
             }
