@@ -52,7 +52,9 @@ async fn the_ending_or_the_request_says_the_format() {
         .ok();
     assert_eq!(done["rows_ingested"], 5, "{done}");
     assert_eq!(
-        agent.number("kg1", "MATCH (p:Person) RETURN CAST(sum(p.identifier) AS INT64)").await,
+        agent
+            .number("kg1", "MATCH (p:Person) RETURN CAST(sum(p.identifier) AS INT64)")
+            .await,
         15
     );
 }
