@@ -167,10 +167,14 @@ pub enum EngineError {
         path: PathBuf,
     },
     /// The engine of this agent cannot read the file of a database.
-    #[error("the file of database {id} has storage version {found}, and LadybugDB {engine} of this agent reads {oldest} to {newest}: export it with an agent whose engine reads {found} (POST /databases/{id}/export), and import that here (POST /databases/{id}/import)", engine = lbug::VERSION)]
+    #[error(
+        "the file of database {id} has storage version {found}, and LadybugDB {engine} of this agent reads {oldest} to {newest}: export it with an agent whose engine reads {found} (POST /databases/{id}/export), and import that here (POST /databases/{id}/import)"
+    )]
     StorageVersion {
         /// The database.
         id: DatabaseId,
+        /// The version of this agent's LadybugDB.
+        engine: &'static str,
         /// The version in the file's header.
         found: u64,
         /// The oldest version that can be read.

@@ -30,6 +30,7 @@ pub(crate) fn storage_version(file: &Path) -> Result<Option<u64>, EngineError> {
 pub(crate) fn check_storage_version(id: &DatabaseId, file: &Path) -> Result<(), EngineError> {
     match storage_version(file)? {
         Some(found) if !is_readable(found) => Err(EngineError::StorageVersion {
+            engine: lbug::VERSION,
             id: id.clone(),
             found,
             oldest: OLDEST,
