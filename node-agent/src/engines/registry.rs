@@ -199,17 +199,22 @@ impl Engines {
         if let Some(open) = slot.usable_graph() {
             return Ok(Database::new(open));
         }
+        let (engines, id) = (self.clone(), id.clone());
+        to_its_end(async move { engines.open_in(&slot, &id).await }).await
+    }
+
+    async fn open_in(&self, slot: &Slot, id: &DatabaseId) -> Result<Database, EngineError> {
         let _gate = slot.gate.lock().await;
-        self.inner.still_there(&slot)?;
+        self.inner.still_there(slot)?;
         if let Some(open) = slot.usable_graph() {
             return Ok(Database::new(open));
         }
         // What is left is a handle that has to be opened anew.
-        close_graph(&slot, CLOSE_PATIENCE).await?;
-        let file = self.inner.graph_file(&slot);
+        close_graph(slot, CLOSE_PATIENCE).await?;
+        let file = self.inner.graph_file(slot);
         let open = match self.inner.open_graph(id, file.clone()).await {
             // Nobody else can close the staging tables of this graph to make room: its gate is held here.
-            Err(EngineError::Busy { .. }) if closed(close_staging(&slot, Duration::ZERO).await) => {
+            Err(EngineError::Busy { .. }) if closed(close_staging(slot, Duration::ZERO).await) => {
                 self.inner.open_graph(id, file).await?
             }
             other => other?,
@@ -232,8 +237,13 @@ impl Engines {
         if let Some(open) = slot.staging.read().clone() {
             return Ok(Staging { open });
         }
+        let (engines, id) = (self.clone(), id.clone());
+        to_its_end(async move { engines.open_staging_in(&slot, &id).await }).await
+    }
+
+    async fn open_staging_in(&self, slot: &Slot, id: &DatabaseId) -> Result<Staging, EngineError> {
         let _gate = slot.gate.lock().await;
-        self.inner.still_there(&slot)?;
+        self.inner.still_there(slot)?;
         if let Some(open) = slot.staging.read().clone() {
             return Ok(Staging { open });
         }
@@ -241,7 +251,7 @@ impl Engines {
         let boost = slot.boosted().staging;
         let (memory, memory_bytes) = match self.inner.reserve_boosted(boost, limits.staging_memory, id).await {
             // As above: the gate is held here.
-            Err(EngineError::Busy { .. }) if closed(close_graph(&slot, Duration::ZERO).await) => {
+            Err(EngineError::Busy { .. }) if closed(close_graph(slot, Duration::ZERO).await) => {
                 self.inner.reserve_boosted(boost, limits.staging_memory, id).await?
             }
             other => other?,
@@ -465,6 +475,19 @@ impl Inner {
             }
         }
     }
+}
+
+/// Opens or closes something to its end, also when nobody waits for it any more: what is half open holds the lock of its
+/// file, and the next caller would be told that another process has it.
+async fn to_its_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, EngineError>> + Send + 'static,
+) -> Result<T, EngineError> {
+    let ended = tokio::spawn(work).await;
+    ended.unwrap_or_else(|error| {
+        Err(EngineError::internal(format!(
+            "the opening of a database ended: {error}"
+        )))
+    })
 }
 
 /// Whether something was closed, and its memory with it is free; what is in use is not.

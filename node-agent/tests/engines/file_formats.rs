@@ -316,7 +316,7 @@ async fn arrow_keeps_types_and_values() {
         );
         let rows = sql(
             &staging,
-            "SELECT DISTINCT identifier, name, isnan(score), colour, vector::VARCHAR, bytes, at FROM N ORDER BY identifier",
+            "SELECT DISTINCT identifier, name, isnan(score), colour, vector::VARCHAR, bytes, \"at\" FROM N ORDER BY identifier",
         )
         .await;
         assert_eq!(

@@ -22,6 +22,8 @@ use super::staging::StagingColumn;
 
 /// How a file in Arrow's file format begins; a stream of messages follows.
 const MAGIC: &[u8; 8] = b"ARROW1\0\0";
+/// Where the first message begins at the latest.
+const MOST_PADDING: u64 = 64;
 /// Longest description of a message.
 const MAX_HEADER: u64 = 16 << 20;
 /// Most memory that a batch, or all dictionaries together, may take.
@@ -179,7 +181,18 @@ fn check_lengths(source: &Path) -> Result<u64, EngineError> {
         .take(MAGIC.len() as u64)
         .read_to_end(&mut magic)
         .map_err(failed)?;
-    let start = if magic == MAGIC { MAGIC.len() as u64 } else { 0 };
+    let mut start = if magic == MAGIC { MAGIC.len() as u64 } else { 0 };
+    // Writers align the first message, some to more than eight bytes.
+    while (1..MOST_PADDING).contains(&start) && start + 8 <= size {
+        let word = [
+            four_bytes(&mut file).map_err(failed)?,
+            four_bytes(&mut file).map_err(failed)?,
+        ];
+        if word != [[0; 4]; 2] {
+            break;
+        }
+        start += 8;
+    }
     let (mut at, mut dictionaries) = (start, 0u64);
     // At least the schema.
     let mut seen = false;
