@@ -215,8 +215,12 @@ impl Staging {
             let names = table_names(&connection).map_err(|error| open.failure(error))?;
             let exists = names.iter().any(|known| known.eq_ignore_ascii_case(name.as_str()));
             if exists {
-                let drop = format!("DROP TABLE {}; CHECKPOINT", name.sql());
+                let drop = format!("DROP TABLE {}", name.sql());
                 connection.execute_batch(&drop).map_err(|error| open.failure(error))?;
+                // It is gone for good; this only keeps the log short, and has to wait while a load reads.
+                if let Err(error) = connection.execute_batch("CHECKPOINT") {
+                    tracing::debug!(%error, table = %name, "checkpoint of staging put off");
+                }
             }
             Ok(exists)
         })
