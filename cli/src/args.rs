@@ -164,6 +164,10 @@ pub struct UpArguments {
     /// repeated
     #[arg(long = "source-endpoint", value_name = "URL")]
     pub source_endpoints: Vec<SourceEndpoint>,
+    /// Machines and disks of AWS instead of processes and directories of this machine, with the settings in this file; see
+    /// docs/aws.md
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["agent_binary", "backup_key_file", "embedding_model"])]
+    pub aws: Option<PathBuf>,
     /// Form of the log on stderr; DIR/graphplane.log is always JSON
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,

@@ -43,5 +43,6 @@ pub use backup::StoreError;
 pub use error::Error;
 pub use graphplane_core::sources::{SourceEndpoint, SourcePlace, SourceRules};
 pub use metrics::Metrics;
+pub use provider::aws::AwsSettings;
 pub use run::run;
 pub use settings::{LeaderElection, LocalSettings, ProviderChoice, Settings};

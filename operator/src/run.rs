@@ -10,6 +10,7 @@ use crate::kinds::{Hubs, Managed};
 use crate::leader::Leader;
 use crate::mappers as map;
 use crate::placer::Placer;
+use crate::provider::aws::Aws;
 use crate::provider::local::Local;
 use crate::provider::{Listing, Provider};
 use crate::reconcile::{Reconcile, after_error, reconcile};
@@ -50,8 +51,13 @@ pub async fn run(client: Client, settings: Settings, stop: CancellationToken) ->
     }
     settings.metrics.leading(true);
     let end = stop.child_token();
+    let cluster_id = match &settings.cluster_id {
+        Some(id) => id.clone(),
+        None => system_namespace_uid(&client).await?,
+    };
     let provider: Arc<dyn Provider> = match &settings.provider {
         ProviderChoice::Local(local) => Arc::new(Local::open(local.clone()).await?),
+        ProviderChoice::Aws(aws) => Arc::new(Aws::open((**aws).clone(), cluster_id.clone()).await),
         ProviderChoice::Custom(provider) => provider.clone(),
     };
     let lead = async {
@@ -63,7 +69,7 @@ pub async fn run(client: Client, settings: Settings, stop: CancellationToken) ->
             }
         }
     };
-    let work = act(client, &settings, provider.clone(), end.clone());
+    let work = act(client, &settings, cluster_id, provider.clone(), end.clone());
     // Whichever ends first ends the other: without leadership nothing may be done, and without work nothing is led.
     let guarded = async {
         let result = lead.await;
@@ -87,13 +93,10 @@ pub async fn run(client: Client, settings: Settings, stop: CancellationToken) ->
 async fn act(
     client: Client,
     settings: &Settings,
+    cluster_id: String,
     provider: Arc<dyn Provider>,
     stop: CancellationToken,
 ) -> Result<(), Error> {
-    let cluster_id = match &settings.cluster_id {
-        Some(id) => id.clone(),
-        None => system_namespace_uid(&client).await?,
-    };
     let metrics = settings.metrics.clone();
     let hubs = Arc::new(Hubs::new());
     let (events, send_events) = Events::new(client.clone(), stop.clone());

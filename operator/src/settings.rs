@@ -2,6 +2,7 @@
 
 use crate::metrics::Metrics;
 use crate::provider::Provider;
+use crate::provider::aws::AwsSettings;
 use graphplane_core::sources::SourceRules;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -34,6 +35,8 @@ pub struct Settings {
 pub enum ProviderChoice {
     /// Processes and directories of this machine.
     Local(LocalSettings),
+    /// Machines and disks of AWS.
+    Aws(Box<AwsSettings>),
     /// A provider that the caller made.
     Custom(Arc<dyn Provider>),
 }
@@ -111,6 +114,14 @@ impl Settings {
             object_store_url,
             stop_nodes_on_shutdown: true,
             ..Self::with_provider(ProviderChoice::Local(local))
+        }
+    }
+
+    /// An operator that is alone, with machines of AWS and the object store of its settings.
+    pub fn aws(aws: AwsSettings) -> Self {
+        Self {
+            object_store_url: Some(aws.object_store_url()),
+            ..Self::with_provider(ProviderChoice::Aws(Box::new(aws)))
         }
     }
 

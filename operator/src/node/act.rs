@@ -157,6 +157,8 @@ async fn launch(node: &Arc<GraphNode>, ctx: &Context) -> Result<(), Error> {
         ("uid".to_owned(), node.uid().unwrap_or_default()),
         ("epoch".to_owned(), epoch.to_string()),
     ]);
+    let tier = ctx.hubs.tiers.cache().get("", &node.spec.tier);
+    let status = tier.as_ref().and_then(|t| t.status.clone());
     let want = InstanceRequest {
         purpose: match &node.spec.replica {
             None => Purpose::Write {
@@ -169,6 +171,10 @@ async fn launch(node: &Arc<GraphNode>, ctx: &Context) -> Result<(), Error> {
         client_token: observe::token(ctx, node, epoch),
         bootstrap_token,
         cluster_id: ctx.cluster_id.clone(),
+        zone: node.spec.zone.clone(),
+        instance_types: tier.as_ref().map(|t| t.spec.instance.types.clone()).unwrap_or_default(),
+        stack_outputs: status.map(|s| s.stack_outputs).unwrap_or_default(),
+        epoch,
         tags,
         node: name,
     };

@@ -6,10 +6,7 @@ use graphplane_core::node_plan::Instance;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
-
-/// One listing serves every reconcile of so long a time, unless something changed.
-const KEPT: Duration = Duration::from_secs(30);
+use std::time::Instant;
 
 struct Kept {
     world: Arc<World>,
@@ -65,7 +62,8 @@ impl Listing {
     fn current(&self) -> Option<Arc<World>> {
         let kept = self.kept.lock();
         let kept = kept.as_ref()?;
-        let valid = kept.version == self.version.load(Ordering::SeqCst) && kept.at.elapsed() < KEPT;
+        let valid =
+            kept.version == self.version.load(Ordering::SeqCst) && kept.at.elapsed() < self.provider.listing_lasts();
         valid.then(|| kept.world.clone())
     }
 
@@ -80,6 +78,16 @@ impl Listing {
 
     pub(crate) async fn delete_volume(&self, name: &str) -> Result<(), ProviderError> {
         self.changing("delete_volume", self.provider.delete_volume(name)).await
+    }
+
+    pub(crate) async fn attach_volume(&self, name: &str, machine: &str) -> Result<(), ProviderError> {
+        self.changing("attach_volume", self.provider.attach_volume(name, machine))
+            .await
+    }
+
+    pub(crate) async fn detach_volume(&self, name: &str, force: bool) -> Result<(), ProviderError> {
+        self.changing("detach_volume", self.provider.detach_volume(name, force))
+            .await
     }
 
     pub(crate) async fn ensure_instance(&self, want: &InstanceRequest) -> Result<Instance, ProviderError> {
@@ -97,7 +105,8 @@ impl Listing {
             .await
     }
 
-    async fn changing<T>(
+    /// A call of one of the provider's optional abilities that changes something.
+    pub(crate) async fn changing<T>(
         &self,
         call: &'static str,
         work: impl Future<Output = Result<T, ProviderError>>,

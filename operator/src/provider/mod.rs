@@ -4,17 +4,27 @@
 //! [`Provider::describe`], and what is made carries its name and the token of its creation, so that a repeated call finds
 //! what the first one made.
 
+pub mod aws;
+pub mod fleets;
 mod listing;
 pub mod local;
+pub mod snapshots;
+pub mod stacks;
 
 pub(crate) use listing::Listing;
 
 use async_trait::async_trait;
+use fleets::{FleetFacts, Fleets};
 use futures::stream::BoxStream;
 use graphplane_core::node_plan::{Instance, Pace};
-use graphplane_crds::quantities::GiB;
+use graphplane_crds::quantities::{Epoch, GiB};
+use graphplane_crds::tier::VolumeType;
+use jiff::Timestamp;
+use snapshots::{SnapshotFacts, Snapshots};
+use stacks::{StackFacts, Stacks};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// A call to a provider that did not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +79,12 @@ pub struct World {
     pub instances: BTreeMap<String, Instance>,
     /// Disks, by the name of their GraphVolume.
     pub disks: BTreeMap<String, DiskFacts>,
+    /// Snapshots of disks.
+    pub snapshots: Vec<SnapshotFacts>,
+    /// Stacks, by their name.
+    pub stacks: BTreeMap<String, StackFacts>,
+    /// Fleets, by their name.
+    pub fleets: BTreeMap<String, FleetFacts>,
 }
 
 /// A disk at a provider.
@@ -80,6 +96,71 @@ pub struct DiskFacts {
     pub size_gib: Option<GiB>,
     /// Databases on it, where the provider can look into it.
     pub databases: Option<Vec<String>>,
+    /// What it can do, where the provider knows that.
+    pub performance: Option<Performance>,
+    /// To which machine it is attached.
+    pub attachment: Attachment,
+    /// A change of size or performance that runs, or the newest one that ended.
+    pub modification: Option<Modification>,
+}
+
+/// Type and performance of a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Performance {
+    /// Volume type.
+    pub type_: VolumeType,
+    /// I/O operations per second.
+    pub iops: u32,
+    /// Throughput, in MiB per second; a type that has no such figure says 0.
+    pub throughput_mibps: u32,
+}
+
+impl Default for Performance {
+    fn default() -> Self {
+        Self {
+            type_: VolumeType::Gp3,
+            // What comes with every gp3 volume at no extra price.
+            iops: 3000,
+            throughput_mibps: 125,
+        }
+    }
+}
+
+/// To which machine a disk is attached. Machines are named by their identity at the provider.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Attachment {
+    /// The provider's disks need not be attached.
+    NotNeeded,
+    /// To none.
+    Detached,
+    /// It is being attached.
+    Attaching(String),
+    /// It is attached.
+    Attached(String),
+    /// It is being detached.
+    Detaching(String),
+}
+
+/// A change of a disk's size or performance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Modification {
+    /// How far it is.
+    pub state: ModificationState,
+    /// When it was begun.
+    pub started: Timestamp,
+}
+
+/// How far a modification is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ModificationState {
+    /// It has not taken effect.
+    Modifying,
+    /// The new size is usable, the provider still moves data; no other modification may begin.
+    Optimizing,
+    /// It is done.
+    Completed,
+    /// It failed.
+    Failed,
 }
 
 /// A disk that should exist.
@@ -91,6 +172,10 @@ pub struct VolumeRequest {
     pub zone: String,
     /// Its size; an existing disk is only ever made larger.
     pub size_gib: GiB,
+    /// Type and performance; an existing disk is changed to it.
+    pub performance: Performance,
+    /// Identity of the snapshot that a new disk begins with.
+    pub snapshot: Option<String>,
     /// Token of its creation.
     pub client_token: String,
     /// Ownership: cluster, kind, UID.
@@ -125,6 +210,14 @@ pub struct InstanceRequest {
     pub bootstrap_token: String,
     /// Identity of the cluster, for the agent.
     pub cluster_id: String,
+    /// Where the machine has to be.
+    pub zone: String,
+    /// Types that will do, in order of preference; empty on a provider without types.
+    pub instance_types: Vec<String>,
+    /// Outputs of the stack of its Tier; empty on a provider without stacks.
+    pub stack_outputs: BTreeMap<String, String>,
+    /// Epoch under which it starts.
+    pub epoch: Epoch,
     /// Ownership: cluster, kind, UID.
     pub tags: BTreeMap<String, String>,
 }
@@ -143,6 +236,19 @@ pub trait Volumes: Send + Sync {
     /// # Errors
     /// [`ProviderError::NotEmpty`] when databases are on it, as far as the provider can see.
     async fn delete_volume(&self, name: &str) -> Result<(), ProviderError>;
+
+    /// Begins to attach the disk of a GraphVolume to a machine, named by its identity at the provider. One that is
+    /// attached there is left alone; a provider whose disks need not be attached does nothing.
+    ///
+    /// # Errors
+    /// [`ProviderError::Occupied`] when it is attached to another machine.
+    async fn attach_volume(&self, name: &str, machine: &str) -> Result<(), ProviderError>;
+
+    /// Begins to detach the disk of a GraphVolume from whatever machine it is attached to.
+    ///
+    /// # Errors
+    /// When the provider refuses or cannot be reached; the call may be repeated.
+    async fn detach_volume(&self, name: &str, force: bool) -> Result<(), ProviderError>;
 }
 
 /// Machines.
@@ -185,6 +291,27 @@ pub trait Provider: Volumes + Instances + 'static {
     /// # Errors
     /// When it cannot be reached.
     async fn describe(&self) -> Result<World, ProviderError>;
+
+    /// For how long a listing serves when nothing is known to have changed. Where a listing costs calls of a service, it
+    /// is long: agents' leases say sooner than any listing that a machine is gone.
+    fn listing_lasts(&self) -> Duration {
+        Duration::from_secs(30)
+    }
+
+    /// Its stacks, where it has some.
+    fn stacks(&self) -> Option<&dyn Stacks> {
+        None
+    }
+
+    /// Its snapshots, where it has some.
+    fn snapshots(&self) -> Option<&dyn Snapshots> {
+        None
+    }
+
+    /// Its fleets, where it has some.
+    fn fleets(&self) -> Option<&dyn Fleets> {
+        None
+    }
 
     /// Names of GraphNodes whose machine changed by itself, for instance died.
     fn changes(&self) -> BoxStream<'static, String>;

@@ -3,7 +3,7 @@
 use crate::context::Context;
 use crate::error::Error;
 use crate::kinds::Managed;
-use crate::provider::VolumeRequest;
+use crate::provider::{Performance, VolumeRequest};
 use crate::reconcile::{Done, Reconcile};
 use crate::views::usage_of;
 use crate::write;
@@ -159,6 +159,12 @@ async fn act(volume: &Arc<GraphVolume>, action: &Action, ctx: &Context) -> Resul
             let want = VolumeRequest {
                 zone: volume.spec.zone.clone(),
                 size_gib: volume.spec.size_gib,
+                performance: Performance {
+                    type_: volume.spec.type_,
+                    iops: volume.spec.iops,
+                    throughput_mibps: volume.spec.throughput_mibps,
+                },
+                snapshot: None,
                 client_token: client_token(&ctx.cluster_id, &uid, 0),
                 tags: BTreeMap::from([
                     ("cluster".to_owned(), ctx.cluster_id.clone()),

@@ -9,7 +9,7 @@ use futures::stream::BoxStream;
 use graphplane_core::node_plan::{Instance, InstanceState, Pace};
 use graphplane_crds::quantities::GiB;
 use graphplane_operator::provider::{
-    DiskFacts, InstanceRequest, Instances, Provider, ProviderError, Purpose, VolumeRequest, Volumes, World,
+    Attachment, DiskFacts, InstanceRequest, Instances, Provider, ProviderError, Purpose, VolumeRequest, Volumes, World,
 };
 use jiff::Timestamp;
 use kube::Client;
@@ -223,6 +223,9 @@ fn facts(name: &str, storage: &Storage) -> DiskFacts {
         id: format!("test:///{name}"),
         size_gib: Some(storage.size_gib),
         databases: Some(storage.disk.lock().databases.keys().cloned().collect()),
+        performance: None,
+        attachment: Attachment::NotNeeded,
+        modification: None,
     }
 }
 
@@ -266,6 +269,14 @@ impl Volumes for Machines {
             Ok(())
         })
         .await
+    }
+
+    async fn attach_volume(&self, _name: &str, _machine: &str) -> Result<(), ProviderError> {
+        Ok(())
+    }
+
+    async fn detach_volume(&self, _name: &str, _force: bool) -> Result<(), ProviderError> {
+        Ok(())
     }
 }
 
@@ -331,6 +342,7 @@ impl Provider for Machines {
                 .iter()
                 .map(|(name, s)| (name.clone(), facts(name, s)))
                 .collect(),
+            ..World::default()
         })
     }
 

@@ -8,7 +8,7 @@ use axum::routing::get;
 use graphplane_api::{BootstrapKey, ConnectionLimits};
 use graphplane_crds::all_crds;
 use graphplane_embedded::{EmbeddedServer, ServerConfig};
-use graphplane_operator::{ProviderChoice, SourceRules};
+use graphplane_operator::{AwsSettings, ProviderChoice, SourceRules};
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -27,14 +27,25 @@ pub(super) struct Parts {
     pub(super) api_listener: TcpListener,
     /// The key of the REST API.
     pub(super) api_key: String,
-    /// The program that is started as a node agent.
-    pub(super) agent_binary: PathBuf,
-    /// Keys for encrypted backups, for node agents.
-    pub(super) backup_key_file: Option<PathBuf>,
-    /// A model for embeddings, for node agents.
-    pub(super) embedding_model: Option<PathBuf>,
+    /// Where node agents run.
+    pub(super) nodes: Nodes,
     /// Where tenants may load from.
     pub(super) sources: SourceRules,
+}
+
+/// Where node agents run.
+pub(super) enum Nodes {
+    /// As processes of this machine.
+    Local {
+        /// The program that is started.
+        agent_binary: PathBuf,
+        /// Keys for encrypted backups.
+        backup_key_file: Option<PathBuf>,
+        /// A model for embeddings.
+        embedding_model: Option<PathBuf>,
+    },
+    /// On machines of AWS.
+    Aws(Box<AwsSettings>),
 }
 
 /// The running control plane.
@@ -93,14 +104,10 @@ impl ControlPlane {
             .write_kubeconfig(&dir.kubeconfig(), &self.kube_url())
             .map_err(|error| could_not("write the kubeconfig", &error))?;
 
-        let mut operator = graphplane_operator::Settings {
+        let operator = graphplane_operator::Settings {
             cluster_id: Some(self.server.cluster_id().to_owned()),
-            ..graphplane_operator::Settings::local(dir.path(), parts.agent_binary, self.api_url(), parts.sources)
+            ..self.operator_settings(dir, parts.nodes, parts.sources)
         };
-        if let ProviderChoice::Local(local) = &mut operator.provider {
-            local.backup_key_file = parts.backup_key_file;
-            local.embedding_model = parts.embedding_model;
-        }
         let key = BootstrapKey::admin("up", &parts.api_key, NAMESPACE);
         let settings = graphplane_api::Settings::new(self.server.cluster_id()).with_key(key);
         let router = graphplane_api::start(self.client(), settings)
@@ -119,6 +126,29 @@ impl ControlPlane {
             graphplane_operator::run(self.client(), operator, self.stop.clone()),
         );
         Ok(())
+    }
+
+    fn operator_settings(&self, dir: &DataDir, nodes: Nodes, sources: SourceRules) -> graphplane_operator::Settings {
+        match nodes {
+            Nodes::Local {
+                agent_binary,
+                backup_key_file,
+                embedding_model,
+            } => {
+                let mut settings =
+                    graphplane_operator::Settings::local(dir.path(), agent_binary, self.api_url(), sources);
+                if let ProviderChoice::Local(local) = &mut settings.provider {
+                    local.backup_key_file = backup_key_file;
+                    local.embedding_model = embedding_model;
+                }
+                settings
+            }
+            Nodes::Aws(mut aws) => {
+                aws.control_plane.url.get_or_insert_with(|| self.api_url());
+                aws.sources = sources;
+                graphplane_operator::Settings::aws(*aws)
+            }
+        }
     }
 
     fn run<E: Display>(&mut self, name: &'static str, part: impl Future<Output = Result<(), E>> + Send + 'static) {

@@ -13,8 +13,8 @@ use crate::args::UpArguments;
 use crate::data_dir::{DataDir, Endpoints};
 use crate::failure::{Exit, Failure};
 use crate::files;
-use control_plane::{ControlPlane, Parts};
-use graphplane_operator::SourceRules;
+use control_plane::{ControlPlane, Nodes, Parts};
+use graphplane_operator::{AwsSettings, SourceRules};
 use kube::Client;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -38,18 +38,26 @@ pub async fn run(arguments: &UpArguments, dir: DataDir) -> Result<(), Failure> {
     // A file of a process that was killed would send clients to ports that nobody, or somebody else, listens on.
     files::remove(&dir.endpoints())?;
     logging::start(&dir.log(), arguments.log_format)?;
-    let agent_binary = agent_binary::find(
-        arguments.agent_binary.as_deref(),
-        std::env::current_exe().ok().as_deref(),
-        std::env::var_os("PATH").as_deref(),
-    )?;
+    let nodes = match &arguments.aws {
+        Some(file) => {
+            let settings = AwsSettings::read(file).map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
+            Nodes::Aws(Box::new(settings))
+        }
+        None => Nodes::Local {
+            agent_binary: agent_binary::find(
+                arguments.agent_binary.as_deref(),
+                std::env::current_exe().ok().as_deref(),
+                std::env::var_os("PATH").as_deref(),
+            )?,
+            backup_key_file: absolute(arguments.backup_key_file.as_deref())?,
+            embedding_model: absolute(arguments.embedding_model.as_deref())?,
+        },
+    };
     let parts = Parts {
         kube_listener: listen("--kube-port", arguments.kube_port).await?,
         api_listener: listen("--api-port", arguments.api_port).await?,
         api_key: api_key::ensure(&dir)?,
-        agent_binary,
-        backup_key_file: absolute(arguments.backup_key_file.as_deref())?,
-        embedding_model: absolute(arguments.embedding_model.as_deref())?,
+        nodes,
         sources: SourceRules {
             places: arguments.sources.clone(),
             endpoints: arguments.source_endpoints.clone(),

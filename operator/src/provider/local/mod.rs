@@ -204,6 +204,14 @@ impl Volumes for Local {
         let (layout, name) = (self.inner.layout.clone(), name.to_owned());
         blocking(move || volumes::delete(&layout, &name)).await
     }
+
+    async fn attach_volume(&self, _name: &str, _machine: &str) -> Result<(), ProviderError> {
+        Ok(())
+    }
+
+    async fn detach_volume(&self, _name: &str, _force: bool) -> Result<(), ProviderError> {
+        Ok(())
+    }
 }
 
 #[async_trait]
@@ -297,7 +305,11 @@ impl Provider for Local {
             let instance = self.watched(&node, instance, identity.as_ref());
             instances.insert(node, instance);
         }
-        Ok(World { instances, disks })
+        Ok(World {
+            instances,
+            disks,
+            ..World::default()
+        })
     }
 
     fn changes(&self) -> BoxStream<'static, String> {

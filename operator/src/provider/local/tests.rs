@@ -1,7 +1,8 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
+use crate::provider::Performance;
 use graphplane_core::sources::SourceRules;
-use graphplane_crds::quantities::GiB;
+use graphplane_crds::quantities::{Epoch, GiB};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -45,6 +46,8 @@ async fn opened(dir: &TempDir) -> Local {
         name: "std-0".into(),
         zone: ZONE.into(),
         size_gib: GiB(1),
+        performance: Performance::default(),
+        snapshot: None,
         client_token: "v".into(),
         tags: BTreeMap::new(),
     };
@@ -59,6 +62,10 @@ fn request(token: &str) -> InstanceRequest {
         client_token: token.into(),
         bootstrap_token: "once".into(),
         cluster_id: "c".into(),
+        zone: ZONE.into(),
+        instance_types: vec![],
+        stack_outputs: BTreeMap::new(),
+        epoch: Epoch(1),
         tags: BTreeMap::from([("uid".to_owned(), "u".to_owned())]),
     }
 }

@@ -1,7 +1,7 @@
 //! Volumes as directories.
 
 use super::layout::{Layout, io_error, make_dir, read, remove_tree, write};
-use crate::provider::{DiskFacts, ProviderError, VolumeRequest};
+use crate::provider::{Attachment, DiskFacts, ProviderError, VolumeRequest};
 use graphplane_crds::quantities::GiB;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -32,6 +32,9 @@ fn facts(name: &str, dir: &Path) -> Result<DiskFacts, ProviderError> {
         id: format!("local:///{name}"),
         size_gib: marker.map(|m| m.size_gib),
         databases: Some(databases),
+        performance: None,
+        attachment: Attachment::NotNeeded,
+        modification: None,
     })
 }
 
@@ -140,12 +143,15 @@ pub(super) fn remove_leftovers(layout: &Layout) -> Result<(), ProviderError> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::provider::Performance;
 
     fn request(size: u32) -> VolumeRequest {
         VolumeRequest {
             name: "std-0".into(),
             zone: "local".into(),
             size_gib: GiB(size),
+            performance: Performance::default(),
+            snapshot: None,
             client_token: "t".into(),
             tags: BTreeMap::new(),
         }

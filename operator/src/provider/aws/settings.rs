@@ -1,0 +1,194 @@
+//! Settings of the provider for AWS.
+
+use crate::error::Error;
+use graphplane_core::sources::SourceRules;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Settings of the provider for AWS: where machines are, and what they are started with. Credentials come from the usual
+/// chain of AWS: environment, profile, web identity, metadata service.
+///
+/// ```yaml
+/// region: eu-central-1
+/// vpcId: vpc-0123456789abcdef0
+/// vpcCidr: 10.80.0.0/16
+/// subnets: {eu-central-1a: subnet-0a, eu-central-1b: subnet-0b}
+/// controlPlane: {url: https://graphplane.internal, cidr: 10.80.0.0/16}
+/// agentSha256: 4b0f…
+/// artifactBucket: graphplane-artifacts-123456789012-eu-central-1
+/// objectBucket: graphplane-objects-123456789012-eu-central-1
+/// ```
+#[derive(Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AwsSettings {
+    /// Region of everything.
+    pub region: String,
+    /// Where all services answer instead of AWS: an emulator.
+    #[serde(default)]
+    pub endpoint_url: Option<String>,
+    /// The VPC of the machines.
+    pub vpc_id: String,
+    /// Its addresses.
+    pub vpc_cidr: String,
+    /// Subnet of each zone that may be used.
+    pub subnets: BTreeMap<String, String>,
+    /// Where agents find the control plane, and it them.
+    pub control_plane: ControlPlane,
+    /// Digest of the agent's archive, `agents/<digest>.tar.gz` in the artifact bucket.
+    pub agent_sha256: String,
+    /// Bucket with archives of the agent.
+    pub artifact_bucket: String,
+    /// Bucket of backups and seeds.
+    pub object_bucket: String,
+    /// What their keys begin with: empty, or segments that each end with `/`.
+    #[serde(default)]
+    pub object_prefix: String,
+    /// Key of the object bucket; absent: keys of S3.
+    #[serde(default)]
+    pub kms_key_arn: Option<String>,
+    /// Buckets and objects that staging tables are read from.
+    #[serde(default)]
+    pub source_arns: Vec<String>,
+    /// Boundary of the roles of machines.
+    #[serde(default)]
+    pub permissions_boundary: Option<String>,
+    /// SNS topic of alarms.
+    #[serde(default)]
+    pub alarm_topic_arn: Option<String>,
+    /// SSM parameter that names the image of machines; absent: that of the templates.
+    #[serde(default)]
+    pub image_parameter: Option<String>,
+    /// Prefix of the registries' tables; absent: there are none.
+    #[serde(default)]
+    pub registry_prefix: Option<String>,
+    /// What names of SSM parameters with keys of replica fleets begin with.
+    #[serde(default = "key_parameter_prefix")]
+    pub key_parameter_prefix: String,
+    /// From where tenants may load with the machines' own role, and which endpoints they may name.
+    #[serde(skip)]
+    pub sources: SourceRules,
+}
+
+/// Where agents find the control plane, and it them.
+#[derive(Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ControlPlane {
+    /// URL of the REST API as machines reach it; absent: that of this process.
+    #[serde(default)]
+    pub url: Option<String>,
+    /// From where operator, API and gateway call agents.
+    pub cidr: String,
+    /// Port of the REST API.
+    #[serde(default = "https")]
+    pub port: u16,
+}
+
+fn key_parameter_prefix() -> String {
+    "/graphplane/replicas".to_owned()
+}
+
+fn https() -> u16 {
+    443
+}
+
+impl AwsSettings {
+    /// Reads settings from text in YAML.
+    ///
+    /// # Errors
+    /// Names the field and what is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        let settings: Self =
+            serde_saphyr::from_str(text).map_err(|error| Error::Settings(format!("settings of AWS: {error}")))?;
+        settings
+            .check()
+            .map_err(|why| Error::Settings(format!("settings of AWS: {why}")))?;
+        Ok(settings)
+    }
+
+    /// Reads settings from a file in YAML.
+    ///
+    /// # Errors
+    /// When it cannot be read, or as [`Self::parse`].
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| Error::Settings(format!("settings of AWS in {}: {error}", path.display())))?;
+        Self::parse(&text)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.subnets.is_empty() {
+            return Err("subnets: expected a subnet for at least one zone".into());
+        }
+        if let Some(zone) = self.subnets.keys().find(|zone| !zone.starts_with(&self.region)) {
+            return Err(format!("subnets: zone {zone} is not in region {}", self.region));
+        }
+        let digest = &self.agent_sha256;
+        if digest.len() != 64 || !digest.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+            return Err(format!("agentSha256: expected 64 hexadecimal digits, not {digest:?}"));
+        }
+        if !self.object_prefix.is_empty() && (!self.object_prefix.ends_with('/') || self.object_prefix.starts_with('/'))
+        {
+            return Err(format!(
+                "objectPrefix: expected segments that each end with /, not {:?}",
+                self.object_prefix
+            ));
+        }
+        Ok(())
+    }
+
+    /// URL of the object store, as agents and the operator take it.
+    pub fn object_store_url(&self) -> String {
+        format!(
+            "s3://{}/{}",
+            self.object_bucket,
+            self.object_prefix.trim_end_matches('/')
+        )
+        .trim_end_matches('/')
+        .to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const GOOD: &str = "
+region: eu-central-1
+vpcId: vpc-1
+vpcCidr: 10.80.0.0/16
+subnets: {eu-central-1a: subnet-a}
+controlPlane: {cidr: 10.80.0.0/16}
+agentSha256: 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
+artifactBucket: artifacts
+objectBucket: objects
+";
+
+    #[test]
+    fn a_file_is_read_and_what_is_left_out_has_its_default() {
+        let settings = AwsSettings::parse(GOOD).unwrap();
+        assert_eq!(
+            (settings.control_plane.port, settings.registry_prefix.as_deref()),
+            (443, None)
+        );
+        assert_eq!(settings.object_store_url(), "s3://objects");
+        let below = AwsSettings::parse(&format!("{GOOD}objectPrefix: a/b/\n")).unwrap();
+        assert_eq!(below.object_store_url(), "s3://objects/a/b");
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let wrong = [
+            (GOOD.replace("eu-central-1a:", "us-east-1a:"), "us-east-1a"),
+            (GOOD.replace("0123", "xyz"), "agentSha256"),
+            (format!("{GOOD}objectPrefix: a\n"), "objectPrefix"),
+            (format!("{GOOD}vpc: x\n"), "vpc"),
+            (GOOD.replace("region: eu-central-1\n", ""), "region"),
+        ];
+        for (text, named) in wrong {
+            let error = AwsSettings::parse(&text).unwrap_err().to_string();
+            assert!(error.contains(named), "{error}");
+        }
+    }
+}
