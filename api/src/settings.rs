@@ -50,13 +50,6 @@ impl Settings {
         self.bootstrap_keys.push(key);
         self
     }
-
-    /// With what machines on AWS prove themselves with.
-    #[must_use]
-    pub fn with_aws_identity(mut self, identity: AwsIdentity) -> Self {
-        self.aws_identity = Some(identity);
-        self
-    }
 }
 
 /// How machines on AWS prove themselves.

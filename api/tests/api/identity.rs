@@ -3,7 +3,7 @@
 use crate::plane::{Answer, Plane, until};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use graphplane_api::{AwsIdentity, IdentityCertificates};
+use graphplane_api::{AwsIdentity, IdentityCertificates, Settings};
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::events::v1::Event;
 use kube::Api;
@@ -66,7 +66,11 @@ async fn plane() -> Plane {
         certificates: IdentityCertificates::from_pem(CERTIFICATE).unwrap(),
         account: Some("123456789012".into()),
     };
-    let plane = Plane::with(|settings| settings.with_aws_identity(identity)).await;
+    let plane = Plane::with(|settings| Settings {
+        aws_identity: Some(identity),
+        ..settings
+    })
+    .await;
     plane.tier("t").await;
     plane
 }
