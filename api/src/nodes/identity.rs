@@ -113,7 +113,7 @@ fn rsa_key(info: &[u8]) -> Option<&[u8]> {
     let (algorithm, rest) = element(content, SEQUENCE)?;
     let (key, _) = element(rest, BIT_STRING)?;
     // The first byte says that no bits are left over.
-    key.strip_prefix(&[0]).filter(|_| algorithm == ALGORITHM)
+    key.strip_prefix(&[0u8]).filter(|_| algorithm == ALGORITHM)
 }
 
 /// The content of a DER element of up to 64 KiB, and what comes after it.
