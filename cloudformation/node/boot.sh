@@ -49,8 +49,8 @@ install_node() {
   if [ -n "${config:-}" ]; then
     instance="$(metadata instance-id)"
     [[ "$instance" =~ ^i-[0-9a-z]+$ ]] || fail "the metadata service gives no instance id"
-    # The machine's identity is known here first, and that AWS vouches for it; the rest of the object is the control plane's.
-    put "$etc/agent.json" 400 <<<"{\"instanceId\":\"$instance\",\"identity\":\"aws\",${config#\{}"
+    # The machine's identity is known here first; the rest of the object is the control plane's.
+    put "$etc/agent.json" 400 <<<"{\"instanceId\":\"$instance\",${config#\{}"
     chown "$user:" "$etc/agent.json"
     arguments="${arguments:-} --config /etc/graphplane/agent.json"
   fi

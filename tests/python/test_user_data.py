@@ -112,7 +112,7 @@ def test_a_new_writer_formats_its_volume_and_registers_with_its_token(machine, p
     assert not list((machine.root / "var/lib").glob("graphplane-format-*"))
     run_agent(machine)
     data = machine.root / "var/lib/graphplane"
-    assert json.loads((data / "config").read_text()) == {**CONFIG, "instanceId": INSTANCE, "identity": "aws"}
+    assert json.loads((data / "config").read_text()) == {**CONFIG, "instanceId": INSTANCE}
     arguments = (data / "arguments").read_text().split()
     assert arguments[arguments.index("--advertise") + 1] == f"http://{ADDRESS}:8001"
     assert machine.mode("etc/graphplane/agent.json") == "0o400"
