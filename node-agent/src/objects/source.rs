@@ -13,6 +13,8 @@ use object_store::{ObjectStore, ObjectStoreExt, path::Path as ObjectPath};
 use parking_lot::RwLock;
 use std::{
     collections::HashMap,
+    fs::File,
+    io::Read,
     path::{Component, Path, PathBuf},
     sync::Arc,
 };
@@ -357,7 +359,13 @@ impl SourceFile {
         };
         match &self.place {
             Place::Local(path) => {
-                let size = tokio::fs::copy(path, target).await.map_err(|source| SourceError::Io {
+                let (from, to) = (path.clone(), target.to_owned());
+                let most = limit.map_or(u64::MAX, |limit| limit.saturating_add(1));
+                let copied = tokio::task::spawn_blocking(move || {
+                    std::io::copy(&mut File::open(from)?.take(most), &mut File::create_new(to)?)
+                });
+                let copied = copied.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+                let size = copied.map_err(|source| SourceError::Io {
                     path: path.clone(),
                     source,
                 })?;

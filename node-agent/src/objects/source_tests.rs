@@ -76,6 +76,21 @@ async fn local_files_are_read_below_the_import_directory_only() {
 }
 
 #[tokio::test]
+async fn a_local_file_that_grew_is_not_copied_beyond_the_limit() {
+    let dir = tempfile::tempdir().unwrap();
+    let import = dir.path().canonicalize().unwrap();
+    let grown = import.join("grown.csv");
+    std::fs::write(&grown, "a\n1\n").unwrap();
+    let sources = sources(&[], Some(&import));
+    let files = found(&sources, format!("file://{}", grown.display())).await.unwrap();
+    std::fs::write(&grown, vec![b'1'; 1 << 20]).unwrap();
+    let target = import.join("copy");
+    let refused = files[0].fetch(&target, Some(100)).await;
+    assert!(matches!(refused, Err(SourceError::TooLarge(_))), "{refused:?}");
+    assert!(std::fs::metadata(&target).unwrap().len() <= 101);
+}
+
+#[tokio::test]
 async fn without_rules_nothing_of_the_nodes_is_read() {
     let sources = Sources::default();
     for (address, advice) in [
