@@ -17,6 +17,7 @@ use arrow::ipc::{CompressionType, Endianness, Message, RecordBatch as BatchHeade
 use super::super::error::EngineError;
 use super::super::names::sql_identifier;
 use super::control::SqlControl;
+use super::incoming::check_columns;
 use super::json::{LONGEST_LINE, write_line};
 use super::staging::StagingColumn;
 
@@ -69,6 +70,7 @@ fn write_rows(
     file.seek(SeekFrom::Start(start)).map_err(read)?;
     let reader = StreamReader::try_new(BufReader::new(file), None).map_err(|error| bad(error.to_string()))?;
     let schema = reader.schema();
+    check_columns(schema.fields().len())?;
     let mut columns: Vec<StagingColumn> = Vec::new();
     for field in schema.fields() {
         let name = field.name();

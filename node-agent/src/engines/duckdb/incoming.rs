@@ -12,6 +12,8 @@ use super::relation::{Relation, unite};
 use super::staging::{FILE_ID, IncomingFile, OpenStaging, StagingColumn};
 use super::text_file::{check_depth, unpack};
 
+/// Most columns of a file, and of a table that is loaded.
+const MAX_COLUMNS: usize = 2000;
 /// Most characters of a line that an error shows.
 const SHOWN_LINE: usize = 200;
 
@@ -49,15 +51,28 @@ impl Incoming {
         let (parquet, others): (Vec<&StagedFile>, Vec<&StagedFile>) =
             files.iter().partition(|file| file.format == FileFormat::Parquet);
         if !parquet.is_empty() {
+            if parquet.len() > 1 {
+                // Each by itself first: together nobody could tell which one it is.
+                for file in &parquet {
+                    control.check()?;
+                    Relation::parquet(connection, std::iter::once(file.path.as_path()))
+                        .map_err(failure)
+                        .and_then(|relation| check_columns(relation.columns.len()))
+                        .map_err(|error| unreadable(file.file_id.as_str(), FileFormat::Parquet, error))?;
+                }
+            }
             let relation = Relation::parquet(connection, parquet.iter().map(|file| file.path.as_path()));
             let names: Vec<&str> = parquet.iter().map(|file| file.file_id.as_str()).collect();
-            let relation =
-                relation.map_err(|error| unreadable(&names.join(", "), FileFormat::Parquet, failure(error)))?;
+            let relation = relation
+                .map_err(failure)
+                .and_then(|relation| check_columns(relation.columns.len()).map(|()| relation))
+                .map_err(|error| unreadable(&names.join(", "), FileFormat::Parquet, error))?;
             relations.push((None, relation));
         }
         for file in others {
             control.check()?;
             let relation = relation(open, connection, file, limits, control, &mut readable)
+                .and_then(|relation| check_columns(relation.columns.len()).map(|()| relation))
                 .map_err(|error| unreadable(file.file_id.as_str(), file.format, error))?;
             relations.push((Some(file.file_id.clone()), relation));
         }
@@ -108,6 +123,7 @@ impl Incoming {
                 })
                 .collect();
             incoming.columns = unite(connection, &incoming.columns, &columns).map_err(failure)?;
+            check_table(&incoming.columns)?;
             incoming.relations.push((file, relation));
         }
         Ok(incoming)
@@ -140,6 +156,37 @@ impl Incoming {
             })
             .collect();
         format!("SELECT {} FROM {}", list.join(", "), relation.from())
+    }
+}
+
+/// Refuses a file whose columns alone would take the memory that its rows need.
+///
+/// # Errors
+/// `Invalid`, with their number.
+pub(super) fn check_columns(count: usize) -> Result<(), EngineError> {
+    match count > MAX_COLUMNS {
+        true => Err(EngineError::invalid(
+            "files",
+            format!("it has {count} columns, and at most {MAX_COLUMNS} are taken; leave some out"),
+        )),
+        false => Ok(()),
+    }
+}
+
+/// The same for the table that files make together, with what it has already.
+///
+/// # Errors
+/// `Invalid`, with the number of its columns.
+pub(super) fn check_table(columns: &[StagingColumn]) -> Result<(), EngineError> {
+    match columns.len() > MAX_COLUMNS {
+        true => Err(EngineError::invalid(
+            "files",
+            format!(
+                "the table would have {} columns, and at most {MAX_COLUMNS} are taken; load files with the same columns",
+                columns.len()
+            ),
+        )),
+        false => Ok(()),
     }
 }
 

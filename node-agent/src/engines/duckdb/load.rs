@@ -12,7 +12,7 @@ use super::super::error::EngineError;
 use super::super::names::{BUILDING, FileId, TableName, sql_identifier, sql_string};
 use super::control::{CancelGuard, SqlControl};
 use super::format::FileFormat;
-use super::incoming::{Incoming, Limits, unreadable};
+use super::incoming::{Incoming, Limits, check_table, unreadable};
 use super::relation::{Relation, unite};
 use super::staging::{FILE_ID, OpenStaging, Staging, StagingColumn, StagingKind, table_columns, table_names};
 
@@ -148,6 +148,7 @@ fn load(
         None => incoming.columns.clone(),
         Some(before) => unite(&connection, before, &incoming.columns).map_err(failure)?,
     };
+    check_table(&after)?;
     connection.execute_batch("BEGIN TRANSACTION").map_err(failure)?;
     let counts = fill(
         open,

@@ -9,11 +9,10 @@ use flate2::bufread::MultiGzDecoder;
 use super::super::error::EngineError;
 use super::arrow_file::too_large;
 use super::control::SqlControl;
+use super::incoming::check_columns;
 
 /// Longest header of a CSV file.
 const MAX_HEADER: u64 = 256 << 10;
-/// Most columns of a CSV file.
-const MAX_COLUMNS: usize = 2000;
 /// Deepest nesting of JSON.
 const MAX_DEPTH: usize = 100;
 /// Memory for what a Zstandard file may refer back to, as a power of two.
@@ -122,9 +121,7 @@ pub(super) fn header(source: &Path) -> Result<Vec<String>, EngineError> {
     let file = File::open(source).map_err(read)?;
     file.take(MAX_HEADER).read_to_end(&mut bytes).map_err(read)?;
     let names = fields(bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes))?;
-    if names.len() > MAX_COLUMNS {
-        return Err(bad(format!("the header has more than {MAX_COLUMNS} columns")));
-    }
+    check_columns(names.len())?;
     for (index, name) in names.iter().enumerate() {
         let place = index + 1;
         if name.trim().is_empty() {
