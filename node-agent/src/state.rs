@@ -3,6 +3,7 @@
 use crate::{
     admission::{Admission, sample},
     backup::Keyring,
+    changes::Changes,
     config::{NodeConfig, Settings},
     disk::disk,
     embed::Embedder,
@@ -91,6 +92,8 @@ pub struct Shared {
     pub stop: CancellationToken,
     /// Rights to change something that are held: a node is not drained before all of them are given back.
     pub write_permits: TaskTracker,
+    /// Staging tables that requests change now.
+    pub changes: Arc<Changes>,
     /// Held while a task is looked for and, if there is none, started: two requests must not both find none.
     pub starting: tokio::sync::Mutex<()>,
     settings: RwLock<Arc<Settings>>,
@@ -187,6 +190,7 @@ impl AppState {
             downloads: Arc::new(Semaphore::new(DOWNLOADS)),
             stop: parts.stop,
             write_permits: TaskTracker::new(),
+            changes: Arc::default(),
             starting: tokio::sync::Mutex::default(),
             settings: RwLock::new(Arc::new(parts.settings)),
             creating: Mutex::default(),

@@ -6,7 +6,7 @@ use super::{
     error::ApiError,
     headers,
     openapi::{self, Operation},
-    rebuild::check_not_rebuilt,
+    rebuild::begin_change,
     sources::stage,
     tables::{UNLIMITED, kind_word},
 };
@@ -89,7 +89,7 @@ pub(super) async fn put(
     if !state.engines.contains(&id) {
         return Err(missing(&id));
     }
-    check_not_rebuilt(&state, &id)?;
+    let _change = begin_change(&state, &id).await?;
     state.admission.check_memory()?;
     let settings = state.settings();
     let staging = state.engines.staging(&id).await?;
