@@ -8,7 +8,7 @@ use crate::{
     disk::disk,
     embed::Embedder,
     engines::{DatabaseId, DatabaseInfo, EngineLimits, Engines},
-    http::{ApiError, Auth},
+    http::{ApiError, Auth, on_volume},
     metrics::Metrics,
     objects::{BackupStore, Sources},
     quota::DailyLoads,
@@ -265,6 +265,11 @@ impl AppState {
     pub fn forget(&self, id: &DatabaseId) {
         self.admission.forget(id.as_str());
         self.load_turns.lock().remove(id);
+    }
+
+    /// A text as callers may see it: files of the volume without this machine's directory.
+    pub fn shown(&self, text: &str) -> String {
+        on_volume(text, &self.facts.data_dir)
     }
 
     /// A fresh id for a request that brought none.

@@ -5,6 +5,7 @@ use super::{
     auth::Denied,
     error::{ApiError, Rejected},
     keys::KeyId,
+    shown,
 };
 use crate::{
     metrics::{Operation, Reason, RequestLabels, status_class},
@@ -85,6 +86,9 @@ impl Front {
         };
         let elapsed = seen.started.elapsed();
         let status = response.status();
+        if status.is_client_error() || status.is_server_error() {
+            response = shown::failure(response, &self.state.facts.data_dir, operation.name).await;
+        }
         let metrics = &self.state.metrics;
         let labels = RequestLabels {
             operation: operation.name,

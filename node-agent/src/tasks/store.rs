@@ -2,6 +2,7 @@
 
 use super::record::{TaskRecord, TaskStatus, TaskType, timestamp};
 use crate::engines::TableName;
+use crate::http::on_volume;
 use crate::metrics::{Histograms, TaskLabels};
 use crate::registration::files::{FileError, write_atomically};
 use parking_lot::{Mutex, RwLock};
@@ -312,6 +313,10 @@ impl TaskStore {
             duration_ms,
             "task ended"
         );
+        // The log has the whole path.
+        if let (Some(error), Some(data_dir)) = (&mut record.error, self.0.dir.parent()) {
+            *error = on_volume(error, data_dir);
+        }
         if let Err(error) = self.persist(record.clone()).await {
             tracing::error!(operation = "tasks", task = record.task_id, %error, "the end of a task could not be recorded");
         }

@@ -13,6 +13,7 @@ mod drain;
 mod durability;
 mod embeddings;
 mod executes;
+mod failures;
 mod file_formats;
 mod fixture;
 mod forks;
