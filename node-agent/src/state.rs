@@ -479,7 +479,7 @@ impl Host for AppState {
             disk_used_mib: disk.used >> 20,
             disk_free_mib: disk.free >> 20,
             fenced,
-            active_queries: self.engines.usage().active_queries as u64,
+            active_queries: self.engines.usage().running() as u64,
         }
     }
 
