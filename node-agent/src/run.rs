@@ -337,7 +337,7 @@ async fn open(
     if let Some(config) = &config {
         sources.follow(&config.sources);
     }
-    let tasks = TaskStore::open(&data_dir.join("tasks"))?;
+    let tasks = TaskStore::open(&data_dir.join("tasks"), args.task_retention())?;
     let loads = DailyLoads::open(&data_dir)?;
     let facts = NodeFacts {
         node,

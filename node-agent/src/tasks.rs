@@ -9,4 +9,4 @@ mod record;
 mod store;
 
 pub use record::{TaskRecord, TaskStatus, TaskType, timestamp};
-pub use store::{TaskContext, TaskError, TaskHandle, TaskStats, TaskStore};
+pub use store::{Retention, TaskContext, TaskError, TaskHandle, TaskStats, TaskStore};

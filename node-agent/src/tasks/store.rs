@@ -18,10 +18,23 @@ use std::{
 use tokio::sync::{Semaphore, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// Finished tasks are kept at least this long, unless there are more than [`KEEP_COUNT`].
-const KEEP_FOR: Duration = Duration::from_secs(24 * 3600);
-/// Finished tasks beyond this number are forgotten, oldest first.
-const KEEP_COUNT: usize = 1000;
+/// Which finished tasks are remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// How long, unless there are more than `most`.
+    pub time: Duration,
+    /// How many; beyond this number the oldest are forgotten.
+    pub most: usize,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self {
+            time: Duration::from_secs(24 * 3600),
+            most: 1000,
+        }
+    }
+}
 
 /// How the name of a file ends that belongs to a task, beside its record.
 const ATTACHED: &str = "attached";
@@ -30,7 +43,7 @@ const ATTACHED: &str = "attached";
 #[derive(Debug, thiserror::Error)]
 pub enum TaskError {
     /// There is no such task, or it finished so long ago that it was forgotten.
-    #[error("Task {0} not found; finished tasks are kept for 24 hours")]
+    #[error("Task {0} not found; finished tasks are forgotten after some time")]
     NotFound(String),
     /// It has ended already.
     #[error("Task {id} is {status} already")]
@@ -77,6 +90,7 @@ struct Entry {
 
 struct Inner {
     dir: PathBuf,
+    retention: Retention,
     entries: RwLock<HashMap<String, Arc<Entry>>>,
     work: TaskTracker,
     durations: OnceLock<Histograms<TaskLabels>>,
@@ -130,7 +144,7 @@ impl TaskStore {
     ///
     /// # Errors
     /// When the directory cannot be made or read.
-    pub fn open(dir: &Path) -> Result<Self, TaskError> {
+    pub fn open(dir: &Path, retention: Retention) -> Result<Self, TaskError> {
         let io = |action| {
             move |source| FileError::Io {
                 action,
@@ -184,6 +198,7 @@ impl TaskStore {
         }
         let store = Self(Arc::new(Inner {
             dir: dir.to_owned(),
+            retention,
             entries: RwLock::new(entries),
             work: TaskTracker::new(),
             durations: OnceLock::new(),
@@ -493,7 +508,7 @@ impl TaskStore {
 
     fn forget_old(&self) {
         let horizon = jiff::Timestamp::now()
-            .checked_sub(jiff::SignedDuration::try_from(KEEP_FOR).unwrap_or_default())
+            .checked_sub(jiff::SignedDuration::try_from(self.0.retention.time).unwrap_or_default())
             .map(|time| format!("{time:.3}"))
             .unwrap_or_default();
         let mut entries = self.0.entries.write();
@@ -508,7 +523,7 @@ impl TaskStore {
         finished.sort_unstable_by(|a, b| b.cmp(a));
         let mut forgotten = HashSet::new();
         for (index, (ended, id)) in finished.into_iter().enumerate() {
-            if index >= KEEP_COUNT || ended < horizon {
+            if index >= self.0.retention.most || ended < horizon {
                 entries.remove(&id);
                 forgotten.insert(id);
             }

@@ -13,7 +13,7 @@ async fn ended(mut state: watch::Receiver<TaskRecord>) -> TaskRecord {
 #[tokio::test]
 async fn a_task_is_recorded_from_start_to_end() {
     let dir = tempfile::tempdir().unwrap();
-    let store = TaskStore::open(dir.path()).unwrap();
+    let store = TaskStore::open(dir.path(), Retention::default()).unwrap();
     let task = store
         .start(
             TaskType::Backup,
@@ -33,7 +33,7 @@ async fn a_task_is_recorded_from_start_to_end() {
     let record = ended(task.state).await;
     assert_eq!((record.status, record.progress_percent), (TaskStatus::Completed, 100.0));
     assert_eq!((record.records_processed, record.estimated_size), (Some(10), Some(10)));
-    let again = TaskStore::open(dir.path()).unwrap();
+    let again = TaskStore::open(dir.path(), Retention::default()).unwrap();
     assert_eq!(again.get(&id).unwrap(), record, "a restart shows the same");
     assert!(matches!(again.cancel(&id), Err(TaskError::Final { .. })));
     assert!(matches!(again.get("nope"), Err(TaskError::NotFound(_))));
@@ -42,7 +42,7 @@ async fn a_task_is_recorded_from_start_to_end() {
 #[tokio::test]
 async fn errors_and_panics_fail_the_task() {
     let dir = tempfile::tempdir().unwrap();
-    let store = TaskStore::open(dir.path()).unwrap();
+    let store = TaskStore::open(dir.path(), Retention::default()).unwrap();
     let failing = store
         .start(TaskType::Ingestion, "a", metadata("g"), None, |_| async {
             Err("no".to_owned())
@@ -71,7 +71,7 @@ async fn errors_and_panics_fail_the_task() {
 #[tokio::test]
 async fn a_task_that_waits_or_works_can_be_cancelled() {
     let dir = tempfile::tempdir().unwrap();
-    let store = TaskStore::open(dir.path()).unwrap();
+    let store = TaskStore::open(dir.path(), Retention::default()).unwrap();
     let turn = Arc::new(Semaphore::new(1));
     let start = |name: &'static str| {
         store.start(
@@ -114,7 +114,7 @@ async fn a_task_that_waits_or_works_can_be_cancelled() {
 #[tokio::test]
 async fn shutdown_interrupts_what_does_not_end() {
     let dir = tempfile::tempdir().unwrap();
-    let store = TaskStore::open(dir.path()).unwrap();
+    let store = TaskStore::open(dir.path(), Retention::default()).unwrap();
     let task = store
         .start(TaskType::Backup, "slow", metadata("g"), None, |context| async move {
             context.cancelled().cancelled().await;
@@ -166,7 +166,7 @@ fn what_was_under_way_is_told_honestly_after_a_restart() {
     );
     std::fs::write(dir.path().join("half.json.123.new"), "{").unwrap();
     std::fs::write(dir.path().join("broken.json"), "{").unwrap();
-    let store = TaskStore::open(dir.path()).unwrap();
+    let store = TaskStore::open(dir.path(), Retention::default()).unwrap();
     let backup = store.get("b_1").unwrap();
     assert_eq!(backup.status, TaskStatus::Failed);
     assert!(backup.completed_at.is_some());
@@ -207,7 +207,7 @@ fn old_tasks_are_forgotten() {
             std::fs::write(dir.path().join(format!("{id}.{table}.attached")), id).unwrap();
         }
     }
-    let store = TaskStore::open(dir.path()).unwrap();
+    let store = TaskStore::open(dir.path(), Retention::default()).unwrap();
     assert!(store.get("old").is_err() && store.get("new").is_ok());
     assert!(!dir.path().join("old.json").exists());
     // What a task keeps goes with it.
@@ -219,11 +219,43 @@ fn old_tasks_are_forgotten() {
 }
 
 #[tokio::test]
+async fn as_many_tasks_are_remembered_as_was_chosen() {
+    let dir = tempfile::tempdir().unwrap();
+    let retention = Retention {
+        time: Duration::from_secs(3600),
+        most: 2,
+    };
+    let store = TaskStore::open(dir.path(), retention).unwrap();
+    let mut last = None;
+    for _ in 0..4 {
+        let started = store.start(TaskType::Backup, "b", metadata("g"), None, |_| async {
+            Ok(json!(null))
+        });
+        last = Some(ended(started.await.unwrap().state).await);
+    }
+    drop(store);
+    let store = TaskStore::open(dir.path(), retention).unwrap();
+    assert_eq!(store.stats().total, 2);
+    // And as long.
+    let old = TaskRecord {
+        completed_at: Some("2020-01-01T00:00:00.000Z".into()),
+        ..last.unwrap()
+    };
+    for (years, remembered) in [(1, 1), (50, 2)] {
+        write(dir.path(), &old).unwrap();
+        let time = Duration::from_secs(years * 365 * 24 * 3600);
+        let store = TaskStore::open(dir.path(), Retention { time, ..retention }).unwrap();
+        assert_eq!(store.stats().total, remembered, "{years} years");
+        assert_eq!(store.get(&old.task_id).is_ok(), remembered == 2);
+    }
+}
+
+#[tokio::test]
 async fn a_task_keeps_a_file_for_each_table() {
     let dir = tempfile::tempdir().unwrap();
     let [one, other, third] = ["A", "A-b", "C"].map(|name| TableName::parse(name).unwrap());
     let tables = [one.clone(), other.clone()];
-    let store = TaskStore::open(dir.path()).unwrap();
+    let store = TaskStore::open(dir.path(), Retention::default()).unwrap();
     let task = {
         let of = store.clone();
         let work = move |context| async move {
@@ -241,7 +273,7 @@ async fn a_task_keeps_a_file_for_each_table() {
     };
     assert_eq!(ended(task.state).await.status, TaskStatus::Completed);
     drop(store);
-    let store = TaskStore::open(dir.path()).unwrap();
+    let store = TaskStore::open(dir.path(), Retention::default()).unwrap();
     for (table, kept) in [(&one, Some("A")), (&other, Some("A-b")), (&third, None)] {
         let kept = kept.map(|text| text.as_bytes().to_vec());
         assert_eq!(store.attached(&task.id, table).await.unwrap(), kept, "{table}");
