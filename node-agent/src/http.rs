@@ -52,7 +52,7 @@ mod vectors;
 pub use auth::Auth;
 pub use error::ApiError;
 pub use front::Front;
-pub use keys::{Key, read_keys};
+pub use keys::{Key, KeyId, read_keys};
 pub use rate::RateLimit;
 pub(crate) use shown::on_volume;
 pub use tls::{Tls, TlsError};

@@ -1,5 +1,6 @@
 //! All tasks of an agent: on disk, in memory, and at work.
 
+use super::asked::{Asked, audit};
 use super::record::{TaskRecord, TaskStatus, TaskType, timestamp};
 use crate::engines::TableName;
 use crate::http::on_volume;
@@ -184,6 +185,7 @@ impl TaskStore {
                 record.status = TaskStatus::Failed;
                 record.completed_at = Some(timestamp());
                 write(dir, &record)?;
+                audit(&record, None);
             }
             let cancel = CancellationToken::new();
             let (state, _) = watch::channel(record.clone());
@@ -259,11 +261,14 @@ impl TaskStore {
         self.0.entries.write().insert(id.clone(), entry.clone());
         self.forget_old();
         let store = self.clone();
-        self.0.work.spawn(async move { store.run(entry, turn, work).await });
+        let asked = Asked::now();
+        self.0
+            .work
+            .spawn(async move { store.run(entry, turn, work, asked).await });
         Ok(TaskHandle { id, state: receiver })
     }
 
-    async fn run<F, W>(&self, entry: Arc<Entry>, turn: Option<Arc<Semaphore>>, work: F)
+    async fn run<F, W>(&self, entry: Arc<Entry>, turn: Option<Arc<Semaphore>>, work: F, asked: Option<Asked>)
     where
         F: FnOnce(TaskContext) -> W + Send + 'static,
         W: Future<Output = Result<Value, String>> + Send + 'static,
@@ -328,6 +333,7 @@ impl TaskStore {
             duration_ms,
             "task ended"
         );
+        audit(&record, asked.as_ref());
         // The log has the whole path.
         if let (Some(error), Some(data_dir)) = (&mut record.error, self.0.dir.parent()) {
             *error = on_volume(error, data_dir);
