@@ -171,6 +171,7 @@ impl AppState {
         let read_only = parts.engines.is_read_only();
         let metrics = Metrics::new(&parts.facts.engines.ladybug, &parts.facts.engines.duckdb);
         parts.tasks.measure(metrics.task_duration.clone());
+        parts.tasks.follow(parts.standing.clone());
         Self(Arc::new(Shared {
             engines: parts.engines,
             standing: parts.standing,

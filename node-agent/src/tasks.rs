@@ -10,5 +10,5 @@ mod record;
 mod store;
 
 pub use asked::Asked;
-pub use record::{TaskRecord, TaskStatus, TaskType, timestamp};
+pub use record::{Interruption, TaskRecord, TaskStatus, TaskType, timestamp};
 pub use store::{Retention, TaskContext, TaskError, TaskHandle, TaskStats, TaskStore};

@@ -1,10 +1,11 @@
 //! All tasks of an agent: on disk, in memory, and at work.
 
 use super::asked::{Asked, audit};
-use super::record::{TaskRecord, TaskStatus, TaskType, timestamp};
+use super::record::{Interruption, TaskRecord, TaskStatus, TaskType, timestamp};
 use crate::engines::TableName;
 use crate::http::on_volume;
 use crate::metrics::{Histograms, TaskLabels};
+use crate::registration::Standing;
 use crate::registration::files::{FileError, write_atomically};
 use parking_lot::{Mutex, RwLock};
 use serde_json::{Map, Value};
@@ -86,7 +87,7 @@ struct Entry {
     state: watch::Sender<TaskRecord>,
     cancel: CancellationToken,
     /// Why `cancel` was called: what the record will say.
-    reason: Mutex<Option<(TaskStatus, &'static str)>>,
+    reason: Mutex<Option<Interruption>>,
 }
 
 struct Inner {
@@ -95,6 +96,7 @@ struct Inner {
     entries: RwLock<HashMap<String, Arc<Entry>>>,
     work: TaskTracker,
     durations: OnceLock<Histograms<TaskLabels>>,
+    standing: OnceLock<Standing>,
 }
 
 /// The tasks of one agent. Cheap to clone.
@@ -182,6 +184,7 @@ impl TaskStore {
             };
             if !record.status.is_final() {
                 record.error = Some(interrupted(&record));
+                record.interrupted = Some(Interruption::Restart);
                 record.status = TaskStatus::Failed;
                 record.completed_at = Some(timestamp());
                 write(dir, &record)?;
@@ -204,6 +207,7 @@ impl TaskStore {
             entries: RwLock::new(entries),
             work: TaskTracker::new(),
             durations: OnceLock::new(),
+            standing: OnceLock::new(),
         }));
         store.forget_old();
         Ok(store)
@@ -213,6 +217,12 @@ impl TaskStore {
     pub fn measure(&self, durations: Histograms<TaskLabels>) {
         // A store has one owner with one set of figures; a second set would miss what the first has.
         let _ = self.0.durations.set(durations);
+    }
+
+    /// Learns from now on which tasks fail because the node has lost the right to write.
+    pub fn follow(&self, standing: Standing) {
+        // There is one node, as there is one store.
+        let _ = self.0.standing.set(standing);
     }
 
     /// Records a task durably and starts it. `name` is the part of its id that tells what it is about; `turn` makes it
@@ -248,6 +258,7 @@ impl TaskStore {
             records_processed: None,
             last_heartbeat: None,
             error: None,
+            interrupted: None,
             result: None,
             metadata,
         };
@@ -273,6 +284,7 @@ impl TaskStore {
         F: FnOnce(TaskContext) -> W + Send + 'static,
         W: Future<Output = Result<Value, String>> + Send + 'static,
     {
+        let ends = self.0.standing.get().map(Standing::ends);
         let permit = match turn {
             None => None,
             Some(turn) => tokio::select! {
@@ -306,13 +318,17 @@ impl TaskStore {
                 record.progress_percent = 100.0;
                 record.result = Some(value);
             }
-            (Err(_), Some((status, why))) => {
-                record.status = status;
-                record.error = Some(why.to_owned());
-            }
-            (Err(error), None) => {
-                record.status = TaskStatus::Failed;
-                record.error = Some(error);
+            (Err(error), reason) => {
+                let fenced = ends.is_some_and(|ends| ends.is_cancelled());
+                record.interrupted = reason.or(fenced.then_some(Interruption::Fenced));
+                (record.status, record.error) = match reason {
+                    Some(Interruption::Request) => (TaskStatus::Cancelled, Some("cancelled by request".to_owned())),
+                    Some(Interruption::Shutdown) => (
+                        TaskStatus::Failed,
+                        Some("interrupted by the node's shutdown".to_owned()),
+                    ),
+                    Some(Interruption::Restart | Interruption::Fenced) | None => (TaskStatus::Failed, Some(error)),
+                };
             }
         }
         let duration = record.duration();
@@ -373,10 +389,7 @@ impl TaskStore {
                 status: status.as_str(),
             });
         }
-        entry
-            .reason
-            .lock()
-            .get_or_insert((TaskStatus::Cancelled, "cancelled by request"));
+        entry.reason.lock().get_or_insert(Interruption::Request);
         entry.cancel.cancel();
         Ok(())
     }
@@ -474,10 +487,7 @@ impl TaskStore {
         }
         for entry in self.0.entries.read().values() {
             if !entry.state.borrow().status.is_final() {
-                entry
-                    .reason
-                    .lock()
-                    .get_or_insert((TaskStatus::Failed, "interrupted by the node's shutdown"));
+                entry.reason.lock().get_or_insert(Interruption::Shutdown);
                 entry.cancel.cancel();
             }
         }

@@ -1,5 +1,9 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
+use crate::registration::{
+    SystemClock,
+    lease::{Grant, Machine},
+};
 use serde_json::json;
 
 fn metadata(graph: &str) -> Map<String, Value> {
@@ -105,6 +109,7 @@ async fn a_task_that_waits_or_works_can_be_cancelled() {
         (record.status, record.error.as_deref()),
         (TaskStatus::Cancelled, Some("cancelled by request"))
     );
+    assert_eq!(record.interrupted, Some(Interruption::Request));
     assert_eq!(
         store.find_unfinished(TaskType::Ingestion, &[("graph_id", "second")]),
         None
@@ -126,12 +131,45 @@ async fn shutdown_interrupts_what_does_not_end() {
     let record = ended(task.state).await;
     assert_eq!(record.status, TaskStatus::Failed);
     assert_eq!(record.error.as_deref(), Some("interrupted by the node's shutdown"));
+    assert_eq!(record.interrupted, Some(Interruption::Shutdown));
     let refused = store
         .start(TaskType::Backup, "late", metadata("g"), None, |_| async {
             Ok(json!(1))
         })
         .await;
     assert!(matches!(refused, Err(TaskError::Stopping)));
+}
+
+#[tokio::test]
+async fn a_task_that_the_end_of_the_lease_cut_off_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = TaskStore::open(dir.path(), Retention::default()).unwrap();
+    let standing = Standing::new(Machine::registering(0), SystemClock);
+    let _ = standing.registered(Grant {
+        epoch: 1,
+        sent: standing.now(),
+        lease: Duration::from_secs(3600),
+    });
+    store.follow(standing.clone());
+    let failing = store.start(TaskType::Fork, "a", metadata("g"), None, |_| async {
+        Err("interrupted is not a column of lease".to_owned())
+    });
+    let record = ended(failing.await.unwrap().state).await;
+    assert_eq!((record.status, record.interrupted), (TaskStatus::Failed, None));
+    let ends = standing.permit().unwrap();
+    let cut = store.start(TaskType::Fork, "b", metadata("g"), None, |_| async move {
+        ends.cancelled().await;
+        Err("no right to write any more".to_owned())
+    });
+    let mut cut = cut.await.unwrap();
+    let begun = |record: &TaskRecord| record.status == TaskStatus::Running;
+    cut.state.wait_for(begun).await.unwrap();
+    standing.refused();
+    let record = ended(cut.state).await;
+    assert_eq!(
+        (record.status, record.interrupted),
+        (TaskStatus::Failed, Some(Interruption::Fenced))
+    );
 }
 
 #[test]
@@ -149,6 +187,7 @@ fn what_was_under_way_is_told_honestly_after_a_restart() {
         records_processed: None,
         last_heartbeat: None,
         error: None,
+        interrupted: None,
         result: None,
         metadata: Map::new(),
     };
@@ -170,6 +209,7 @@ fn what_was_under_way_is_told_honestly_after_a_restart() {
     let backup = store.get("b_1").unwrap();
     assert_eq!(backup.status, TaskStatus::Failed);
     assert!(backup.completed_at.is_some());
+    assert_eq!(backup.interrupted, Some(Interruption::Restart));
     assert!(backup.error.unwrap().starts_with("interrupted by restart: no manifest"));
     assert!(store.get("i_1").unwrap().error.unwrap().contains("had not started"));
     assert!(!dir.path().join("half.json.123.new").exists());
@@ -197,6 +237,7 @@ fn old_tasks_are_forgotten() {
         records_processed: None,
         last_heartbeat: None,
         error: None,
+        interrupted: None,
         result: Some(json!(null)),
         metadata: Map::new(),
     };
