@@ -40,7 +40,7 @@ pub struct DatabaseInfo {
     pub active_queries: usize,
     /// Statements since it was opened.
     pub queries: u64,
-    /// Another number after everything that changed the graph, for as long as the process lives.
+    /// Another number after everything that changed the graph or its vectors, for as long as the process lives.
     pub revision: u64,
 }
 

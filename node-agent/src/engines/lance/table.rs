@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::super::error::EngineError;
 use super::super::names::{DatabaseId, TableName};
 use super::super::registry::{Engines, Slot, not_found};
+use super::super::revision::Changing;
 use super::change::{Change, clean};
 use super::error::failed;
 use super::home::Share;
@@ -302,6 +303,11 @@ impl Vectors {
 
     pub(crate) fn id(&self) -> &DatabaseId {
         &self.id
+    }
+
+    /// To be held while they are changed: the revision of the graph moves with them.
+    pub(crate) fn changing(&self) -> Changing {
+        self.slot.revision.changing()
     }
 
     /// A share of the directory in which they are.
