@@ -414,6 +414,21 @@ async fn a_file_that_is_broken_on_purpose_changes_nothing() {
         .await
         .unwrap_err();
     assert!(error.to_string().contains("unpacked"), "{error}");
+    // Nor beyond what the volume has free, where the tier has no limit.
+    for format in [FileFormat::Csv, FileFormat::Arrow] {
+        let arrow = stream(&[batch()]);
+        let bytes = if format == FileFormat::Csv { &bomb } else { &arrow };
+        let options = StageOptions {
+            floor: u64::MAX,
+            ..StageOptions::default()
+        };
+        let files = [("f", format, &bytes[..])];
+        let error = load(&staging, "N", &files, StageMode::ReplaceFiles, options)
+            .await
+            .unwrap_err();
+        assert_eq!(error.class(), ErrorClass::Capacity, "{format:?}: {error}");
+        assert!(error.to_string().contains("free"), "{error}");
+    }
     assert_eq!(
         staging.table(&table("N")).await.unwrap().unwrap().files,
         [("p".to_owned(), 1)]

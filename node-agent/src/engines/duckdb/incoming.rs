@@ -1,5 +1,7 @@
 //! The files of a load together: what DuckDB can read of each, and the columns that they give.
 
+use std::path::Path;
+
 use duckdb::Connection;
 
 use super::super::error::EngineError;
@@ -11,18 +13,43 @@ use super::load::StagedFile;
 use super::relation::{Relation, unite};
 use super::staging::{FILE_ID, IncomingFile, OpenStaging, StagingColumn};
 use super::text_file::{check_depth, unpack};
+use crate::disk::check_room;
 
 /// Most columns of a file, and of a table that is loaded.
 const MAX_COLUMNS: usize = 2000;
 /// Most characters of a line that an error shows.
 const SHOWN_LINE: usize = 200;
 
-/// What a request allows.
+/// What a request allows, and the volume.
 pub(super) struct Limits<'a> {
     /// Columns whose values are not taken.
     pub(super) null_columns: &'a [String],
     /// Most bytes of a file when it is unpacked.
     pub(super) max_bytes: u64,
+    /// Bytes of the volume that must stay free.
+    pub(super) floor: u64,
+}
+
+impl Limits<'_> {
+    /// Whether a file of which `size` bytes are written may grow on.
+    ///
+    /// # Errors
+    /// `Invalid` if it is too large, `Capacity` if the volume is full.
+    pub(super) fn check(&self, target: &Path, size: u64) -> Result<(), EngineError> {
+        if size > self.max_bytes {
+            return Err(EngineError::invalid(
+                "files",
+                format!(
+                    "unpacked it has more than the {} bytes that this node loads from one file: split it, or choose a larger tier",
+                    self.max_bytes
+                ),
+            ));
+        }
+        let directory = target.parent().unwrap_or(target);
+        check_room(directory, self.floor).map_err(|full| EngineError::Capacity {
+            message: full.to_string(),
+        })
+    }
 }
 
 /// The columns of the files together, under the names they get.
@@ -201,7 +228,7 @@ fn relation(
 ) -> Result<Relation, EngineError> {
     let failure = |error| open.failure(error);
     let unpacked = open.incoming_file()?;
-    let packed = unpack(&file.path, unpacked.path(), limits.max_bytes, control)?;
+    let packed = unpack(&file.path, unpacked.path(), limits, control)?;
     let path = if packed { unpacked.path() } else { file.path.as_path() };
     let relation = match file.format {
         FileFormat::Parquet => Relation::parquet(connection, std::iter::once(path)).map_err(failure),
@@ -212,7 +239,7 @@ fn relation(
         }
         FileFormat::Arrow => {
             let lines = open.incoming_file()?;
-            let columns = transcribe(path, lines.path(), limits.max_bytes, control)?;
+            let columns = transcribe(path, lines.path(), limits, control)?;
             let relation = Relation::arrow(lines.path(), columns);
             readable.push(lines);
             return Ok(relation);
@@ -230,6 +257,7 @@ pub(super) fn unreadable(file: &str, format: FileFormat, error: EngineError) -> 
         | EngineError::OutOfMemory { .. }
         | EngineError::Timeout { .. }
         | EngineError::Busy { .. }
+        | EngineError::Capacity { .. }
         | EngineError::Io { .. } => error,
         EngineError::Invalid { message, .. } => {
             EngineError::invalid("files", format!("{file} cannot be read as {format}: {message}"))

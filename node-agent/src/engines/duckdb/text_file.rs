@@ -7,9 +7,8 @@ use std::path::Path;
 use flate2::bufread::MultiGzDecoder;
 
 use super::super::error::EngineError;
-use super::arrow_file::too_large;
 use super::control::SqlControl;
-use super::incoming::check_columns;
+use super::incoming::{Limits, check_columns};
 
 /// Longest header of a CSV file.
 const MAX_HEADER: u64 = 256 << 10;
@@ -22,11 +21,16 @@ fn bad(message: impl Into<String>) -> EngineError {
     EngineError::invalid("files", message)
 }
 
-/// Unpacks `source` to `target` if it is packed, as its first bytes say; at most `max_bytes`. False if it is not.
+/// Unpacks `source` to `target` if it is packed, as its first bytes say; within the limits. False if it is not.
 ///
 /// # Errors
-/// `Invalid` if it cannot be unpacked or is too large, and what `control` says.
-pub(super) fn unpack(source: &Path, target: &Path, max_bytes: u64, control: &SqlControl) -> Result<bool, EngineError> {
+/// `Invalid` if it cannot be unpacked, and what the limits and `control` say.
+pub(super) fn unpack(
+    source: &Path,
+    target: &Path,
+    limits: &Limits<'_>,
+    control: &SqlControl,
+) -> Result<bool, EngineError> {
     let read = |error: std::io::Error| EngineError::io("read", source, error);
     let mut packed = BufReader::with_capacity(1 << 20, File::open(source).map_err(read)?);
     let beginning = packed.fill_buf().map_err(read)?;
@@ -51,9 +55,7 @@ pub(super) fn unpack(source: &Path, target: &Path, max_bytes: u64, control: &Sql
             return Ok(true);
         }
         size += count as u64;
-        if size > max_bytes {
-            return Err(too_large(max_bytes));
-        }
+        limits.check(target, size)?;
         file.write_all(&portion[..count]).map_err(write)?;
     }
 }
