@@ -226,6 +226,18 @@ async fn what_an_export_cannot_say_is_refused() {
 }
 
 #[tokio::test]
+async fn an_export_needs_nothing_of_the_vectors() {
+    let root = TempDir::new().unwrap();
+    let agent = exported(root.path(), 10, "exports/kg1/0/a").await;
+    let vectors = agent.volume().join("vectors/kg1");
+    std::fs::create_dir_all(&vectors).unwrap();
+    std::fs::write(vectors.join("memory.json"), "no record").unwrap();
+    let result = completed(export(&agent, "kg1", json!({"destination": {"key": "exports/kg1/0/b"}})).await);
+    assert_eq!(result["node_count"], 10);
+    assert_eq!(agent.leftovers(), Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn an_export_that_lies_changes_nothing() {
     const KEY: &str = "exports/kg1/0/a";
     let root = TempDir::new().unwrap();
