@@ -291,7 +291,7 @@ fn a_graph_that_gets_the_name_of_another_has_its_own_seeds_and_nodes() {
     let mut world = World::of(1);
     world.settle();
     world.replica.status.as_mut().unwrap().graph_uid = None;
-    assert_eq!(world.plan().actions, []);
+    assert!(world.plan().actions.is_empty());
     world.id = "kgfedcba9876543210";
     assert!(!world.plan().actions.is_empty());
 }

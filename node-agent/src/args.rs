@@ -270,7 +270,7 @@ mod tests {
     fn tasks_are_remembered_as_long_as_was_chosen() {
         let parse = |hours: &str, count: &str| {
             let chosen = ["--task-retention-hours", hours, "--task-retention-count", count];
-            Args::try_parse_from([&["agent", "--data-dir", "/d"], &chosen[..]].concat())
+            Args::try_parse_from([&["agent", "--data-dir", "/d"][..], &chosen[..]].concat())
         };
         let chosen = parse("72", "5").unwrap().task_retention();
         assert_eq!((chosen.time.as_secs(), chosen.most), (72 * 3600, 5));
