@@ -139,6 +139,14 @@ impl Permit<'_> {
             .with_breaker(&self.node, &self.address, |breaker, _| breaker.succeeded());
     }
 
+    /// The node answered that it cannot serve now.
+    fn declined(mut self) {
+        self.ended = true;
+        self.gateway.metrics.upstream(&self.node, "answered");
+        self.gateway
+            .with_breaker(&self.node, &self.address, |breaker, now| breaker.declined(now));
+    }
+
     /// The node did not answer; `outcome` is one of [`OUTCOMES`].
     fn failed(mut self, outcome: &'static str) {
         self.ended = true;

@@ -14,6 +14,7 @@ mod drain;
 mod durability;
 mod embeddings;
 mod executes;
+mod failures;
 mod file_formats;
 mod fixture;
 mod forks;
