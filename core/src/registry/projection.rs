@@ -4,10 +4,10 @@
 //! a `generation`, and the table takes it only where the row is of the same object and of a lower generation. A projection
 //! begins above every generation that it finds, at the present in microseconds at least, and gives each write the next
 //! number; so whoever began later wins, in whatever order the writes arrive. A row that did not exist is only ever
-//! inserted, and one that existed is only ever replaced, so that a late write does not bring back what was removed.
+//! inserted, and one that existed is only ever replaced, so that a late change does not bring back what was removed.
 //!
-//! What is left is a late write where the successor had nothing to write. It is found when the tables are read again,
-//! which a projection does from time to time.
+//! What is left is a late insertion after a removal, and a late change where the successor had nothing to write. They are
+//! found when the tables are read again, which a projection does from time to time.
 
 use super::rows::{Owner, Row};
 use super::{Key, Table};
@@ -219,16 +219,9 @@ impl Projection {
     pub fn written(&mut self, write: Write) {
         match write {
             Write::Insert { row, generation } | Write::Replace { row, generation } => {
-                let owner = row.owner().clone();
-                let kept = Kept {
-                    owner,
-                    generation,
-                    row: Some(row),
-                };
-                let key = kept.row.as_ref().map(Row::key);
-                if let Some(key) = key {
-                    self.keep(key, kept);
-                }
+                let (key, owner) = (row.key(), row.owner().clone());
+                let row = Some(row);
+                self.keep(key, Kept { owner, generation, row });
             }
             Write::Delete { key, uid, .. } => self.forget(&key, &uid),
         }

@@ -291,7 +291,12 @@ pub fn of_node(cluster: &str, node: &GraphNode, tier: Option<&Tier>) -> Option<R
 
 /// The row of a graph; none before it has its id, which it gets together with its place. `node` is the one that its status
 /// names, if there is one of that name; `read_endpoints` are URLs that serve its seeds.
-pub fn of_graph(cluster: &str, graph: &Graph, node: Option<&GraphNode>, mut read_endpoints: Vec<String>) -> Option<Row> {
+pub fn of_graph(
+    cluster: &str,
+    graph: &Graph,
+    node: Option<&GraphNode>,
+    mut read_endpoints: Vec<String>,
+) -> Option<Row> {
     let status = graph.status.as_ref()?;
     let id = status.graph_id.as_ref()?;
     let machine = node.and_then(|node| Some((node, instance_id(node)?)));

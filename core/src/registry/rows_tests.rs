@@ -48,12 +48,25 @@ fn graph_row(row: Option<Row>) -> GraphRow {
 fn a_machine_has_a_row_as_soon_as_it_exists() {
     assert_eq!(of_node("c1", &node(json!({"phase": "Pending"})), None), None);
     let started = node(json!({"phase": "Starting", "providerID": "aws:///eu-central-1a/i-0abc", "epoch": 2}));
-    let Some(Row::Instance(row)) = of_node("c1", &started, None) else { panic!() };
-    assert_eq!((row.instance_id.as_str(), row.status.as_str()), ("i-0abc", "initializing"));
+    let Some(Row::Instance(row)) = of_node("c1", &started, None) else {
+        panic!()
+    };
+    assert_eq!(
+        (row.instance_id.as_str(), row.status.as_str()),
+        ("i-0abc", "initializing")
+    );
     assert_eq!((row.endpoint_url, row.epoch), (None, 2));
-    let Some(Row::Instance(row)) = of_node("c1", &registered(2, 2), None) else { panic!() };
-    assert_eq!((row.status.as_str(), row.private_ip.as_deref()), ("healthy", Some("10.0.0.7")));
-    assert_eq!((row.database_count, row.max_databases, row.available_capacity_pct), (3, 10, 70));
+    let Some(Row::Instance(row)) = of_node("c1", &registered(2, 2), None) else {
+        panic!()
+    };
+    assert_eq!(
+        (row.status.as_str(), row.private_ip.as_deref()),
+        ("healthy", Some("10.0.0.7"))
+    );
+    assert_eq!(
+        (row.database_count, row.max_databases, row.available_capacity_pct),
+        (3, 10, 70)
+    );
 }
 
 #[test]
@@ -61,9 +74,16 @@ fn a_graph_is_where_its_node_serves_under_its_present_epoch() {
     let row = graph_row(of_graph("c1", &graph(json!({})), Some(&registered(2, 2)), vec![]));
     assert_eq!(row.endpoint_url.as_deref(), Some("http://10.0.0.7:8001"));
     assert_eq!((row.epoch, row.instance_id.as_str()), (Some(2), "i-0abc"));
-    assert_eq!((row.status.as_str(), row.entity_id.as_str(), row.database_size_mb), ("active", "acme", 3));
+    assert_eq!(
+        (row.status.as_str(), row.entity_id.as_str(), row.database_size_mb),
+        ("active", "acme", 3)
+    );
     let replaced = graph_row(of_graph("c1", &graph(json!({})), Some(&registered(3, 2)), vec![]));
-    assert_eq!((replaced.endpoint_url, replaced.epoch), (None, None), "the former agent is fenced");
+    assert_eq!(
+        (replaced.endpoint_url, replaced.epoch),
+        (None, None),
+        "the former agent is fenced"
+    );
     let lost = graph_row(of_graph("c1", &graph(json!({})), None, vec![]));
     assert_eq!((lost.instance_id.as_str(), lost.endpoint_url), (UNATTACHED, None));
     let placed = graph(json!({"status": {"graphId": null}}));
@@ -73,7 +93,10 @@ fn a_graph_is_where_its_node_serves_under_its_present_epoch() {
 #[test]
 fn a_deleted_graph_says_so_until_it_is_gone() {
     let deleting = graph(json!({"metadata": {"deletionTimestamp": "2026-01-02T00:00:00Z"}}));
-    assert_eq!(graph_row(of_graph("c1", &deleting, None, vec![])).status, "pending_deletion");
+    assert_eq!(
+        graph_row(of_graph("c1", &deleting, None, vec![])).status,
+        "pending_deletion"
+    );
 }
 
 #[test]
@@ -94,11 +117,18 @@ fn a_disk_names_its_machine_and_its_only_database() {
     };
     assert_eq!(of_volume("c1", &volume(json!({"state": "Creating"})), None), None);
     let attached = volume(json!({"volumeId": "vol-1", "state": "InUse", "attachedTo": "std-0", "databases": ["sec"]}));
-    let Some(Row::Volume(row)) = of_volume("c1", &attached, Some(&registered(1, 1))) else { panic!() };
-    assert_eq!((row.instance_id.as_str(), row.status.as_str(), row.size_gb), ("i-0abc", "attached", 50));
+    let Some(Row::Volume(row)) = of_volume("c1", &attached, Some(&registered(1, 1))) else {
+        panic!()
+    };
+    assert_eq!(
+        (row.instance_id.as_str(), row.status.as_str(), row.size_gb),
+        ("i-0abc", "attached", 50)
+    );
     assert_eq!(row.database_id.as_deref(), Some("sec"));
     let free = volume(json!({"volumeId": "vol-1", "state": "Available", "databases": ["a1", "b1"]}));
-    let Some(Row::Volume(row)) = of_volume("c1", &free, None) else { panic!() };
+    let Some(Row::Volume(row)) = of_volume("c1", &free, None) else {
+        panic!()
+    };
     assert_eq!((row.instance_id.as_str(), row.database_id), (UNATTACHED, None));
 }
 
@@ -106,7 +136,12 @@ fn a_disk_names_its_machine_and_its_only_database() {
 fn rows_are_read_as_they_were_written() {
     let rows = [
         of_node("c1", &registered(2, 2), None),
-        of_graph("c1", &graph(json!({})), Some(&registered(2, 2)), vec!["http://r".into()]),
+        of_graph(
+            "c1",
+            &graph(json!({})),
+            Some(&registered(2, 2)),
+            vec!["http://r".into()],
+        ),
     ];
     for row in rows.into_iter().flatten() {
         let mut attributes = row.attributes().unwrap();
