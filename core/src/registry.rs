@@ -15,7 +15,7 @@
 pub mod projection;
 pub mod rows;
 
-pub use projection::{Kept, Projection, Refusal, Standing, Write};
+pub use projection::{Kept, Projection, Refusal, Stage, Standing, Write};
 pub use rows::{GraphRow, InstanceRow, Owner, Row, UNATTACHED, VolumeRow};
 
 /// One of the three tables.

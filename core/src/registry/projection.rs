@@ -120,16 +120,29 @@ impl Write {
         }
     }
 
-    /// Writes of a lower stage are done before those of a higher one. A machine's row is there before rows that name it
-    /// and goes after them: by the machines' rows the others are found again. A row goes before another one takes its key.
-    pub fn stage(&self) -> u8 {
+    /// When it is done, among the writes of one plan.
+    pub fn stage(&self) -> Stage {
         match (self, self.key().0) {
-            (Self::Insert { .. } | Self::Replace { .. }, Table::Instances) => 0,
-            (Self::Delete { .. }, Table::Graphs | Table::Volumes) => 1,
-            (Self::Insert { .. } | Self::Replace { .. }, _) => 2,
-            (Self::Delete { .. }, Table::Instances) => 3,
+            (Self::Insert { .. } | Self::Replace { .. }, Table::Instances) => Stage::Machines,
+            (Self::Insert { .. } | Self::Replace { .. }, Table::Graphs | Table::Volumes) => Stage::Rows,
+            (Self::Delete { .. }, Table::Graphs | Table::Volumes) => Stage::Removals,
+            (Self::Delete { .. }, Table::Instances) => Stage::MachinesGone,
         }
     }
+}
+
+/// The order of writes. A machine's row is there before rows that name it and goes after them: by the machines' rows the
+/// others are found again. A row goes before another object's row takes its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// Rows of machines are written.
+    Machines,
+    /// Rows of graphs and volumes are removed.
+    Removals,
+    /// Rows of graphs and volumes are written.
+    Rows,
+    /// Rows of machines are removed.
+    MachinesGone,
 }
 
 /// What to do about a write that the table refused.
@@ -166,11 +179,6 @@ impl Projection {
         }
     }
 
-    /// Identity of the cluster.
-    pub fn cluster(&self) -> &str {
-        &self.cluster
-    }
-
     /// Begins with the rows that were read; `now` is the present in microseconds. Rows of other clusters are passed over.
     pub fn begin(&mut self, rows: impl IntoIterator<Item = (Key, Kept)>, now: u64) {
         self.kept.clear();
@@ -184,10 +192,10 @@ impl Projection {
         }
     }
 
-    /// UIDs whose rows stand for no object.
-    pub fn orphans(&self, objects: &HashSet<String>) -> Vec<String> {
-        let orphans = self.by_uid.keys().filter(|uid| !objects.contains(*uid));
-        orphans.cloned().collect()
+    /// Rows that stand for no object: their tables and owners.
+    pub fn orphans(&self, objects: &HashSet<String>) -> Vec<(Table, Owner)> {
+        let orphans = self.kept.iter().filter(|(_, kept)| !objects.contains(&kept.owner.uid));
+        orphans.map(|((table, _), kept)| (*table, kept.owner.clone())).collect()
     }
 
     /// What to write so that an object has the row `wanted` and no other, in the order of its stages; nothing if it is so.
