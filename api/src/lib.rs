@@ -51,7 +51,7 @@ mod volumes;
 
 pub use auth::{BootstrapKey, Role};
 pub use error::Error;
-pub use gateway::breaker::{Breaker, BreakerSettings, Decision};
+pub use graphplane_client::breaker::{Breaker, BreakerSettings, Decision};
 pub use server::{ConnectionLimits, serve};
 pub use settings::{GatewaySettings, LeaseSettings, Settings};
 

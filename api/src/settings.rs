@@ -1,7 +1,7 @@
 //! What a deployment chooses.
 
 use crate::auth::BootstrapKey;
-use crate::gateway::breaker::BreakerSettings;
+use graphplane_client::breaker::BreakerSettings;
 use std::time::Duration;
 
 /// Settings of the API.
