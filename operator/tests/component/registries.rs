@@ -14,6 +14,7 @@ use graphplane_tests::{Moto, repository};
 use k8s_openapi::api::events::v1::Event;
 use kube::Api;
 use kube::api::ListParams;
+use parking_lot::Mutex;
 use serde_json::json;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -95,9 +96,15 @@ impl Scene {
 
     /// Waits until a row is good, and returns it.
     async fn until(&self, table: Table, key: &str, what: &str, good: impl Fn(&Item) -> bool) -> Item {
-        let found = async || self.row(table, key).await.filter(|row| good(row));
-        self.world.eventually(what, async || found().await.is_some()).await;
-        found().await.unwrap()
+        let found = Mutex::new(None);
+        let look = async || {
+            let row = self.row(table, key).await.filter(|row| good(row));
+            let is_there = row.is_some();
+            *found.lock() = row;
+            is_there
+        };
+        self.world.eventually(what, look).await;
+        found.into_inner().unwrap()
     }
 
     async fn until_empty(&self) {
