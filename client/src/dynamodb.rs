@@ -6,9 +6,10 @@ use async_trait::async_trait;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::Config;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
-use aws_sdk_dynamodb::error::{DisplayErrorContext, ProvideErrorMetadata};
+use aws_sdk_dynamodb::error::ProvideErrorMetadata;
 use aws_sdk_dynamodb::types::AttributeValue;
 use std::collections::HashMap;
+use std::error::Error as _;
 
 const NAME: &str = "the graph registry";
 
@@ -76,7 +77,10 @@ impl Source for Registry {
                 ];
                 let message = match code {
                     Some(code) => code.to_owned(),
-                    None => DisplayErrorContext(&error).to_string(),
+                    None => match error.source() {
+                        Some(cause) => format!("{error}: {cause}"),
+                        None => error.to_string(),
+                    },
                 };
                 Err(match code.is_some_and(|code| refuses.contains(&code)) {
                     true => SourceError::Refused { name: NAME, message },

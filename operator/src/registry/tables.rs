@@ -11,6 +11,7 @@ use graphplane_core::registry::projection::read;
 use graphplane_core::registry::{Kept, Key, Standing, Table, Write};
 use serde_json::Value;
 use std::collections::HashMap;
+use std::error::Error as _;
 use std::time::{Duration, Instant};
 
 /// Keys of one BatchGetItem; the service takes no more.
@@ -258,7 +259,10 @@ impl Tables {
                 let code = service.code().unwrap_or("unknown error");
                 format!("{code}: {}", service.message().unwrap_or("without a message"))
             }
-            None => error.to_string(),
+            None => match error.source() {
+                Some(cause) => format!("{error}: {cause}"),
+                None => error.to_string(),
+            },
         };
         TableError::Call {
             call,
