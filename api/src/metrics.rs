@@ -1,6 +1,6 @@
 //! Prometheus metrics. Labels have few values: routes are templates, nodes are the only names.
 
-use crate::gateway::breaker::Phase;
+use graphplane_client::breaker::Phase;
 use http::{Method, StatusCode};
 use parking_lot::Mutex;
 use prometheus_client::encoding::{EncodeLabelSet, text};

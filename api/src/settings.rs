@@ -1,8 +1,8 @@
 //! What a deployment chooses.
 
 use crate::auth::BootstrapKey;
-use crate::gateway::breaker::BreakerSettings;
 use crate::nodes::identity::IdentityCertificates;
+use graphplane_client::breaker::BreakerSettings;
 use std::time::Duration;
 
 /// Settings of the API.

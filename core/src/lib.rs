@@ -20,6 +20,7 @@
 //! | [`identity`] | whether an agent runs on the machine that was started for its node |
 //! | [`statements`], [`schema_copy`] | which statements of a schema a database still lacks, or another one needs |
 //! | [`sources`] | what a node reads with its own credentials when a tenant names it |
+//! | [`registry`] | what clients outside of Kubernetes are told, and which write of it counts |
 //! | [`backoff`], [`client_token`], [`names`] | when to repeat, and how a repeat is recognised |
 
 pub mod backoff;
@@ -36,6 +37,7 @@ pub mod names;
 pub mod node_plan;
 pub mod placement;
 pub mod plan;
+pub mod registry;
 pub mod replica_plan;
 pub mod resources;
 pub mod schema_copy;

@@ -14,6 +14,7 @@ use crate::provider::aws::Aws;
 use crate::provider::local::Local;
 use crate::provider::{Listing, Provider};
 use crate::reconcile::{Reconcile, after_error, reconcile};
+use crate::registry;
 use crate::settings::{ProviderChoice, Settings};
 use futures::{Stream, StreamExt};
 use graphplane_core::backoff::{Backoff, Limits};
@@ -132,7 +133,10 @@ async fn act(
     let _end_watches = watching.clone().drop_guard();
     let mut background = JoinSet::new();
     background.spawn(send_events);
-    let controllers = controllers(&ctx, provider.as_ref(), settings, &stop);
+    let mut controllers = controllers(&ctx, provider.as_ref(), settings, &stop);
+    if let Some(registries) = settings.registries.clone() {
+        controllers.push(Box::pin(registry::run(ctx.clone(), registries, stop.clone())));
+    }
     watch_all(&hubs, &client, &mut background, &watching);
     let controllers = async {
         hubs_ready(&hubs).await?;

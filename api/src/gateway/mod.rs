@@ -6,7 +6,6 @@
 
 mod access;
 mod body;
-pub(crate) mod breaker;
 mod forward;
 mod headers;
 mod replicas;
@@ -19,7 +18,7 @@ pub(crate) use routes::{Op, call};
 use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::settings::GatewaySettings;
-use breaker::{Breaker, Decision};
+use graphplane_client::breaker::{Breaker, Decision};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;

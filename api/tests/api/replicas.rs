@@ -132,6 +132,13 @@ async fn what_only_reads_goes_to_a_replica_and_everything_else_to_the_writer() {
 }
 
 #[tokio::test]
+async fn the_description_of_a_graph_says_who_answers_reads() {
+    let fleet = Fleet::start("OnRequest").await;
+    let graph = fleet.plane.get("/v1/graphs/karate").await.expect(200);
+    assert_eq!(graph.body["readEndpoints"], json!([fleet.replica.address]));
+}
+
+#[tokio::test]
 async fn a_request_may_ask_for_the_writer() {
     let fleet = Fleet::start("Prefer").await;
     fleet.ask(EDITOR, Some("writer"), "RETURN 1").await.expect(200);

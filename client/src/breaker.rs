@@ -1,4 +1,4 @@
-//! A circuit breaker: calls to a node that does not answer are stopped for a while.
+//! A circuit breaker: calls to what does not answer are stopped for a while.
 //!
 //! ```text
 //!            failures in a row                    pause is over
