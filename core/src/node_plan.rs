@@ -75,7 +75,7 @@ pub struct Pace {
     pub lag: Duration,
 }
 
-/// To which machine a disk is attached. Machines are named by their identity at the provider.
+/// To which machine a disk is attached, by the machine's [`name`](Instance::name).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Attachment {
     /// The provider's disks need not be attached.
@@ -125,6 +125,13 @@ pub struct Instance {
     pub notice: Option<Notice>,
 }
 
+impl Instance {
+    /// What the provider calls it: the last part of its identity.
+    pub fn name(&self) -> &str {
+        self.id.rsplit('/').next().unwrap_or(&self.id)
+    }
+}
+
 /// A provider's word that it is going to stop a machine, or take it away.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
@@ -163,7 +170,7 @@ pub enum Action {
     Launch,
     /// Attach the disk of the volume to the machine.
     AttachDisk {
-        /// Identity of the machine.
+        /// What the provider calls the machine.
         machine: String,
     },
     /// Detach the disk of the volume from a machine that is gone.
@@ -374,7 +381,7 @@ impl Observed {
     fn disk_is_usable(&self) -> bool {
         match (&self.disk, &self.instance) {
             (Attachment::NotNeeded, _) => true,
-            (Attachment::Attached(to), Some(instance)) => *to == instance.id && instance.state != InstanceState::Dead,
+            (Attachment::Attached(to), Some(instance)) => *to == instance.name() && instance.state != InstanceState::Dead,
             _ => false,
         }
     }
@@ -401,10 +408,10 @@ fn with_disk(mut plan: Plan<Action, NodePhase>, seen: &Observed, instance: &Inst
     let free = matches!(&seen.disk, Attachment::Detached);
     // Attached to another one: that one is dead, or this is an old listing. Either way nothing but attaching is safe, and
     // the provider refuses it as long as the disk is not free.
-    let elsewhere = matches!(&seen.disk, Attachment::Attached(to) if *to != instance.id);
+    let elsewhere = matches!(&seen.disk, Attachment::Attached(to) if *to != instance.name());
     if instance.state == InstanceState::Running && (free || elsewhere) {
         plan.actions.push(Action::AttachDisk {
-            machine: instance.id.clone(),
+            machine: instance.name().to_owned(),
         });
     }
     plan
@@ -420,7 +427,7 @@ fn disk_in_use(seen: &Observed, status: &GraphNodeStatus, now: Timestamp) -> Opt
         Attachment::Attaching(to) | Attachment::Attached(to) | Attachment::Detaching(to) => to,
     };
     // By force only from what is certainly our own dead machine, and only when it has had the time to let go.
-    let dead = seen.instance.as_ref().is_some_and(|i| i.id == *holder && i.state == InstanceState::Dead);
+    let dead = seen.instance.as_ref().is_some_and(|i| i.name() == holder && i.state == InstanceState::Dead);
     let since = conditions::get(&status.conditions, conditions::VOLUME_READY)
         .filter(|c| c.status == "False")
         .map(|c| after(c.last_transition_time.0, seen.pace.stop));

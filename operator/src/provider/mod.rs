@@ -236,7 +236,7 @@ pub trait Volumes: Send + Sync {
     /// [`ProviderError::NotEmpty`] when databases are on it, as far as the provider can see.
     async fn delete_volume(&self, name: &str) -> Result<(), ProviderError>;
 
-    /// Begins to attach the disk of a GraphVolume to a machine, named by its identity at the provider. One that is
+    /// Begins to attach the disk of a GraphVolume to a machine, by the machine's [`name`](Instance::name). One that is
     /// attached there is left alone; a provider whose disks need not be attached does nothing.
     ///
     /// # Errors

@@ -21,6 +21,8 @@ struct AgentConfig<'a> {
     control_plane: &'a str,
     bootstrap_token: &'a str,
     object_store: String,
+    /// The machine proves by its metadata service which one it is.
+    identity: &'a str,
     #[serde(flatten)]
     sources: &'a SourceRules,
 }
@@ -44,6 +46,7 @@ fn text(settings: &AwsSettings, want: &InstanceRequest, disk: &str) -> Result<St
         control_plane: control_plane.ok_or("the settings of AWS have no controlPlane.url")?,
         bootstrap_token: &want.bootstrap_token,
         object_store: settings.object_store_url(),
+        identity: "aws",
         sources: &settings.sources,
     };
     // A quote can be in a string only, where this is how it is written otherwise.
@@ -125,6 +128,7 @@ mod tests {
             serde_json::json!({
                 "node": "std-0", "clusterId": "c1", "controlPlane": "https://graphplane.example",
                 "bootstrapToken": hostile, "objectStore": "s3://objects/a",
+                "identity": "aws",
             })
         );
         assert_eq!(variable(&text, "volume"), "vol-1");
