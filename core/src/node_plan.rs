@@ -592,7 +592,12 @@ fn ending(node: &GraphNode, seen: &Observed, now: Timestamp) -> Plan<Action, Nod
             Some(InstanceState::Dead) => actions.push(Action::ForgetInstance),
             None => {}
         }
-        if seen.instance.as_ref().is_none_or(|i| i.state == InstanceState::Dead) {
+        let shown_at = after(seen.watched_since, seen.pace.lag);
+        let started = node.status.as_ref().is_some_and(|s| s.epoch.is_some());
+        if seen.instance.is_none() && started && now < shown_at {
+            // It may only not be listed yet.
+            requeue = sooner(Some(until(shown_at, now)), seen.pace.look);
+        } else if seen.instance.as_ref().is_none_or(|i| i.state == InstanceState::Dead) {
             if matches!(&seen.volume, VolumeSeen::Present { attached_to: Some(to), .. } if to == name) {
                 actions.push(Action::ReleaseVolume);
             }
