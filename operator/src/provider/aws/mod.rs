@@ -87,11 +87,16 @@ impl Aws {
     /// The provider for the cluster of that identity. Nothing is called yet.
     pub async fn open(settings: AwsSettings, cluster_id: String) -> Self {
         let config = sdk_config(&settings).await;
+        Self::with_config(settings, cluster_id, &config)
+    }
+
+    /// The provider with a configuration of the SDK, for one that brings its own credentials.
+    pub fn with_config(settings: AwsSettings, cluster_id: String, config: &SdkConfig) -> Self {
         Self {
             inner: Arc::new(Inner {
-                ec2: aws_sdk_ec2::Client::new(&config),
-                cloudformation: aws_sdk_cloudformation::Client::new(&config),
-                autoscaling: aws_sdk_autoscaling::Client::new(&config),
+                ec2: aws_sdk_ec2::Client::new(config),
+                cloudformation: aws_sdk_cloudformation::Client::new(config),
+                autoscaling: aws_sdk_autoscaling::Client::new(config),
                 machines: instances::Memory::default(),
                 capacity: capacity::Capacity::default(),
                 disks: disks::Memory::default(),
