@@ -315,8 +315,14 @@ mod tests {
         };
         assert!(never_had_a_machine(&refused(node(1, None), reasons::NO_CAPACITY)));
         assert!(!never_had_a_machine(&refused(node(1, None), reasons::NODE_STARTING)));
-        assert!(!never_had_a_machine(&refused(node(2, None), reasons::NO_CAPACITY)), "its disk may hold data");
-        assert!(!never_had_a_machine(&refused(node(1, Some((1, 0))), reasons::NO_CAPACITY)));
+        assert!(
+            !never_had_a_machine(&refused(node(2, None), reasons::NO_CAPACITY)),
+            "its disk may hold data"
+        );
+        assert!(!never_had_a_machine(&refused(
+            node(1, Some((1, 0))),
+            reasons::NO_CAPACITY
+        )));
         let mut seen = refused(node(1, None), reasons::NO_CAPACITY);
         seen.status.as_mut().unwrap().provider_id = Some("aws:///a/i-1".into());
         assert!(!never_had_a_machine(&seen));

@@ -120,10 +120,16 @@ fn a_graph_leaves_a_node_that_never_had_a_machine_and_no_other() {
         ..fresh()
     };
     let why = || "gets no machine in zone a".to_owned();
-    assert_eq!(plan(&graph, &on(Accepts::Never(why())), at(0)).actions, [Action::Unplace]);
+    assert_eq!(
+        plan(&graph, &on(Accepts::Never(why())), at(0)).actions,
+        [Action::Unplace]
+    );
     assert!(plan(&graph, &on(Accepts::No(why())), at(0)).actions.is_empty());
     made(&mut graph);
-    assert!(plan(&graph, &on(Accepts::Never(why())), at(0)).actions.is_empty(), "its database is there");
+    assert!(
+        plan(&graph, &on(Accepts::Never(why())), at(0)).actions.is_empty(),
+        "its database is there"
+    );
 }
 
 #[test]

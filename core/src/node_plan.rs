@@ -381,7 +381,9 @@ impl Observed {
     fn disk_is_usable(&self) -> bool {
         match (&self.disk, &self.instance) {
             (Attachment::NotNeeded, _) => true,
-            (Attachment::Attached(to), Some(instance)) => *to == instance.name() && instance.state != InstanceState::Dead,
+            (Attachment::Attached(to), Some(instance)) => {
+                *to == instance.name() && instance.state != InstanceState::Dead
+            }
             _ => false,
         }
     }
@@ -427,7 +429,10 @@ fn disk_in_use(seen: &Observed, status: &GraphNodeStatus, now: Timestamp) -> Opt
         Attachment::Attaching(to) | Attachment::Attached(to) | Attachment::Detaching(to) => to,
     };
     // By force only from what is certainly our own dead machine, and only when it has had the time to let go.
-    let dead = seen.instance.as_ref().is_some_and(|i| i.name() == holder && i.state == InstanceState::Dead);
+    let dead = seen
+        .instance
+        .as_ref()
+        .is_some_and(|i| i.name() == holder && i.state == InstanceState::Dead);
     let since = conditions::get(&status.conditions, conditions::VOLUME_READY)
         .filter(|c| c.status == "False")
         .map(|c| after(c.last_transition_time.0, seen.pace.stop));
@@ -513,7 +518,11 @@ fn running(node: &GraphNode, seen: &Observed, instance: &Instance, now: Timestam
         let (verdict, actions, requeue) = match &instance.notice {
             Some(notice) => {
                 let (actions, message, requeue) = leaves(seen, notice, now);
-                (Verdict::ReadyAndProgressing(reasons::DRAINING, message), actions, requeue)
+                (
+                    Verdict::ReadyAndProgressing(reasons::DRAINING, message),
+                    actions,
+                    requeue,
+                )
             }
             None => (Verdict::Ready(message.to_owned()), vec![], None),
         };
@@ -583,7 +592,9 @@ fn ending(node: &GraphNode, seen: &Observed, now: Timestamp) -> Plan<Action, Nod
         )
     } else {
         match seen.instance.as_ref().map(|i| i.state) {
-            Some(InstanceState::Starting | InstanceState::Running) => actions.push(Action::StopInstance { force: false }),
+            Some(InstanceState::Starting | InstanceState::Running) => {
+                actions.push(Action::StopInstance { force: false })
+            }
             Some(InstanceState::Stopping { since }) => {
                 let stop = stopping(seen, since, now, NodePhase::Terminating);
                 requeue = sooner(requeue, stop.requeue);

@@ -235,7 +235,10 @@ impl World {
             Action::AttachDisk { machine } => {
                 let newest = self.volume.as_ref().unwrap().1;
                 let instance = self.instance.as_ref().unwrap();
-                assert_eq!((instance.name(), instance.state), (machine.as_str(), InstanceState::Running));
+                assert_eq!(
+                    (instance.name(), instance.state),
+                    (machine.as_str(), InstanceState::Running)
+                );
                 assert_eq!(instance.token, token(newest), "attached under an epoch that is over");
                 // The provider refuses unless it is free.
                 if self.disk == Attachment::Detached {
@@ -478,20 +481,35 @@ fn a_machine_gets_its_disk_once_it_runs() {
     world.missing = None;
     world.settle();
     assert_eq!(world.launches, [Epoch(1)]);
-    assert_eq!(world.plan().requeue, Some(Duration::from_secs(5)), "nobody tells that it runs");
+    assert_eq!(
+        world.plan().requeue,
+        Some(Duration::from_secs(5)),
+        "nobody tells that it runs"
+    );
     world.progresses();
     let attach = Action::AttachDisk { machine: "i-1".into() };
     assert_eq!(world.plan().actions, [attach]);
     let volume_ready = |world: &World| {
         let plan = world.plan();
-        plan.says.iter().find(|s| s.type_ == conditions::VOLUME_READY).unwrap().status
+        plan.says
+            .iter()
+            .find(|s| s.type_ == conditions::VOLUME_READY)
+            .unwrap()
+            .status
     };
     world.settle();
-    assert_eq!((world.disk.clone(), volume_ready(&world)), (Attachment::Attaching("i-1".into()), Some(false)));
+    assert_eq!(
+        (world.disk.clone(), volume_ready(&world)),
+        (Attachment::Attaching("i-1".into()), Some(false))
+    );
     world.progresses();
     world.agent_registers();
     assert_eq!((world.phase(), volume_ready(&world)), (NodePhase::Ready, Some(true)));
-    assert_eq!(world.plan().requeue, Some(Duration::from_secs(10)), "in peace only the lease is looked at");
+    assert_eq!(
+        world.plan().requeue,
+        Some(Duration::from_secs(10)),
+        "in peace only the lease is looked at"
+    );
 }
 
 #[test]
@@ -515,10 +533,17 @@ fn the_next_epoch_begins_when_the_disk_is_free() {
     world.now += 29;
     assert!(world.plan().actions.is_empty());
     world.now += 1;
-    assert_eq!(world.plan().actions, [Action::DetachDisk { force: true }], "its machine is certainly dead");
+    assert_eq!(
+        world.plan().actions,
+        [Action::DetachDisk { force: true }],
+        "its machine is certainly dead"
+    );
     let mut asked = world.observe();
     asked.asked_to_detach = true;
-    assert!(plan(&world.node, &asked, at(world.now)).actions.is_empty(), "once in a pass");
+    assert!(
+        plan(&world.node, &asked, at(world.now)).actions.is_empty(),
+        "once in a pass"
+    );
     let mut unknown = world.observe();
     unknown.disk = Attachment::Detaching("i-9".into());
     assert!(

@@ -136,7 +136,13 @@ async fn make_secret(node: &str, ctx: &Context) -> Result<(), Error> {
     secret.metadata.labels = Some([(NODE_LABEL.to_owned(), node.to_owned())].into());
     let key = ByteString(random_token("gpa").into_bytes());
     let launch_key = ByteString(random_token("gpl").into_bytes());
-    secret.data = Some([(names::API_KEY.to_owned(), key), (names::LAUNCH_KEY.to_owned(), launch_key)].into());
+    secret.data = Some(
+        [
+            (names::API_KEY.to_owned(), key),
+            (names::LAUNCH_KEY.to_owned(), launch_key),
+        ]
+        .into(),
+    );
     let params = PostParams {
         field_manager: Some(NAME.to_owned()),
         ..PostParams::default()
@@ -185,7 +191,9 @@ fn one_time_token(key: &[u8], client_token: &str) -> (String, String) {
 async fn announce_token(node: &str, client_token: &str, ctx: &Context) -> Result<String, Error> {
     let object = names::node_object(node);
     let secret = ctx.hubs.secrets.cache().get(SYSTEM_NAMESPACE, &object);
-    let known = secret.as_ref().and_then(|s| s.data.as_ref()?.get(names::LAUNCH_KEY).cloned());
+    let known = secret
+        .as_ref()
+        .and_then(|s| s.data.as_ref()?.get(names::LAUNCH_KEY).cloned());
     let key = known.unwrap_or_else(|| ByteString(random_token("gpl").into_bytes()));
     let (token, hash) = one_time_token(&key.0, client_token);
     let patch = json!({"data": {

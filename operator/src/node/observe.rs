@@ -13,8 +13,8 @@ use graphplane_core::names;
 use graphplane_core::node_plan::{Attachment, InstanceState, Observed, VolumeSeen};
 use graphplane_crds::conditions;
 use graphplane_crds::node::{GraphNode, NodePhase};
-use graphplane_crds::{SYSTEM_NAMESPACE, Tier};
 use graphplane_crds::quantities::Epoch;
+use graphplane_crds::{SYSTEM_NAMESPACE, Tier};
 use kube::ResourceExt;
 use std::sync::Arc;
 

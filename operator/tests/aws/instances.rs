@@ -71,7 +71,14 @@ impl World {
         let ours = Filter::builder()
             .name("tag:graphplane.dev/cluster")
             .values(&self.account.cluster);
-        let answer = self.account.ec2.describe_instances().filters(ours.build()).send().await.unwrap();
+        let answer = self
+            .account
+            .ec2
+            .describe_instances()
+            .filters(ours.build())
+            .send()
+            .await
+            .unwrap();
         let instances = answer.reservations().iter().flat_map(|r| r.instances().to_vec());
         let with_state = |i: aws_sdk_ec2::types::Instance| {
             let state = i.state().unwrap().name().unwrap().clone();
@@ -82,7 +89,9 @@ impl World {
 
     async fn running(&self) -> usize {
         let all = self.described().await;
-        all.iter().filter(|(_, state)| *state == InstanceStateName::Running).count()
+        all.iter()
+            .filter(|(_, state)| *state == InstanceStateName::Running)
+            .count()
     }
 }
 
@@ -99,14 +108,27 @@ async fn a_machine_is_started_once_whoever_asks_and_how_often() {
     assert!(started.id.starts_with(&format!("aws:///{ZONE}/i-")), "{}", started.id);
     assert_eq!(aws.ensure_instance(&want).await.unwrap().id, started.id);
     let other = world.account.provider();
-    assert_eq!(other.ensure_instance(&want).await.unwrap().id, started.id, "found by its tag");
+    assert_eq!(
+        other.ensure_instance(&want).await.unwrap().id,
+        started.id,
+        "found by its tag"
+    );
     assert_eq!(world.running().await, 1);
     let shown = listed(&other).await.unwrap();
-    assert_eq!((&shown.id, &shown.token, shown.state), (&started.id, &want.client_token, InstanceState::Running));
+    assert_eq!(
+        (&shown.id, &shown.token, shown.state),
+        (&started.id, &want.client_token, InstanceState::Running)
+    );
     let (instance, _) = world.described().await.remove(0);
     assert_eq!(instance.instance_type().map(|t| t.as_str()), Some("m6g.large"));
-    assert_eq!(instance.subnet_id(), world.account.settings.subnets.get(ZONE).map(String::as_str));
-    assert!(instance.instance_lifecycle().is_none(), "a writer is never a spot machine");
+    assert_eq!(
+        instance.subnet_id(),
+        world.account.settings.subnets.get(ZONE).map(String::as_str)
+    );
+    assert!(
+        instance.instance_lifecycle().is_none(),
+        "a writer is never a spot machine"
+    );
     let occupied = aws.ensure_instance(&world.want("t2", 2)).await.unwrap_err();
     assert!(matches!(occupied, ProviderError::Occupied(_)), "{occupied}");
 }
@@ -125,7 +147,11 @@ async fn a_machine_that_is_stopped_is_dead_and_its_token_is_used() {
     assert_eq!((again.id, again.state), (first.id.clone(), InstanceState::Dead));
     let next = aws.ensure_instance(&world.want("t2", 2)).await.unwrap();
     assert_ne!(next.id, first.id);
-    assert_eq!(listed(&aws).await.map(|i| i.id), Some(next.id), "the one that lives counts");
+    assert_eq!(
+        listed(&aws).await.map(|i| i.id),
+        Some(next.id),
+        "the one that lives counts"
+    );
     aws.stop_instance(NODE, true).await.unwrap();
     aws.forget_instance(NODE).await.unwrap();
     assert_eq!(listed(&aws).await, None);
@@ -137,7 +163,11 @@ async fn a_machine_that_somebody_stopped_is_not_dead_until_it_is_terminated() {
     let (world, aws) = World::open("instances-stopped").await;
     aws.ensure_instance(&world.want("t1", 1)).await.unwrap();
     let (instance, _) = world.described().await.remove(0);
-    let stop = world.account.ec2.stop_instances().instance_ids(instance.instance_id().unwrap());
+    let stop = world
+        .account
+        .ec2
+        .stop_instances()
+        .instance_ids(instance.instance_id().unwrap());
     stop.send().await.unwrap();
     let stopping = InstanceState::Stopping {
         since: Timestamp::UNIX_EPOCH,
@@ -154,14 +184,23 @@ async fn of_two_machines_of_a_node_the_newer_one_stays() {
     let mut tags = world.account.tags("GraphNode", NODE);
     tags.insert("epoch".into(), "1".into());
     tags.insert("token".into(), "t1".into());
-    let tags = tags.into_iter().map(|(key, value)| Tag::builder().key(format!("graphplane.dev/{key}")).value(value).build());
+    let tags = tags
+        .into_iter()
+        .map(|(key, value)| Tag::builder().key(format!("graphplane.dev/{key}")).value(value).build());
     let tags = TagSpecification::builder()
         .resource_type(ResourceType::Instance)
         .set_tags(Some(tags.collect()));
     let (described, _) = world.described().await.remove(0);
-    let twin = world.account.ec2.run_instances().image_id(described.image_id().unwrap());
+    let twin = world
+        .account
+        .ec2
+        .run_instances()
+        .image_id(described.image_id().unwrap());
     let twin = twin.min_count(1).max_count(1).tag_specifications(tags.build());
-    twin.subnet_id(&world.account.settings.subnets[ZONE]).send().await.unwrap();
+    twin.subnet_id(&world.account.settings.subnets[ZONE])
+        .send()
+        .await
+        .unwrap();
     let shown = listed(&aws).await.unwrap();
     assert!(shown.id != started.id && shown.token.is_empty(), "{shown:?}");
     aws.stop_instance(NODE, true).await.unwrap();
@@ -184,7 +223,11 @@ async fn what_a_start_needs_is_named_when_it_is_not_there() {
         purpose: Purpose::Write { volume: "std-9".into() },
         ..world.want("t1", 1)
     };
-    for (want, named) in [(without_stack, "launch template"), (elsewhere, "eu-central-1z"), (without_disk, "std-9")] {
+    for (want, named) in [
+        (without_stack, "launch template"),
+        (elsewhere, "eu-central-1z"),
+        (without_disk, "std-9"),
+    ] {
         let error = aws.ensure_instance(&want).await.unwrap_err().to_string();
         assert!(error.contains(named), "{error}");
     }

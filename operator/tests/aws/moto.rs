@@ -95,7 +95,8 @@ impl Account {
         let ec2 = aws_sdk_ec2::Client::new(&config);
         let defaults = Filter::builder().name("default-for-az").values("true").build();
         let subnets = ec2.describe_subnets().filters(defaults).send().await.unwrap();
-        let of_zone = |s: &aws_sdk_ec2::types::Subnet| Some((s.availability_zone()?.to_owned(), s.subnet_id()?.to_owned()));
+        let of_zone =
+            |s: &aws_sdk_ec2::types::Subnet| Some((s.availability_zone()?.to_owned(), s.subnet_id()?.to_owned()));
         settings.subnets = subnets.subnets().iter().filter_map(of_zone).collect();
         assert!(settings.subnets.contains_key(ZONE), "{:?}", settings.subnets);
         Self {
@@ -113,7 +114,12 @@ impl Account {
 
     /// Tags of what belongs to an object.
     pub(crate) fn tags(&self, kind: &str, name: &str) -> BTreeMap<String, String> {
-        let tags = [("cluster", self.cluster.as_str()), ("kind", kind), ("name", name), ("uid", "u")];
+        let tags = [
+            ("cluster", self.cluster.as_str()),
+            ("kind", kind),
+            ("name", name),
+            ("uid", "u"),
+        ];
         tags.map(|(key, value)| (key.to_owned(), value.to_owned())).into()
     }
 }

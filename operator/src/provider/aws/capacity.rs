@@ -80,9 +80,16 @@ mod tests {
         capacity.refused("m7g.large", "a");
         assert_eq!(capacity.first(&types, "a").as_deref(), Some("m6g.large"));
         assert_eq!(capacity.first(&types, "b").as_deref(), Some("m7g.large"));
-        assert_eq!(capacity.order(zones.clone(), &types), ["a", "b"], "another type can be had there");
+        assert_eq!(
+            capacity.order(zones.clone(), &types),
+            ["a", "b"],
+            "another type can be had there"
+        );
         capacity.refused("m6g.large", "a");
-        assert_eq!((capacity.first(&types, "a"), capacity.order(zones.clone(), &types)), (None, names(&["b", "a"])));
+        assert_eq!(
+            (capacity.first(&types, "a"), capacity.order(zones.clone(), &types)),
+            (None, names(&["b", "a"]))
+        );
         let long_ago = Instant::now() - BELIEVED;
         capacity.refused.lock().values_mut().for_each(|at| *at = long_ago);
         assert_eq!(capacity.order(zones.clone(), &types), zones);
@@ -93,7 +100,12 @@ mod tests {
     #[test]
     fn other_failures_say_nothing_of_capacity() {
         assert!(is_short("InsufficientInstanceCapacity"));
-        for code in ["RequestLimitExceeded", "IdempotentParameterMismatch", "UnauthorizedOperation", "InternalError"] {
+        for code in [
+            "RequestLimitExceeded",
+            "IdempotentParameterMismatch",
+            "UnauthorizedOperation",
+            "InternalError",
+        ] {
             assert!(!is_short(code), "{code}");
         }
     }

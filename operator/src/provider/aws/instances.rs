@@ -67,7 +67,10 @@ impl Aws {
         }
         let pages = request.into_paginator().page_size(1000).items().send();
         let reservations = pages.try_collect().await.map_err(failed("DescribeInstances"))?;
-        let described = reservations.iter().flat_map(|r| r.instances()).filter_map(Machine::read);
+        let described = reservations
+            .iter()
+            .flat_map(|r| r.instances())
+            .filter_map(Machine::read);
         let mut machines = self.inner.machines.merge(described.collect());
         machines.retain(|m| node.is_none_or(|node| m.node == node));
         Ok(machines)
@@ -77,7 +80,10 @@ impl Aws {
         let type_ = want.instance_type.as_deref().unwrap_or_default();
         let error = match self.request(want, volume).await?.send().await {
             Ok(output) => {
-                let started = output.instances().first().and_then(|i| Machine::read(&complete(i, want)));
+                let started = output
+                    .instances()
+                    .first()
+                    .and_then(|i| Machine::read(&complete(i, want)));
                 let started = started.ok_or_else(|| refused("EC2 answered without a machine".to_owned()))?;
                 self.inner.machines.note(started.clone());
                 return Ok(started.instance(None));
@@ -101,19 +107,27 @@ impl Aws {
     async fn request(&self, want: &InstanceRequest, volume: &str) -> Result<RunInstancesFluentBuilder, ProviderError> {
         let settings = &self.inner.settings;
         let [Some(template), Some(version)] = LAUNCH_TEMPLATE.map(|name| want.stack_outputs.get(name)) else {
-            return Err(refused(format!("the stack of node {}'s Tier has no launch template yet", want.node)));
+            return Err(refused(format!(
+                "the stack of node {}'s Tier has no launch template yet",
+                want.node
+            )));
         };
         let subnet = settings.subnets.get(&want.zone);
         let subnet = subnet.ok_or_else(|| refused(format!("the settings of AWS name no subnet in {}", want.zone)))?;
         let disks = self.list_disks().await?;
         let disk = disks.get(volume);
         let disk = disk.ok_or_else(|| refused(format!("the disk of volume {volume} does not exist")))?;
-        let template = LaunchTemplateSpecification::builder().launch_template_id(template).version(version);
+        let template = LaunchTemplateSpecification::builder()
+            .launch_template_id(template)
+            .version(version);
         let tags = |of: ResourceType| {
             let tag = |(key, value): (String, String)| Tag::builder().key(key).value(value).build();
             let token = (TOKEN.to_owned(), want.client_token.clone());
             let all = tags::prefixed(&want.tags).chain([token]).map(tag).collect();
-            TagSpecification::builder().resource_type(of).set_tags(Some(all)).build()
+            TagSpecification::builder()
+                .resource_type(of)
+                .set_tags(Some(all))
+                .build()
         };
         let type_ = want.instance_type.as_deref();
         Ok(self
@@ -135,7 +149,10 @@ impl Aws {
     /// for a long time, the machine came to its end in between, and the epoch with it.
     fn made_otherwise(&self, want: &InstanceRequest) -> Result<Instance, ProviderError> {
         if !self.inner.machines.must_be_gone(&want.client_token) {
-            let message = format!("the machine of node {} was started already and is not described yet", want.node);
+            let message = format!(
+                "the machine of node {} was started already and is not described yet",
+                want.node
+            );
             return Err(refused(message));
         }
         let gone = Machine {
@@ -161,7 +178,10 @@ fn complete(instance: &aws_sdk_ec2::types::Instance, want: &InstanceRequest) -> 
     let token = (TOKEN.to_owned(), want.client_token.clone());
     let tags = tags::prefixed(&want.tags).chain([token]);
     let mut instance = instance.clone();
-    instance.tags = Some(tags.map(|(key, value)| Tag::builder().key(key).value(value).build()).collect());
+    instance.tags = Some(
+        tags.map(|(key, value)| Tag::builder().key(key).value(value).build())
+            .collect(),
+    );
     instance
 }
 
@@ -179,7 +199,9 @@ fn attempt(token: &str, type_: Option<&str>) -> String {
 impl Instances for Aws {
     async fn ensure_instance(&self, want: &InstanceRequest) -> Result<Instance, ProviderError> {
         let Purpose::Write { volume } = &want.purpose else {
-            return Err(refused("read replicas are fleets on AWS, not single machines".to_owned()));
+            return Err(refused(
+                "read replicas are fleets on AWS, not single machines".to_owned(),
+            ));
         };
         let machines = self.machines(Some(&want.node)).await?;
         let mut same: Vec<&Machine> = machines.iter().filter(|m| m.token == want.client_token).collect();
@@ -206,7 +228,10 @@ impl Instances for Aws {
         // By force: without the shutdown of its operating system, and without what else may hold it up.
         let forced = force.then_some(true);
         let call = self.inner.ec2.terminate_instances();
-        let call = call.set_instance_ids(Some(to_stop.clone())).set_skip_os_shutdown(forced).set_force(forced);
+        let call = call
+            .set_instance_ids(Some(to_stop.clone()))
+            .set_skip_os_shutdown(forced)
+            .set_force(forced);
         call.send().await.map_err(failed("TerminateInstances"))?;
         // From the last time that it was asked, so that it is asked again only after it had its time.
         let since = Timestamp::now();
@@ -222,7 +247,10 @@ impl Instances for Aws {
     async fn forget_instance(&self, node: &str) -> Result<(), ProviderError> {
         let machines = self.machines(Some(node)).await?;
         if let Some(machine) = machines.iter().find(|m| m.lives()) {
-            return Err(ProviderError::Occupied(format!("machine {} of node {node} lives", machine.id)));
+            return Err(ProviderError::Occupied(format!(
+                "machine {} of node {node} lives",
+                machine.id
+            )));
         }
         // EC2 describes it for another hour; nobody needs to hear of it.
         machines.into_iter().for_each(|m| self.inner.machines.forget(m));

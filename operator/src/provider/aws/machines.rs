@@ -197,7 +197,10 @@ impl Memory {
                 merged.push(machine);
             }
             let hidden = known.values().filter(|k| !k.forgotten).map(|k| &k.machine);
-            let hidden: Vec<Machine> = hidden.filter(|m| !merged.iter().any(|d| d.id == m.id)).cloned().collect();
+            let hidden: Vec<Machine> = hidden
+                .filter(|m| !merged.iter().any(|d| d.id == m.id))
+                .cloned()
+                .collect();
             merged.extend(hidden);
         }
         for dead in merged.iter().filter(|m| !m.lives()) {
@@ -272,7 +275,11 @@ mod tests {
         assert_eq!(running.instance(None).id, "aws:///eu-central-1a/i-1");
         assert_eq!(read(InstanceStateName::Pending, "").state, InstanceState::Starting);
         assert_eq!(read(InstanceStateName::Terminated, "").state, InstanceState::Dead);
-        assert_eq!(read(InstanceStateName::Stopped, "").state, STOPPING, "not dead, and not waited for");
+        assert_eq!(
+            read(InstanceStateName::Stopped, "").state,
+            STOPPING,
+            "not dead, and not waited for"
+        );
         for zone in ["GMT", "UTC"] {
             let stopping = read(
                 InstanceStateName::ShuttingDown,
@@ -282,7 +289,10 @@ mod tests {
         }
         let unexplained = read(InstanceStateName::ShuttingDown, "Server.InternalError");
         assert_eq!(unexplained.state, InstanceState::Stopping { since: at(100) });
-        assert_eq!(Machine::read(&types::Instance::builder().instance_id("i-2").build()), None);
+        assert_eq!(
+            Machine::read(&types::Instance::builder().instance_id("i-2").build()),
+            None
+        );
     }
 
     #[test]
@@ -309,7 +319,10 @@ mod tests {
         assert_eq!(chosen.to_stop, ["i-3", "i-1"]);
         assert_eq!((chosen.shown.id.as_str(), chosen.shown.token.as_str()), ("i-3", ""));
         let chosen = choose(vec![older, newer]).unwrap();
-        assert_eq!((chosen.shown.id.as_str(), chosen.to_stop), ("i-1", vec!["i-1".to_owned()]));
+        assert_eq!(
+            (chosen.shown.id.as_str(), chosen.to_stop),
+            ("i-1", vec!["i-1".to_owned()])
+        );
     }
 
     #[test]

@@ -11,7 +11,12 @@ impl Aws {
     /// Notices by instance id. The call takes no tags, so it answers for every running machine of the account and region,
     /// a thousand at a time.
     pub(super) async fn notices(&self) -> Result<HashMap<String, Notice>, ProviderError> {
-        let statuses = self.inner.ec2.describe_instance_status().into_paginator().page_size(1000);
+        let statuses = self
+            .inner
+            .ec2
+            .describe_instance_status()
+            .into_paginator()
+            .page_size(1000);
         let statuses = statuses
             .items()
             .send()
@@ -60,11 +65,18 @@ mod tests {
         let events = [
             event(EventCode::SystemReboot, 100, "[Completed] Scheduled reboot"),
             event(EventCode::SystemReboot, 150, "[Canceled] Scheduled reboot"),
-            event(EventCode::InstanceRetirement, 300, "The instance is running on degraded hardware"),
+            event(
+                EventCode::InstanceRetirement,
+                300,
+                "The instance is running on degraded hardware",
+            ),
             event(EventCode::SystemMaintenance, 200, "Network maintenance"),
         ];
         let notice = first(&events).unwrap();
-        assert_eq!((notice.code.as_str(), notice.not_before.as_second()), ("system-maintenance", 200));
+        assert_eq!(
+            (notice.code.as_str(), notice.not_before.as_second()),
+            ("system-maintenance", 200)
+        );
         assert_eq!(first(&events[..2]), None);
     }
 }

@@ -32,10 +32,12 @@ struct AgentConfig<'a> {
 /// # Errors
 /// When a setting cannot be said in it, or it is too long.
 pub(super) fn encoded(settings: &AwsSettings, want: &InstanceRequest, disk: &str) -> Result<String, ProviderError> {
-    text(settings, want, disk).map(|text| STANDARD.encode(text)).map_err(|why| ProviderError::Call {
-        call: "RunInstances",
-        message: format!("user data of node {}: {why}", want.node),
-    })
+    text(settings, want, disk)
+        .map(|text| STANDARD.encode(text))
+        .map_err(|why| ProviderError::Call {
+            call: "RunInstances",
+            message: format!("user data of node {}: {why}", want.node),
+        })
 }
 
 fn text(settings: &AwsSettings, want: &InstanceRequest, disk: &str) -> Result<String, String> {
@@ -54,7 +56,10 @@ fn text(settings: &AwsSettings, want: &InstanceRequest, disk: &str) -> Result<St
     let config = config.replace('\'', "\\u0027");
     let digest = &settings.agent_sha256;
     let lines = [
-        ("archive", format!("s3://{}/agents/{digest}.tar.gz", settings.artifact_bucket)),
+        (
+            "archive",
+            format!("s3://{}/agents/{digest}.tar.gz", settings.artifact_bucket),
+        ),
         ("sha256", digest.clone()),
         ("region", settings.region.clone()),
         ("volume", disk.rsplit('/').next().unwrap_or(disk).to_owned()),
@@ -64,11 +69,17 @@ fn text(settings: &AwsSettings, want: &InstanceRequest, disk: &str) -> Result<St
         return Err(format!("{name} has a quote or a line break in it"));
     }
     let (first, script) = SCRIPT.split_once('\n').ok_or("user-data.sh has one line only")?;
-    let lines: String = lines.iter().map(|(name, value)| format!("{name}='{value}'\n")).collect();
+    let lines: String = lines
+        .iter()
+        .map(|(name, value)| format!("{name}='{value}'\n"))
+        .collect();
     let text = format!("{first}\n{lines}{script}");
     match text.len() <= MOST {
         true => Ok(text),
-        false => Err(format!("it has {} bytes, EC2 takes {MOST}: name fewer sources", text.len())),
+        false => Err(format!(
+            "it has {} bytes, EC2 takes {MOST}: name fewer sources",
+            text.len()
+        )),
     }
 }
 
@@ -108,7 +119,10 @@ mod tests {
 
     /// What bash has in a variable after the settings.
     fn variable(text: &str, name: &str) -> String {
-        let settings = text.lines().take_while(|line| !line.starts_with("set -")).collect::<Vec<_>>();
+        let settings = text
+            .lines()
+            .take_while(|line| !line.starts_with("set -"))
+            .collect::<Vec<_>>();
         let script = format!("{}\nprintf %s \"${name}\"", settings.join("\n"));
         let output = Command::new("bash").args(["-euc", &script]).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -148,7 +162,11 @@ mod tests {
         assert!(text(&quoted, &want("t"), "vol-1").unwrap_err().contains("region"));
         let mut nowhere = settings();
         nowhere.control_plane.url = None;
-        assert!(text(&nowhere, &want("t"), "vol-1").unwrap_err().contains("controlPlane.url"));
+        assert!(
+            text(&nowhere, &want("t"), "vol-1")
+                .unwrap_err()
+                .contains("controlPlane.url")
+        );
         let long = "x".repeat(MOST);
         assert!(text(&settings(), &want(&long), "vol-1").unwrap_err().contains("bytes"));
         let error = encoded(&settings(), &want(&long), "vol-1").unwrap_err().to_string();
