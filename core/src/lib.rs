@@ -17,6 +17,7 @@
 //! | [`ending`] | what becomes of data when its object is deleted |
 //! | [`node_plan`], [`volume_plan`], [`tier_plan`] | the life of machines and disks |
 //! | [`epoch`], [`lease`], [`usage`] | who may write |
+//! | [`identity`] | whether an agent runs on the machine that was started for its node |
 //! | [`statements`], [`schema_copy`] | which statements of a schema a database still lacks, or another one needs |
 //! | [`sources`] | what a node reads with its own credentials when a tenant names it |
 //! | [`backoff`], [`client_token`], [`names`] | when to repeat, and how a repeat is recognised |
@@ -28,6 +29,7 @@ pub mod ending;
 pub mod epoch;
 pub mod fleet;
 pub mod graph_plan;
+pub mod identity;
 pub mod lease;
 pub mod memory_schema;
 pub mod names;

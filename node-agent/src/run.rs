@@ -19,6 +19,7 @@ use crate::{
         files::{FileError, VolumeFiles},
         follow,
         lease::Machine,
+        metadata::{Metadata, MetadataError},
     },
     reload,
     seeds::{self, LocalSeeds, SeedSetupError, Seeds},
@@ -71,6 +72,9 @@ pub enum StartError {
     /// No client for the control plane.
     #[error(transparent)]
     Client(#[from] CallError),
+    /// No client for the metadata service.
+    #[error(transparent)]
+    Metadata(#[from] MetadataError),
     /// The address is taken, or not this machine's.
     #[error("cannot listen on {address}: {source}")]
     Listen {
@@ -169,6 +173,7 @@ pub async fn run(args: Args, keys: &[String]) -> Result<(), StartError> {
             standing: state.standing.clone(),
             host: Arc::new(state.clone()),
             control_plane: ControlPlane::new(Duration::from_secs(5))?,
+            metadata: Metadata::from_environment()?,
         };
         tokio::spawn(follow(follower, background.clone()));
     }

@@ -451,6 +451,7 @@ impl Host for AppState {
             },
             databases: self.databases().iter().map(|info| info.id.to_string()).collect(),
             volume_epoch,
+            identity: None,
         }
     }
 

@@ -7,6 +7,7 @@ mod backups;
 mod bodies;
 mod conformance;
 mod contract;
+mod credentials;
 mod document;
 mod downloads;
 mod drain;

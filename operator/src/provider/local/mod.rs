@@ -26,7 +26,7 @@ use std::time::Duration;
 use tokio::sync::broadcast;
 
 /// The only zone.
-pub const ZONE: &str = "local";
+pub const ZONE: &str = graphplane_core::identity::LOCAL_ZONE;
 
 /// The provider that `graphplane up` uses.
 #[derive(Clone)]
