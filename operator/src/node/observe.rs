@@ -90,7 +90,7 @@ pub(super) async fn observe(node: &Arc<GraphNode>, ctx: &Context, memory: &Memor
 fn is_changing(node: &GraphNode, lease: Option<&LeaseFacts>, ctx: &Context) -> bool {
     let phase = node.status.as_ref().and_then(|s| s.phase).unwrap_or_default();
     let held = || effective_lease(node, lease).is_some_and(|l| l.standing(ctx.now()) != Standing::Expired);
-    !matches!(phase, NodePhase::Ready | NodePhase::Draining) || node.metadata.deletion_timestamp.is_some() || !held()
+    !matches!(phase, NodePhase::Ready | NodePhase::Draining) || !held()
 }
 
 /// What a machine of this node cannot be started without: on a provider with stacks, the launch template of its tier.
