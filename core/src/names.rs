@@ -11,6 +11,8 @@ pub const API_KEY: &str = "apiKey";
 /// Key of a node's Secret: SHA-256, in hex, of the one-time token of the first registration; the REST API removes it
 /// once the token was used.
 pub const BOOTSTRAP_TOKEN_SHA256: &str = "bootstrapTokenSha256";
+/// Key of a node's Secret: what the one-time tokens of its machines are made of; it never leaves the operator.
+pub const LAUNCH_KEY: &str = "launchKey";
 /// Key of a node's Secret: SHA-256, in hex, of the agent's long-lived token; written by the REST API, like all that follow.
 pub const CREDENTIAL_SHA256: &str = "credentialSha256";
 /// Key of a node's Secret: since when that token is in use.

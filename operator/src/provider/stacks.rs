@@ -4,6 +4,9 @@ use super::ProviderError;
 use async_trait::async_trait;
 use std::collections::BTreeMap;
 
+/// Outputs of a Tier's stack that its machines are started from: the identity and the version of a launch template.
+pub const LAUNCH_TEMPLATE: [&str; 2] = ["LaunchTemplateId", "LaunchTemplateVersion"];
+
 /// A stack that should exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StackRequest {

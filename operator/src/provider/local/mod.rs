@@ -293,6 +293,9 @@ impl Provider for Local {
         Pace {
             registration: Duration::from_secs(60),
             stop: self.inner.settings.stop_grace,
+            // The end of a process is told, and what was started is written down first.
+            look: None,
+            lag: Duration::ZERO,
         }
     }
 

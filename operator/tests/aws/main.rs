@@ -1,0 +1,5 @@
+//! The provider for AWS against an independent emulator of AWS.
+#![allow(clippy::unwrap_used)]
+
+mod instances;
+mod moto;
