@@ -11,6 +11,7 @@
 //! first one made. One listing of a few paginated calls serves every reconcile.
 
 mod disks;
+mod ec2;
 mod fleets;
 mod instances;
 mod settings;
@@ -51,6 +52,7 @@ struct Inner {
     autoscaling: aws_sdk_autoscaling::Client,
     machines: instances::Memory,
     disks: disks::Memory,
+    snapshots: snapshots::Memory,
 }
 
 /// The configuration of the SDK for every service: one HTTP client, adaptive retries (which slow down all calls of a
@@ -86,6 +88,7 @@ impl Aws {
                 autoscaling: aws_sdk_autoscaling::Client::new(&config),
                 machines: instances::Memory::default(),
                 disks: disks::Memory::default(),
+                snapshots: snapshots::Memory::default(),
                 settings,
                 cluster_id,
             }),
