@@ -19,11 +19,12 @@
 //! | [`epoch`], [`lease`], [`usage`] | who may write |
 //! | [`statements`], [`schema_copy`] | which statements of a schema a database still lacks, or another one needs |
 //! | [`sources`] | what a node reads with its own credentials when a tenant names it |
-//! | [`backoff`], [`client_token`], [`names`] | when to repeat, and how a repeat is recognised |
+//! | [`backoff`], [`client_token`], [`cron`], [`names`] | when to repeat, and how a repeat is recognised |
 
 pub mod backoff;
 pub mod backup_plan;
 pub mod client_token;
+pub mod cron;
 pub mod ending;
 pub mod epoch;
 pub mod fleet;

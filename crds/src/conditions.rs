@@ -140,6 +140,8 @@ pub mod reasons {
     pub const SEED_NOT_SERVED: &str = "SeedNotServed";
     /// The node's agent was started again.
     pub const RESTARTING: &str = "Restarting";
+    /// A cron expression of the spec cannot be read; the message names the field.
+    pub const INVALID_SCHEDULE: &str = "InvalidSchedule";
     /// What the spec asks for is not done by this version; the message names the field.
     pub const NOT_SUPPORTED: &str = "NotSupported";
 }
