@@ -16,6 +16,7 @@
 //! | [`graph_plan`], [`subgraph_plan`], [`backup_plan`], [`replica_plan`] | the life of a tenant's objects |
 //! | [`ending`] | what becomes of data when its object is deleted |
 //! | [`node_plan`], [`volume_plan`], [`tier_plan`] | the life of machines and disks |
+//! | [`orphans`] | what becomes of machines and disks without an object |
 //! | [`epoch`], [`lease`], [`usage`] | who may write |
 //! | [`statements`], [`schema_copy`] | which statements of a schema a database still lacks, or another one needs |
 //! | [`sources`] | what a node reads with its own credentials when a tenant names it |
@@ -33,6 +34,7 @@ pub mod lease;
 pub mod memory_schema;
 pub mod names;
 pub mod node_plan;
+pub mod orphans;
 pub mod placement;
 pub mod plan;
 pub mod replica_plan;

@@ -9,7 +9,7 @@ pub use snapshots::{Purpose, Snapshot, State, newest};
 use crate::graph_plan::{annotation_is_true, paused_by};
 use crate::plan::{self, Plan, Verdict, sooner};
 use crate::resources::mib;
-use graphplane_crds::annotations::DELETION_PROTECTION;
+use graphplane_crds::annotations::{DELETION_PROTECTION, RESTORE_FROM};
 use graphplane_crds::conditions::{self, Says, reasons};
 use graphplane_crds::graph::DeletionPolicy;
 use graphplane_crds::quantities::{GiB, MiB};
@@ -83,6 +83,8 @@ pub struct Fill {
 pub enum Action {
     /// Make the disk, or make it what the spec says.
     EnsureDisk,
+    /// Make the disk from a snapshot.
+    RestoreDisk(String),
     /// Raise `spec.sizeGiB`: graphs on it reserve more than it has, or it is nearly full.
     RaiseSize(GiB),
     /// Take the snapshot that was due then.
@@ -134,10 +136,20 @@ struct Life {
 fn living(volume: &GraphVolume, seen: &Observed, now: Timestamp) -> Life {
     let status = volume.status.clone().unwrap_or_default();
     let Some(disk) = &seen.disk else {
+        if let Some(snapshot) = restored_from(volume).filter(|_| seen.snapshots.is_some()) {
+            let message = format!("the disk is made from {snapshot}");
+            return Life {
+                verdict: Verdict::Progressing(reasons::CREATING, message),
+                actions: vec![Action::RestoreDisk(snapshot.to_owned())],
+                state: VolumeState::Creating,
+                requeue: None,
+            };
+        }
         if let Some(id) = &status.volume_id {
             // An empty one in its place would look like the old one that lost everything.
             let message = format!(
-                "the provider no longer has {id}: restore it, or delete this volume and restore its graphs from backups"
+                "the provider no longer has {id}: name a snapshot in the annotation {RESTORE_FROM}, or delete this volume \
+                 and restore its graphs from backups"
             );
             return Life {
                 verdict: Verdict::Stalled(reasons::VOLUME_LOST, message),
@@ -174,6 +186,14 @@ fn living(volume: &GraphVolume, seen: &Observed, now: Timestamp) -> Life {
         life.verdict = Verdict::ReadyButStalled(reason, message);
     }
     life
+}
+
+/// The snapshot that a disk which does not exist is to be made from. Each is used once: a disk that is lost after it was
+/// restored has newer data than the snapshot, which only a person gives up.
+fn restored_from(volume: &GraphVolume) -> Option<&str> {
+    let wanted = volume.metadata.annotations.as_ref()?.get(RESTORE_FROM)?;
+    let done = volume.status.as_ref().and_then(|s| s.restored_from.as_ref());
+    (done != Some(wanted)).then_some(wanted.as_str())
 }
 
 /// Brings size and performance to what they should be.

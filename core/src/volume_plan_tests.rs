@@ -53,6 +53,39 @@ fn a_disk_is_made_once_and_never_anew() {
 }
 
 #[test]
+fn a_lost_disk_is_restored_from_the_snapshot_that_is_named_and_once() {
+    let mut lost = volume(serde_json::json!({}));
+    lost.metadata.annotations = Some([(RESTORE_FROM.to_owned(), "snap-1".to_owned())].into());
+    lost.status = Some(GraphVolumeStatus {
+        volume_id: Some("dir".into()),
+        ..Default::default()
+    });
+    let none = Observed {
+        disk: None,
+        snapshots: Some(vec![]),
+        ..seen()
+    };
+    assert_eq!(
+        plan(&lost, &none, now()).actions,
+        [Action::RestoreDisk("snap-1".into())]
+    );
+    let there = Observed {
+        snapshots: Some(vec![]),
+        ..seen()
+    };
+    assert!(
+        plan(&lost, &there, now()).actions.is_empty(),
+        "only what does not exist"
+    );
+    lost.status.as_mut().unwrap().restored_from = Some("snap-1".into());
+    assert_eq!(
+        plan(&lost, &none, now()).phase,
+        Some(VolumeState::Error),
+        "not a second time"
+    );
+}
+
+#[test]
 fn it_grows_for_its_graphs_within_its_limit() {
     let reserved = |gib: u32| Observed {
         reserved: mib(GiB(gib)),
