@@ -25,6 +25,7 @@ mod leader;
 mod mappers;
 pub mod metrics;
 mod node;
+mod orphans;
 mod placer;
 pub mod provider;
 mod reconcile;

@@ -3,6 +3,7 @@
 use crate::metrics::Metrics;
 use crate::provider::Provider;
 use crate::provider::aws::AwsSettings;
+use graphplane_core::orphans::Patience;
 use graphplane_core::sources::SourceRules;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,6 +27,8 @@ pub struct Settings {
     pub stop_nodes_on_shutdown: bool,
     /// Of several operators, only the one that holds the lease acts. `None`: this is the only one.
     pub leader_election: Option<LeaderElection>,
+    /// How long machines and disks that belong to no object are left alone.
+    pub orphans: Patience,
     /// Where figures are counted; the caller serves [`Metrics::encode`].
     pub metrics: Metrics,
 }
@@ -136,6 +139,7 @@ impl Settings {
             resync: Duration::from_secs(600),
             stop_nodes_on_shutdown: false,
             leader_election: None,
+            orphans: Patience::default(),
             metrics: Metrics::default(),
         }
     }

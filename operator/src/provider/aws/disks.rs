@@ -38,6 +38,10 @@ impl Memory {
         self.0.lock().remove(name);
     }
 
+    pub(super) fn forget_disk(&self, id: &str) {
+        self.0.lock().retain(|_, (_, disk)| disk.id != id);
+    }
+
     fn get(&self, name: &str) -> Option<DiskFacts> {
         let remembered = self.0.lock();
         let (at, disk) = remembered.get(name)?;

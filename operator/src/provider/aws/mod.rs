@@ -6,6 +6,7 @@
 //! | `disks`, `snapshots` | EBS |
 //! | `stacks` | CloudFormation |
 //! | `fleets` | Auto Scaling groups of replicas |
+//! | `inventory` | all of these, for the collection of orphans |
 //!
 //! Whatever is made carries tags that say whose it is, and is made with a token, so that a repeated call finds what the
 //! first one made. One listing of a few paginated calls serves every reconcile.
@@ -14,6 +15,7 @@ mod disks;
 mod ec2;
 mod fleets;
 mod instances;
+mod inventory;
 mod settings;
 mod snapshots;
 mod stacks;
@@ -23,6 +25,7 @@ pub use settings::{AwsSettings, ControlPlane};
 
 use super::{Provider, ProviderError, World};
 use crate::provider::fleets::Fleets;
+use crate::provider::inventory::Inventory;
 use crate::provider::snapshots::Snapshots;
 use crate::provider::stacks::Stacks;
 use async_trait::async_trait;
@@ -174,6 +177,10 @@ impl Provider for Aws {
     }
 
     fn snapshots(&self) -> Option<&dyn Snapshots> {
+        Some(self)
+    }
+
+    fn inventory(&self) -> Option<&dyn Inventory> {
         Some(self)
     }
 
