@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference};
 use kube::api::{Patch, PatchParams};
 use kube::runtime::events::EventType;
-use kube::{Api, ResourceExt};
+use kube::{Api, Resource, ResourceExt};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -140,9 +140,9 @@ fn owners(ctx: &Context) -> Vec<Owner> {
     let status_of_node = |n: &GraphNode| n.status.as_ref().and_then(|s| s.provider_id.clone());
     let status_of_volume = |v: &GraphVolume| v.status.as_ref().and_then(|s| s.volume_id.clone());
     let status_of_backup = |b: &Backup| b.status.as_ref().and_then(|s| s.snapshot_id.clone());
-    let all = nodes.iter().map(|n| owner(&**n, status_of_node(n)));
-    let all = all.chain(volumes.iter().map(|v| owner(&**v, status_of_volume(v))));
-    let all = all.chain(backups.iter().map(|b| owner(&**b, status_of_backup(b))));
+    let all = nodes.iter().map(|n| owner(&**n, status_of_node(&**n)));
+    let all = all.chain(volumes.iter().map(|v| owner(&**v, status_of_volume(&**v))));
+    let all = all.chain(backups.iter().map(|b| owner(&**b, status_of_backup(&**b))));
     let all = all.chain(tiers.iter().map(|t| owner::<Tier>(t, None)));
     let all = all.chain(replicas.iter().map(|r| owner::<Replica>(r, None)));
     all.collect()
@@ -248,7 +248,7 @@ async fn condition(ctx: &Context, tier: &Arc<Tier>, orphans: &[&Thing]) -> Resul
         .filter(|c| c.type_ == conditions::ORPHANS_FOUND)
         .collect();
     let status = json!({
-        "apiVersion": <Tier as kube::Resource>::api_version(&()), "kind": Tier::KIND,
+        "apiVersion": Tier::api_version(&()), "kind": Tier::KIND,
         "metadata": {"name": tier.name_any()}, "status": {"conditions": own},
     });
     // A manager of its own: the Tier's reconciler applies the other conditions.
@@ -276,7 +276,7 @@ fn event(ctx: &Context, thing: &Thing, reason: &str, action: &str, note: String)
         .get("tier")
         .and_then(|tier| ctx.hubs.tiers.cache().get("", tier));
     let about = match tier {
-        Some(tier) => kube::Resource::object_ref(&*tier, &()),
+        Some(tier) => tier.object_ref(&()),
         None => ObjectReference {
             api_version: Some("v1".to_owned()),
             kind: Some("Namespace".to_owned()),
