@@ -17,6 +17,7 @@
 //! | [`ending`] | what becomes of data when its object is deleted |
 //! | [`node_plan`], [`volume_plan`], [`tier_plan`] | the life of machines and disks |
 //! | [`orphans`] | what becomes of machines and disks without an object |
+//! | [`prices`] | what it costs |
 //! | [`epoch`], [`lease`], [`usage`] | who may write |
 //! | [`statements`], [`schema_copy`] | which statements of a schema a database still lacks, or another one needs |
 //! | [`sources`] | what a node reads with its own credentials when a tenant names it |
@@ -37,6 +38,7 @@ pub mod node_plan;
 pub mod orphans;
 pub mod placement;
 pub mod plan;
+pub mod prices;
 pub mod replica_plan;
 pub mod resources;
 pub mod schema_copy;

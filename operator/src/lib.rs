@@ -16,6 +16,7 @@ mod agent;
 mod backup;
 mod cache;
 mod context;
+mod costs;
 mod error;
 mod events;
 mod graph;

@@ -3,6 +3,7 @@
 use crate::agent::Agents;
 use crate::backup::ObjectStore;
 use crate::context::{Context, Restarts};
+use crate::costs;
 use crate::error::{Error, already_exists};
 use crate::events::Events;
 use crate::hub::Hub;
@@ -118,6 +119,7 @@ async fn act(
         events,
         metrics: metrics.clone(),
         cluster_id,
+        prices: costs::prices(&settings.provider)?,
         resync: settings.resync,
         watched_since: Timestamp::now(),
         backoff: Mutex::new(Backoff::new(Limits::default())),
