@@ -55,7 +55,8 @@ pub(super) fn is_behind(seen: &Observed) -> bool {
         return false;
     };
     let total = u64::from(fill.used.0) + u64::from(fill.free.0);
-    total * 100 < u64::from(mib(size).0) * 97
+    // An agent that has not looked says 0.
+    total > 0 && total * 100 < u64::from(mib(size).0) * 97
 }
 
 /// What stands between a disk and its spec.
