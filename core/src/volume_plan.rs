@@ -182,7 +182,9 @@ fn living(volume: &GraphVolume, seen: &Observed, now: Timestamp) -> Life {
             due.wrong.map(|message| (reasons::INVALID_SCHEDULE, message))
         }
     };
-    if let (Some((reason, message)), Verdict::Ready(_)) = (wrong, &life.verdict) {
+    // What is under way is said first.
+    let idle = matches!(life.verdict, Verdict::Ready(_));
+    if let Some((reason, message)) = wrong.filter(|_| idle) {
         life.verdict = Verdict::ReadyButStalled(reason, message);
     }
     life
