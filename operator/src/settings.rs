@@ -4,6 +4,7 @@ use crate::metrics::Metrics;
 use crate::provider::Provider;
 use crate::provider::aws::AwsSettings;
 use crate::registry::Registries;
+use graphplane_core::orphans::Patience;
 use graphplane_core::sources::SourceRules;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -29,6 +30,8 @@ pub struct Settings {
     pub leader_election: Option<LeaderElection>,
     /// Tables in which clients outside of Kubernetes find nodes, graphs and volumes. `None`: there are none.
     pub registries: Option<Registries>,
+    /// How long machines and disks that belong to no object are left alone.
+    pub orphans: Patience,
     /// Where figures are counted; the caller serves [`Metrics::encode`].
     pub metrics: Metrics,
 }
@@ -140,6 +143,7 @@ impl Settings {
             stop_nodes_on_shutdown: false,
             leader_election: None,
             registries: None,
+            orphans: Patience::default(),
             metrics: Metrics::default(),
         }
     }

@@ -6,6 +6,7 @@
 
 pub mod aws;
 pub mod fleets;
+pub mod inventory;
 mod listing;
 pub mod local;
 pub mod snapshots;
@@ -21,6 +22,7 @@ use futures::stream::BoxStream;
 use graphplane_core::node_plan::{Instance, Pace};
 use graphplane_crds::quantities::{Epoch, GiB};
 use graphplane_crds::tier::VolumeType;
+use inventory::Inventory;
 use jiff::Timestamp;
 use snapshots::{SnapshotFacts, Snapshots};
 use stacks::{StackFacts, Stacks};
@@ -315,6 +317,11 @@ pub trait Provider: Volumes + Instances + 'static {
 
     /// Its snapshots, where it has some.
     fn snapshots(&self) -> Option<&dyn Snapshots> {
+        None
+    }
+
+    /// All that it has, where it notes on everything whose it is.
+    fn inventory(&self) -> Option<&dyn Inventory> {
         None
     }
 

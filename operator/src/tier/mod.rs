@@ -42,10 +42,11 @@ impl Reconcile for Tier {
         act(object, ctx).await.map(|()| Done::World)
     }
 
-    fn status(object: &Self, seen: &Observed, (): &(), _: &Context, (): &(), _: Timestamp) -> impl Serialize {
+    fn status(object: &Self, seen: &Observed, (): &(), ctx: &Context, (): &(), _: Timestamp) -> impl Serialize {
         TierStatus {
             nodes: tier_plan::counts(&seen.nodes),
             capacity: tier_plan::capacity(object, &seen.nodes),
+            monthly_cost_usd: ctx.cost_of_tier(object),
             ..object.status.clone().unwrap_or_default()
         }
     }

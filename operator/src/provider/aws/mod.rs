@@ -9,16 +9,19 @@
 //! | `disks`, `snapshots` | EBS |
 //! | `stacks` | CloudFormation |
 //! | `fleets` | Auto Scaling groups of replicas |
+//! | `inventory` | all of these, for the collection of orphans |
 //!
 //! Whatever is made carries tags that say whose it is, and is made with a token, so that a repeated call finds what the
 //! first one made. One listing of a few paginated calls serves every reconcile.
 
 mod capacity;
 mod disks;
+mod ec2;
 mod fleets;
 mod instances;
 mod machines;
 mod notices;
+mod inventory;
 mod settings;
 mod snapshots;
 mod stacks;
@@ -29,6 +32,7 @@ pub use settings::{AwsSettings, ControlPlane};
 
 use super::{Provider, ProviderError, World};
 use crate::provider::fleets::Fleets;
+use crate::provider::inventory::Inventory;
 use crate::provider::snapshots::Snapshots;
 use crate::provider::stacks::Stacks;
 use async_trait::async_trait;
@@ -59,6 +63,7 @@ struct Inner {
     machines: instances::Memory,
     capacity: capacity::Capacity,
     disks: disks::Memory,
+    snapshots: snapshots::Memory,
 }
 
 /// The configuration of the SDK for every service: one HTTP client, adaptive retries (which slow down all calls of a
@@ -100,6 +105,7 @@ impl Aws {
                 machines: instances::Memory::default(),
                 capacity: capacity::Capacity::default(),
                 disks: disks::Memory::default(),
+                snapshots: snapshots::Memory::default(),
                 settings,
                 cluster_id,
             }),
@@ -197,6 +203,10 @@ impl Provider for Aws {
     }
 
     fn snapshots(&self) -> Option<&dyn Snapshots> {
+        Some(self)
+    }
+
+    fn inventory(&self) -> Option<&dyn Inventory> {
         Some(self)
     }
 
