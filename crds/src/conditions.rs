@@ -140,6 +140,10 @@ pub mod reasons {
     pub const SEED_NOT_SERVED: &str = "SeedNotServed";
     /// The node's agent was started again.
     pub const RESTARTING: &str = "Restarting";
+    /// The machines of a fleet are being replaced.
+    pub const REPLACING: &str = "Replacing";
+    /// The replacement of a fleet's machines ended before all were replaced.
+    pub const REPLACEMENT_FAILED: &str = "ReplacementFailed";
     /// What the spec asks for is not done by this version; the message names the field.
     pub const NOT_SUPPORTED: &str = "NotSupported";
 }
