@@ -5,12 +5,13 @@
 //! | `instances` | machines of writers |
 //! | `disks`, `snapshots` | EBS |
 //! | `stacks` | CloudFormation |
-//! | `fleets` | Auto Scaling groups of replicas |
+//! | `fleets`, `fleet_stack` | Auto Scaling groups of replicas |
 //!
 //! Whatever is made carries tags that say whose it is, and is made with a token, so that a repeated call finds what the
 //! first one made. One listing of a few paginated calls serves every reconcile.
 
 mod disks;
+mod fleet_stack;
 mod fleets;
 mod instances;
 mod settings;
@@ -49,6 +50,7 @@ struct Inner {
     ec2: aws_sdk_ec2::Client,
     cloudformation: aws_sdk_cloudformation::Client,
     autoscaling: aws_sdk_autoscaling::Client,
+    ssm: aws_sdk_ssm::Client,
     machines: instances::Memory,
     disks: disks::Memory,
 }
@@ -84,6 +86,7 @@ impl Aws {
                 ec2: aws_sdk_ec2::Client::new(&config),
                 cloudformation: aws_sdk_cloudformation::Client::new(&config),
                 autoscaling: aws_sdk_autoscaling::Client::new(&config),
+                ssm: aws_sdk_ssm::Client::new(&config),
                 machines: instances::Memory::default(),
                 disks: disks::Memory::default(),
                 settings,
