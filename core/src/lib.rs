@@ -13,7 +13,7 @@
 //! | module | decides |
 //! |---|---|
 //! | [`placement`], [`fleet`], [`resources`] | which node takes a database, and when a new one is needed |
-//! | [`graph_plan`], [`subgraph_plan`], [`backup_plan`], [`replica_plan`] | the life of a tenant's objects |
+//! | [`graph_plan`], [`subgraph_plan`], [`backup_plan`], [`replica_plan`], [`fleet_plan`] | the life of a tenant's objects |
 //! | [`ending`] | what becomes of data when its object is deleted |
 //! | [`node_plan`], [`volume_plan`], [`tier_plan`] | the life of machines and disks |
 //! | [`epoch`], [`lease`], [`usage`] | who may write |
@@ -27,6 +27,7 @@ pub mod client_token;
 pub mod ending;
 pub mod epoch;
 pub mod fleet;
+pub mod fleet_plan;
 pub mod graph_plan;
 pub mod lease;
 pub mod memory_schema;

@@ -216,9 +216,19 @@ pub struct ReplicaFleet {
     /// The size that was set last. What autoscaling makes of it is left alone until the spec's figures change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<FleetSizeSet>,
-    /// The version of the machines' template by which they were replaced last.
+    /// The replacement of its machines that was begun last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub machine_version: Option<String>,
+    pub replacement: Option<FleetReplacement>,
+}
+
+/// A replacement of a fleet's machines.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct FleetReplacement {
+    /// The version of the machines' template by which they are replaced.
+    pub version: String,
+    /// Identity at the provider.
+    pub id: String,
 }
 
 /// The size of a fleet, as the spec had it when it was set.

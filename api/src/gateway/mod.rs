@@ -9,7 +9,7 @@ mod body;
 pub(crate) mod breaker;
 mod forward;
 mod headers;
-mod replicas;
+pub(crate) mod replicas;
 mod routes;
 mod target;
 mod tasks;

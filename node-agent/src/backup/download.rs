@@ -382,7 +382,9 @@ mod tests {
             range
         };
         let limit = std::time::Duration::from_secs(60);
-        let parts: Vec<_> = tokio::time::timeout(limit, in_order(size, get).collect()).await.unwrap();
+        let parts: Vec<_> = tokio::time::timeout(limit, in_order(size, get).collect())
+            .await
+            .unwrap();
         assert_eq!((parts[0].start, parts[parts.len() - 1].end), (0, size));
         assert!(parts.windows(2).all(|two| two[0].end == two[1].start));
         let cut: Vec<Range<u64>> = in_order(PART + 1, std::future::ready).collect().await;

@@ -5,7 +5,7 @@ use super::stacks::StackRequest;
 use async_trait::async_trait;
 use graphplane_core::fleet_plan::Resize;
 
-pub use graphplane_core::fleet_plan::{FleetFacts, FleetMember, FleetRefresh, FleetSize};
+pub use graphplane_core::fleet_plan::{FleetFacts, FleetMember, FleetRefresh, FleetSize, MemberState};
 
 /// A read fleet that should exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,9 +61,9 @@ pub trait Fleets: Send + Sync {
     async fn resize(&self, fleet: &str, to: Resize) -> Result<(), ProviderError>;
 
     /// Begins to replace the machines of a fleet that are of another version than its template, of which at least
-    /// `min_healthy_percent` stay in service. A replacement that runs already is left to run.
+    /// `min_healthy_percent` stay in service; its identity, or `None` where one runs already, which is left to run.
     ///
     /// # Errors
     /// When the provider refuses or cannot be reached.
-    async fn refresh(&self, fleet: &str, min_healthy_percent: u8) -> Result<(), ProviderError>;
+    async fn refresh(&self, fleet: &str, min_healthy_percent: u8) -> Result<Option<String>, ProviderError>;
 }

@@ -5,7 +5,7 @@
 
 use super::{Aws, code, failed, fleet_stack, tags};
 use crate::provider::ProviderError;
-use crate::provider::fleets::{FleetFacts, FleetMember, FleetRefresh, FleetRequest, FleetSize, Fleets};
+use crate::provider::fleets::{FleetFacts, FleetMember, FleetRefresh, FleetRequest, FleetSize, Fleets, MemberState};
 use crate::provider::stacks::StackRequest;
 use async_trait::async_trait;
 use aws_sdk_autoscaling::types::{
@@ -134,13 +134,24 @@ fn member(instance: &Instance, addresses: &HashMap<String, String>) -> Option<Fl
         zone: text(instance.availability_zone()),
         instance_type: text(instance.instance_type()),
         template_version: template.and_then(|used| used.version()).map(str::to_owned),
-        in_service: instance.lifecycle_state() == Some(&LifecycleState::InService),
+        state: state(instance.lifecycle_state()),
         healthy: instance
             .health_status()
             .is_some_and(|status| status.eq_ignore_ascii_case("healthy")),
         address: addresses.get(&id).cloned(),
         id,
     })
+}
+
+fn state(of: Option<&LifecycleState>) -> MemberState {
+    match of {
+        Some(LifecycleState::InService) => MemberState::InService,
+        Some(LifecycleState::Pending | LifecycleState::PendingWait | LifecycleState::PendingProceed) | None => {
+            MemberState::Starting
+        }
+        // Also one that was put aside: the load balancer sends nothing to it.
+        Some(_) => MemberState::Leaving,
+    }
 }
 
 fn refresh(found: &InstanceRefresh) -> FleetRefresh {
@@ -223,7 +234,7 @@ impl Fleets for Aws {
         resized.map(|_| ()).map_err(failed("UpdateAutoScalingGroup"))
     }
 
-    async fn refresh(&self, fleet: &str, min_healthy_percent: u8) -> Result<(), ProviderError> {
+    async fn refresh(&self, fleet: &str, min_healthy_percent: u8) -> Result<Option<String>, ProviderError> {
         // Machines that are of the right version already are left alone, so that a repeated call replaces nothing twice.
         let preferences = RefreshPreferences::builder()
             .min_healthy_percentage(i32::from(min_healthy_percent))
@@ -238,10 +249,9 @@ impl Fleets for Aws {
             .send()
             .await;
         match started {
-            Err(error) if code(&error) != Some("InstanceRefreshInProgress") => {
-                Err(failed("StartInstanceRefresh")(error))
-            }
-            _ => Ok(()),
+            Ok(started) => Ok(started.instance_refresh_id().map(str::to_owned)),
+            Err(error) if code(&error) == Some("InstanceRefreshInProgress") => Ok(None),
+            Err(error) => Err(failed("StartInstanceRefresh")(error)),
         }
     }
 }
