@@ -575,12 +575,13 @@ fn a_new_seed_is_taken_up_by_the_machines_of_a_group_within_the_budget_and_chang
             .any(|a| matches!(a, Action::EnsureNodes(_) | Action::RemoveNodes(_)))
     );
     // One that autoscaling has just started does not make the fleet unready, and one it removed neither.
-    for serves in [&[2, 2, 2, 2][..], &[2, 2]] {
+    for serves in [&[2, 2, 2, 2][..], &[2, 2][..]] {
         let plan = plan(&world.replica, &of_a_group(&world, serves), at(1_000));
         let up_to_date = plan.says.iter().find(|s| s.type_ == conditions::UP_TO_DATE);
         assert_eq!(up_to_date.and_then(|s| s.status), Some(true));
-        assert!(!plan.says.iter().any(|s| s.message.contains("targetCpuPercent")));
     }
+    assert_eq!(unsupported(&world.replica, &of_a_group(&world, &[2])), "");
+    assert!(unsupported(&world.replica, &world.observe()).contains("spec.targetCpuPercent"));
     world.replica.metadata.deletion_timestamp = Some(Time(at(1_000)));
     let ending = plan(&world.replica, &of_a_group(&world, &[2]), at(1_000));
     assert_eq!(ending.actions, [Action::Fleet(fleet_plan::Action::DeleteKey)]);
