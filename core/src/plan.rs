@@ -35,6 +35,14 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// Whether it serves, whatever else is to be done.
+    pub fn serves(&self) -> bool {
+        matches!(
+            self,
+            Self::Ready(_) | Self::ReadyAndProgressing(..) | Self::ReadyButStalled(..)
+        )
+    }
+
     /// `Ready`, `Progressing` and `Stalled`.
     pub fn says(&self) -> Vec<Says> {
         use conditions::{PROGRESSING, READY, STALLED};
