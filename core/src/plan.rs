@@ -43,6 +43,18 @@ impl Verdict {
         )
     }
 
+    /// Reason and message.
+    pub fn why(&self) -> (&'static str, String) {
+        match self {
+            Self::Ready(message) => (reasons::READY, message.clone()),
+            Self::Progressing(reason, message)
+            | Self::ReadyAndProgressing(reason, message)
+            | Self::Stalled(reason, message)
+            | Self::ReadyButStalled(reason, message)
+            | Self::Off(reason, message) => (*reason, message.clone()),
+        }
+    }
+
     /// `Ready`, `Progressing` and `Stalled`.
     pub fn says(&self) -> Vec<Says> {
         use conditions::{PROGRESSING, READY, STALLED};

@@ -454,14 +454,12 @@ fn owner(stack: &StackFacts) -> String {
 /// `StackReady` and `DriftDetected`.
 pub fn says(next: &Next, want: &Wanted, stack: Option<&StackFacts>) -> Vec<Says> {
     let type_ = conditions::STACK_READY;
-    let ready = match &next.verdict {
-        Verdict::Ready(message) => Says::yes(type_, reasons::READY, message),
-        Verdict::ReadyAndProgressing(reason, message) | Verdict::ReadyButStalled(reason, message) => {
-            Says::yes(type_, reason, message)
-        }
-        Verdict::Progressing(reason, message) | Verdict::Stalled(reason, message) | Verdict::Off(reason, message) => {
-            Says::no(type_, reason, message)
-        }
+    let (reason, message) = next.verdict.why();
+    let ready = Says {
+        type_,
+        status: Some(next.verdict.serves()),
+        reason,
+        message,
     };
     let drift = stack.map(|s| s.drift).unwrap_or_default();
     let type_ = conditions::DRIFT_DETECTED;
