@@ -113,6 +113,12 @@ pub struct Change {
     pub replacement: String,
 }
 
+impl std::fmt::Display for Change {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {} ({})", self.action, self.resource, self.type_)
+    }
+}
+
 /// The stack that is wanted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
