@@ -15,7 +15,7 @@
 //! | [`placement`], [`fleet`], [`resources`] | which node takes a database, and when a new one is needed |
 //! | [`graph_plan`], [`subgraph_plan`], [`backup_plan`], [`replica_plan`], [`fleet_plan`] | the life of a tenant's objects |
 //! | [`ending`] | what becomes of data when its object is deleted |
-//! | [`node_plan`], [`volume_plan`], [`tier_plan`] | the life of machines and disks |
+//! | [`node_plan`], [`volume_plan`], [`tier_plan`], [`stack_plan`] | the life of machines, disks and stacks |
 //! | [`epoch`], [`lease`], [`usage`] | who may write |
 //! | [`statements`], [`schema_copy`] | which statements of a schema a database still lacks, or another one needs |
 //! | [`sources`] | what a node reads with its own credentials when a tenant names it |
@@ -39,6 +39,7 @@ pub mod replica_plan;
 pub mod resources;
 pub mod schema_copy;
 pub mod sources;
+pub mod stack_plan;
 pub mod statements;
 pub mod subgraph_plan;
 pub mod tier_plan;
