@@ -4,6 +4,7 @@ use super::ProviderError;
 use super::stacks::StackRequest;
 use async_trait::async_trait;
 use graphplane_core::fleet_plan::Resize;
+use graphplane_crds::tier::Architecture;
 
 pub use graphplane_core::fleet_plan::{FleetFacts, FleetMember, FleetRefresh, FleetSize, MemberState};
 
@@ -20,6 +21,8 @@ pub struct FleetRequest {
     pub stack: String,
     /// Key of its seeds, below the object store.
     pub seeds: String,
+    /// What their processors are.
+    pub architecture: Architecture,
     /// Types of machines, in order of preference.
     pub instance_types: Vec<String>,
     /// Memory of all databases of a machine, in MiB.

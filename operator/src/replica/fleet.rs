@@ -9,14 +9,13 @@ use crate::context::Context;
 use crate::error::{Error, already_exists, is_not_found};
 use crate::events::NAME;
 use crate::provider::World;
-use crate::provider::fleets::{FleetRequest, Fleets};
-use crate::provider::stacks::Stacks;
+use crate::provider::fleets::{FleetFacts, FleetRequest};
 use crate::reconcile::Done;
-use crate::write;
+use crate::{stack, write};
 use graphplane_core::fleet_plan::{self, Action, FleetMember, MemberState, Observed};
 use graphplane_core::names;
 use graphplane_core::replica_plan::Node;
-use graphplane_core::stack_plan::{Seen, Step};
+use graphplane_core::stack_plan::Seen;
 use graphplane_crds::SYSTEM_NAMESPACE;
 use graphplane_crds::annotations::NODE_LABEL;
 use graphplane_crds::quantities::Epoch;
@@ -42,34 +41,28 @@ pub(super) async fn observe(replica: &Replica, ctx: &Context, memory: &Memory) -
         replaced: memory.replaced,
         ..Observed::default()
     };
-    look(&mut seen, &ctx.listing.world().await?);
+    seen.stack = match replica.status.as_ref().and_then(|s| s.fleet.as_ref()) {
+        Some(_) => stack::observe(stacks, &seen.wanted, ctx, memory.change_set.as_ref()).await?,
+        // Nothing was begun, so nothing is asked for.
+        None => Seen::default(),
+    };
+    seen.group = group(&seen, &ctx.listing.world().await?);
     if !seen.is_settled() {
-        look(&mut seen, &ctx.listing.world_within(fleet_plan::LOOK).await?);
-    }
-    // One that was begun and is not listed is made by others, or by a pass that was cut off.
-    let begun = replica.status.as_ref().is_some_and(|s| s.fleet.is_some());
-    if begun && seen.stack.stack.is_none() {
-        seen.stack.stack = stacks.find(&seen.wanted.name).await?;
+        seen.group = group(&seen, &ctx.listing.world_within(fleet_plan::LOOK).await?);
     }
     if let (false, Some(stack)) = (known, &seen.stack.stack) {
         // Nobody knows how large its machines should be: they stay as they are.
         seen.wanted.digest = stack.digest().unwrap_or_default().to_owned();
     }
-    seen.stack.change_set.clone_from(&memory.change_set);
     Ok(Some(seen))
 }
 
-/// Fills in what a listing says.
-fn look(seen: &mut Observed, world: &World) {
-    let stack = world.stacks.get(&seen.wanted.name).cloned();
-    let name = stack.as_ref().and_then(|stack| stack.outputs.get(fleet_plan::GROUP));
-    let group = name.and_then(|name| Some((name.clone(), world.fleets.get(name)?.clone())));
-    let whose = seen.wanted.tags.get("name");
-    seen.group = group.filter(|(_, facts)| facts.tags.get("name") == whose);
-    seen.stack = Seen {
-        stack,
-        ..Seen::default()
-    };
+/// The group of a stack, if it is of the same Replica.
+fn group(seen: &Observed, world: &World) -> Option<(String, FleetFacts)> {
+    let name = seen.stack.stack.as_ref()?.outputs.get(fleet_plan::GROUP)?;
+    let facts = world.fleets.get(name)?;
+    let ours = facts.tags.get("name") == seen.wanted.tags.get("name");
+    ours.then(|| (name.clone(), facts.clone()))
 }
 
 /// What is asked of the provider, and whether everything that it is made from is known.
@@ -87,6 +80,7 @@ fn request(replica: &Replica, ctx: &Context) -> (FleetRequest, bool) {
         uid: replica.uid().unwrap_or_default(),
         stack: names::replica_stack(&namespace, &name),
         seeds: seeds.unwrap_or_default(),
+        architecture: tier.as_ref().map(|t| t.spec.instance.architecture).unwrap_or_default(),
         instance_types: if own.is_empty() { of_tier() } else { own.clone() },
         memory_mib: tier.as_ref().map_or(0, |t| u64::from(t.spec.memory.node_mib.0)),
         memory_per_database_mib: tier.as_ref().map_or(0, |t| u64::from(t.spec.memory.per_database_mib.0)),
@@ -168,7 +162,9 @@ pub(super) async fn act(
             Ok(noted(replica, |fleet| fleet.key_sha256 = Some(digest(&key))))
         }
         Action::Stack(step) => {
-            take(step, replica, group, fleets, stacks, ctx, memory).await?;
+            let want = fleets.stack(&request(replica, ctx).0);
+            let (seen, proposed) = (&group.stack, &mut memory.change_set);
+            stack::take(stacks, &**replica, step, &want, seen, ctx, proposed).await?;
             Ok(Done::World)
         }
         Action::Resize { group, to } => {
@@ -210,46 +206,6 @@ pub(super) async fn act(
             Ok(Done::Noted(Arc::new(without)))
         }
     }
-}
-
-/// Takes a step of a stack.
-async fn take(
-    step: &Step,
-    replica: &Replica,
-    group: &Observed,
-    fleets: &dyn Fleets,
-    stacks: &dyn Stacks,
-    ctx: &Context,
-    memory: &mut Memory,
-) -> Result<(), Error> {
-    let name = group.wanted.name.as_str();
-    // A stack that took the name of the one that was seen is not touched.
-    let id = group.stack.stack.as_ref().map_or(name, |stack| stack.id.as_str());
-    let listing = &ctx.listing;
-    match step {
-        Step::Propose => {
-            let want = fleets.stack(&request(replica, ctx).0);
-            let proposed = listing.changing("propose_stack", stacks.propose(&want)).await?;
-            memory.change_set = Some(proposed);
-        }
-        Step::Execute(change_set) => {
-            let executed = stacks.execute(name, change_set);
-            listing.changing("execute_change_set", executed).await?;
-            memory.change_set = None;
-            write::event(ctx, replica, "StackChanged", "Deploy", format!("{name}: {change_set}"));
-        }
-        Step::ContinueRollback => {
-            listing
-                .changing("continue_rollback", stacks.continue_rollback(name))
-                .await?;
-        }
-        Step::DetectDrift => listing.changing("detect_drift", stacks.detect_drift(name)).await?,
-        Step::Delete => {
-            listing.changing("delete_stack", stacks.delete(id)).await?;
-            write::event(ctx, replica, "StackDeleted", "Delete", name);
-        }
-    }
-    Ok(())
 }
 
 /// The Replica with something noted of its fleet, which is written at the end of the pass.

@@ -1,12 +1,11 @@
 //! The stack of a read fleet: what goes into the parameters of `replica-fleet.yaml`.
 
 use super::settings::AwsSettings;
+use super::{templates, tier_stack};
 use crate::provider::fleets::FleetRequest;
 use crate::provider::stacks::StackRequest;
 use std::collections::BTreeMap;
 
-/// The template, as it is in the repository.
-const TEMPLATE: &str = include_str!("../../../../cloudformation/replica-fleet.yaml");
 /// Seconds between two looks of a machine for newer seeds, as many as it takes: the operator says when it should look, so
 /// that a fleet does not take up a seed all at once.
 const SEED_POLL: &str = "86400";
@@ -30,6 +29,10 @@ pub(super) fn request(settings: &AwsSettings, cluster: &str, want: &FleetRequest
     let subnets: Vec<&str> = settings.subnets.values().map(String::as_str).collect();
     set("SubnetIds", subnets.join(","));
     set("ControlPlaneCidr", settings.control_plane.cidr.clone());
+    let (image, type_) = tier_stack::defaults(want.architecture);
+    if let Some(type_) = type_.filter(|_| want.instance_types.is_empty()) {
+        set(TYPES[0], type_.to_owned());
+    }
     for (name, type_) in TYPES.into_iter().zip(&want.instance_types) {
         set(name, type_.clone());
     }
@@ -49,20 +52,20 @@ pub(super) fn request(settings: &AwsSettings, cluster: &str, want: &FleetRequest
     set("ObjectPrefix", settings.object_prefix.clone());
     set("ArtifactBucket", settings.artifact_bucket.clone());
     for (name, value) in [
-        ("ImageId", &settings.image_parameter),
-        ("KmsKeyArn", &settings.kms_key_arn),
-        ("AlarmTopicArn", &settings.alarm_topic_arn),
-        ("PermissionsBoundary", &settings.permissions_boundary),
+        ("ImageId", settings.image_parameter.as_deref().or(image)),
+        ("KmsKeyArn", settings.kms_key_arn.as_deref()),
+        ("AlarmTopicArn", settings.alarm_topic_arn.as_deref()),
+        ("PermissionsBoundary", settings.permissions_boundary.as_deref()),
     ] {
         if let Some(value) = value {
-            set(name, value.clone());
+            set(name, value.to_owned());
         }
     }
     let mut tags = owner(cluster, &want.namespace, &want.name);
     tags.insert("uid".to_owned(), want.uid.clone());
     StackRequest {
         name: want.stack.clone(),
-        template: TEMPLATE,
+        template: templates::REPLICA_FLEET,
         parameters,
         tags,
     }
@@ -92,6 +95,7 @@ fn full_name(namespace: &str, name: &str) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use graphplane_crds::tier::Architecture;
 
     fn settings() -> AwsSettings {
         let text = format!(
@@ -110,6 +114,7 @@ mod tests {
             uid: "u-1".into(),
             stack: "graphplane-replica-0".into(),
             seeds: "seeds/sec/readers".into(),
+            architecture: Architecture::Arm64,
             instance_types: ["m7g.large", "r7g.large"].map(str::to_owned).into(),
             memory_mib: 7168,
             memory_per_database_mib: 716,
@@ -122,7 +127,7 @@ mod tests {
 
     /// The template's parameters, and whether they have a default.
     fn declared() -> BTreeMap<&'static str, bool> {
-        let section = TEMPLATE.split("\nParameters:\n").nth(1).unwrap();
+        let section = templates::REPLICA_FLEET.split("\nParameters:\n").nth(1).unwrap();
         let section = section.split("\nConditions:\n").next().unwrap();
         let (mut found, mut last) = (BTreeMap::new(), "");
         for line in section.lines() {
@@ -188,6 +193,13 @@ mod tests {
             },
         );
         assert_eq!(target.parameters["TargetCpuPercent"], "60");
+        let amd = FleetRequest {
+            architecture: Architecture::Amd64,
+            instance_types: vec![],
+            ..want()
+        };
+        let amd = request(&settings(), "c1", &amd).parameters;
+        assert!(amd["ImageId"].ends_with("x86_64") && amd["InstanceType"] == "m7i.large");
         let large = FleetRequest {
             graph_gib: 60_000,
             ..want()

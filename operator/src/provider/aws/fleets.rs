@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use aws_sdk_autoscaling::types::{
     AutoScalingGroup, Filter as GroupFilter, Instance, InstanceRefresh, LifecycleState, RefreshPreferences,
 };
-use aws_sdk_ec2::types::Filter;
+use aws_sdk_ec2::types::{Filter, Reservation};
 use aws_sdk_ssm::types::{ParameterType, Tag};
 use graphplane_core::fleet_plan::Resize;
 use std::collections::{BTreeMap, HashMap};
@@ -60,7 +60,7 @@ impl Aws {
     /// Private addresses of all machines of fleets, by their id.
     async fn addresses(&self) -> Result<HashMap<String, String>, ProviderError> {
         let with = |tag: &str, value: &str| Filter::builder().name(format!("tag:{tag}")).values(value).build();
-        let reservations = self
+        let reservations: Vec<Reservation> = self
             .inner
             .ec2
             .describe_instances()
@@ -101,7 +101,8 @@ fn is_mixed(group: &AutoScalingGroup, found: &FleetFacts) -> bool {
         .mixed_instances_policy()
         .and_then(|policy| policy.launch_template())
         .and_then(|template| template.launch_template_specification())
-        .and_then(|used| used.version());
+        .and_then(|used| used.version())
+        .or_else(|| group.launch_template()?.version());
     found
         .members
         .iter()

@@ -15,14 +15,7 @@ const PREFIX: &str = "graphplane-tier-";
 pub(super) fn request(tier: &Tier, settings: &AwsSettings, cluster_id: &str) -> StackRequest {
     let name = tier.name_any();
     let types = tier.spec.instance.types.first().map(String::as_str);
-    // The template's own are Graviton.
-    let (image, type_) = match tier.spec.instance.architecture {
-        Architecture::Arm64 => (None, None),
-        Architecture::Amd64 => (
-            Some("/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"),
-            Some("m7i.large"),
-        ),
-    };
+    let (image, type_) = defaults(tier.spec.instance.architecture);
     let sources = (!settings.source_arns.is_empty()).then(|| settings.source_arns.join(","));
     let port = settings.control_plane.port.to_string();
     let parameters: [(&str, Option<&str>); 14] = [
@@ -53,6 +46,17 @@ pub(super) fn request(tier: &Tier, settings: &AwsSettings, cluster_id: &str) -> 
         template: templates::TIER,
         parameters: owned(parameters.into_iter().filter_map(|(key, value)| Some((key, value?)))),
         tags: owned(tags),
+    }
+}
+
+/// Image and type of machines where nobody names one; none where the templates' own are right, which are Graviton.
+pub(super) fn defaults(of: Architecture) -> (Option<&'static str>, Option<&'static str>) {
+    match of {
+        Architecture::Arm64 => (None, None),
+        Architecture::Amd64 => (
+            Some("/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"),
+            Some("m7i.large"),
+        ),
     }
 }
 
