@@ -103,10 +103,13 @@ fn is_mixed(group: &AutoScalingGroup, found: &FleetFacts) -> bool {
         .and_then(|template| template.launch_template_specification())
         .and_then(|used| used.version())
         .or_else(|| group.launch_template()?.version());
-    found
-        .members
-        .iter()
-        .any(|member| member.template_version.as_deref() != version)
+    // Where the group does not say, its machines are compared with each other.
+    let mut versions = found.members.iter().map(|member| member.template_version.as_deref());
+    let Some(first) = versions.next() else {
+        return false;
+    };
+    let own = version.or(first);
+    first != own || versions.any(|other| other != own)
 }
 
 fn facts(group: &AutoScalingGroup, addresses: &HashMap<String, String>) -> FleetFacts {
