@@ -157,6 +157,10 @@ fn living(replica: &Replica, seen: &Observed, now: Timestamp) -> Plan<Action> {
             requeue = sooner(requeue, Some(if soon { POLL } else { RETRY }));
         }
     }
+    // No lease tells that a machine of a group answers now.
+    if seen.fleet.is_some() && fleet(replica, seen).iter().any(|n| n.agent.is_none()) {
+        requeue = sooner(requeue, Some(fleet_plan::LOOK));
+    }
     // Last: what a provider refuses again and again must not keep the machines that run from taking up seeds.
     actions.extend(group.iter().flat_map(|kept| kept.action.clone()).map(Action::Fleet));
     Plan {
