@@ -4,12 +4,13 @@
 //! |---|---|
 //! | `instances` | machines of writers |
 //! | `disks`, `snapshots` | EBS |
-//! | `stacks`, `tier_stack`, `templates` | CloudFormation |
+//! | `stacks`, `tier_stack`, `deploy`, `templates` | CloudFormation |
 //! | `fleets` | Auto Scaling groups of replicas |
 //!
 //! Whatever is made carries tags that say whose it is, and is made with a token, so that a repeated call finds what the
 //! first one made. One listing of a few paginated calls serves every reconcile.
 
+pub mod deploy;
 mod disks;
 mod fleets;
 mod instances;
@@ -117,9 +118,15 @@ where
                 let code = service.code().unwrap_or("unknown error");
                 format!("{code}: {}", service.message().unwrap_or("without a message"))
             }
-            None => error.to_string(),
+            None => chain(&error),
         },
     }
+}
+
+/// An error and what it comes from.
+fn chain(error: &dyn std::error::Error) -> String {
+    let sources = std::iter::successors(Some(error), |error| error.source());
+    sources.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// The code of a service's refusal, such as `InvalidVolume.NotFound`.
