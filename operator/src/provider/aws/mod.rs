@@ -4,13 +4,14 @@
 //! |---|---|
 //! | `instances` | machines of writers |
 //! | `disks`, `snapshots` | EBS |
-//! | `stacks`, `templates` | CloudFormation |
+//! | `stacks`, `deploy`, `templates` | CloudFormation |
 //! | `tier_stack`, `fleet_stack` | what goes into the stacks of Tiers and Replicas |
 //! | `fleets` | Auto Scaling groups of replicas |
 //!
 //! Whatever is made carries tags that say whose it is, and is made with a token, so that a repeated call finds what the
 //! first one made. One listing of a few paginated calls serves every reconcile.
 
+pub mod deploy;
 mod disks;
 mod fleet_stack;
 mod fleets;
@@ -121,9 +122,15 @@ where
                 let code = service.code().unwrap_or("unknown error");
                 format!("{code}: {}", service.message().unwrap_or("without a message"))
             }
-            None => error.to_string(),
+            None => chain(&error),
         },
     }
+}
+
+/// An error and what it comes from.
+fn chain(error: &dyn std::error::Error) -> String {
+    let sources = std::iter::successors(Some(error), |error| error.source());
+    sources.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// The code of a service's refusal, such as `InvalidVolume.NotFound`.

@@ -45,7 +45,7 @@ struct Memory {
 }
 
 /// What became of a change set that exists.
-enum Found {
+pub(super) enum Found {
     /// It is as it says.
     Is(ChangeSet),
     /// It was executed, or the stack changed since it was made.
@@ -62,7 +62,7 @@ impl CloudFormation {
     }
 
     /// The client, for what only people ask for.
-    pub fn client(&self) -> &Client {
+    pub(super) fn client(&self) -> &Client {
         &self.client
     }
 
@@ -85,7 +85,7 @@ impl CloudFormation {
             .collect())
     }
 
-    async fn describe(&self, name: &str) -> Result<Option<Stack>, ProviderError> {
+    pub(super) async fn describe(&self, name: &str) -> Result<Option<Stack>, ProviderError> {
         let answer = self.client.describe_stacks().stack_name(name).send().await;
         match answer {
             Ok(answer) => Ok(answer.stacks.unwrap_or_default().into_iter().find(lives)),
@@ -125,7 +125,7 @@ impl CloudFormation {
     }
 
     /// The change set of that name, if it exists.
-    async fn look(&self, stack: &str, name: &str) -> Result<Option<Found>, ProviderError> {
+    pub(super) async fn look(&self, stack: &str, name: &str) -> Result<Option<Found>, ProviderError> {
         let answer = self
             .client
             .describe_change_set()
@@ -185,10 +185,7 @@ impl CloudFormation {
     }
 
     /// Removes a change set; one that does not exist is removed already.
-    ///
-    /// # Errors
-    /// When CloudFormation refuses or cannot be reached.
-    pub async fn discard(&self, stack: &str, change_set: &str) -> Result<(), ProviderError> {
+    pub(super) async fn discard(&self, stack: &str, change_set: &str) -> Result<(), ProviderError> {
         let answer = self
             .client
             .delete_change_set()
@@ -339,7 +336,7 @@ fn message<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> &str {
     service.and_then(ProvideErrorMetadata::message).unwrap_or_default()
 }
 
-fn does_not_exist<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> bool {
+pub(super) fn does_not_exist<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> bool {
     match code(error) {
         Some("ChangeSetNotFound" | "ChangeSetNotFoundException") => true,
         Some("ValidationError") => message(error).contains("does not exist"),
