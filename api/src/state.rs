@@ -4,6 +4,7 @@ use crate::auth::{Failures, KeyRing};
 use crate::cache::Caches;
 use crate::error::Error;
 use crate::gateway::Gateway;
+use crate::gateway::replicas::is_fleet;
 use crate::idempotency::Locks;
 use crate::metrics::Metrics;
 use crate::nodes::lease::Renewals;
@@ -87,19 +88,22 @@ impl App {
     fn forget_nodes_that_go(&self, stop: CancellationToken) {
         let weak = Arc::downgrade(&self.0);
         let nodes = self.caches.nodes.clone();
-        let mut changes = nodes.changes();
+        let replicas = self.caches.replicas.clone();
+        let (mut changes, mut fleets) = (nodes.changes(), replicas.changes());
         tokio::spawn(async move {
             loop {
                 tokio::select! {
                     () = stop.cancelled() => return,
                     changed = changes.changed() => if changed.is_err() { return },
+                    changed = fleets.changed() => if changed.is_err() { return },
                 }
                 let Some(inner) = weak.upgrade() else { return };
-                if !nodes.is_ready() {
+                if !nodes.is_ready() || !replicas.is_ready() {
                     continue;
                 }
                 let gone = |node: &str| nodes.get("", node).is_none();
                 inner.misuses.forget(gone);
+                let gone = |node: &str| gone(node) && !is_fleet(&inner.caches, node);
                 for node in inner
                     .renewals
                     .forget(gone)

@@ -1,5 +1,11 @@
 //! The command line: what can be typed, and the help that explains it.
 
+mod infra;
+
+pub use infra::{
+    DeployArguments, DestroyArguments, DiffArguments, InfraCommand, InfraPart, InfraStack, StackParameter,
+};
+
 use crate::duration::parse_duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -119,6 +125,12 @@ pub enum Command {
         /// What to do with them.
         #[command(subcommand)]
         what: TiersCommand,
+    },
+    /// Deploy what an AWS account has once: buckets, registries, network, alarms
+    Infra {
+        /// What to do with it.
+        #[command(subcommand)]
+        what: InfraCommand,
     },
     /// Print a completion script for a shell
     #[command(

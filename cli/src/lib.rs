@@ -1,7 +1,7 @@
 //! The command line of Graphplane, as a library so that it can be tested: `main.rs` only calls [`run`].
 //!
 //! `up` runs the control plane in this process. Every other command that needs a server talks to its REST API, which
-//! [`server::find`] finds.
+//! [`server::find`] finds; `infra` talks to AWS.
 
 pub mod args;
 pub mod client;
@@ -13,7 +13,7 @@ pub mod files;
 pub mod output;
 pub mod server;
 
-use args::{Arguments, Command, CreateCommand, DeleteCommand, GlobalOptions, TiersCommand};
+use args::{Arguments, Command, CreateCommand, DeleteCommand, GlobalOptions, InfraCommand, TiersCommand};
 use clap::CommandFactory;
 use client::Client;
 use failure::Failure;
@@ -50,6 +50,15 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Tiers {
             what: TiersCommand::Check(check),
         } => commands::tiers::check(&check),
+        Command::Infra {
+            what: InfraCommand::Deploy(deploy),
+        } => commands::infra::deploy(&deploy, &global).await,
+        Command::Infra {
+            what: InfraCommand::Diff(diff),
+        } => commands::infra::diff(&diff, &global).await,
+        Command::Infra {
+            what: InfraCommand::Destroy(destroy),
+        } => commands::infra::destroy(&destroy).await,
         Command::Completion { shell } => completion(shell),
         Command::Version => output::print(concat!("graphplane ", env!("CARGO_PKG_VERSION"), "\n")),
     }

@@ -13,9 +13,9 @@
 //! | module | decides |
 //! |---|---|
 //! | [`placement`], [`fleet`], [`resources`] | which node takes a database, and when a new one is needed |
-//! | [`graph_plan`], [`subgraph_plan`], [`backup_plan`], [`replica_plan`] | the life of a tenant's objects |
+//! | [`graph_plan`], [`subgraph_plan`], [`backup_plan`], [`replica_plan`], [`fleet_plan`] | the life of a tenant's objects |
 //! | [`ending`] | what becomes of data when its object is deleted |
-//! | [`node_plan`], [`volume_plan`], [`tier_plan`] | the life of machines and disks |
+//! | [`node_plan`], [`volume_plan`], [`tier_plan`], [`stack_plan`] | the life of machines, disks and stacks |
 //! | [`orphans`] | what becomes of machines and disks without an object |
 //! | [`prices`] | what it costs |
 //! | [`epoch`], [`lease`], [`usage`] | who may write |
@@ -32,6 +32,7 @@ pub mod cron;
 pub mod ending;
 pub mod epoch;
 pub mod fleet;
+pub mod fleet_plan;
 pub mod graph_plan;
 pub mod identity;
 pub mod lease;
@@ -47,6 +48,7 @@ pub mod replica_plan;
 pub mod resources;
 pub mod schema_copy;
 pub mod sources;
+pub mod stack_plan;
 pub mod statements;
 pub mod subgraph_plan;
 pub mod tier_plan;

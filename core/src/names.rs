@@ -59,6 +59,22 @@ pub fn replica_node(replica: &str, uid: &str, n: u32) -> String {
     format!("{}-{}-{n}", name.trim_end_matches(['-', '.']), &digest[..8])
 }
 
+/// Secret in the system namespace with the key of the machines of a read fleet that its provider keeps as a group.
+pub fn fleet_object(replica_uid: &str) -> String {
+    format!("fleet-{replica_uid}")
+}
+
+/// Whether a Secret has the key of a read fleet, by its name.
+pub fn is_fleet_object(name: &str) -> bool {
+    name.starts_with("fleet-")
+}
+
+/// The stack of a read fleet: `graphplane-replica-<16 hex digits of the hash of namespace and name>`.
+pub fn replica_stack(namespace: &str, name: &str) -> String {
+    let digest = hex::encode(Sha256::digest(format!("{namespace}/{name}")));
+    format!("graphplane-replica-{}", &digest[..16])
+}
+
 /// Where the seeds of a read fleet are published in the object store. Graph ids are unique, and a graph's fleets are all in
 /// its namespace, so nobody else publishes there.
 pub fn seeds_key(graph: &GraphId, replica: &str) -> String {
@@ -109,6 +125,10 @@ mod tests {
         assert!(node.starts_with("readers-") && node.ends_with("-2") && node.len() == "readers-".len() + 10);
         assert_ne!(node, replica_node("readers", "u-2", 2));
         assert!(replica_node(&"x".repeat(253), "u", 999).len() <= 63);
+        let stack = replica_stack("default", "readers");
+        assert!(stack.starts_with("graphplane-replica-") && stack.len() == "graphplane-replica-".len() + 16);
+        assert_ne!(stack, replica_stack("defaultr", "eaders"));
+        assert!(is_fleet_object(&fleet_object("u-1")) && !is_fleet_object(&node_object("fleet-u")));
     }
 
     #[test]

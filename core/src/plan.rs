@@ -35,6 +35,26 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// Whether it serves, whatever else is to be done.
+    pub fn serves(&self) -> bool {
+        matches!(
+            self,
+            Self::Ready(_) | Self::ReadyAndProgressing(..) | Self::ReadyButStalled(..)
+        )
+    }
+
+    /// Reason and message.
+    pub fn why(&self) -> (&'static str, String) {
+        match self {
+            Self::Ready(message) => (reasons::READY, message.clone()),
+            Self::Progressing(reason, message)
+            | Self::ReadyAndProgressing(reason, message)
+            | Self::Stalled(reason, message)
+            | Self::ReadyButStalled(reason, message)
+            | Self::Off(reason, message) => (*reason, message.clone()),
+        }
+    }
+
     /// `Ready`, `Progressing` and `Stalled`.
     pub fn says(&self) -> Vec<Says> {
         use conditions::{PROGRESSING, READY, STALLED};

@@ -9,6 +9,9 @@
 //! What is published is read from the object store each time, and what a node serves from its agent, so nothing is
 //! forgotten by a crash. A node serves the old seed while it takes up the new one; the budget says how many may be busy
 //! with that at once. One that refuses a seed stays busy, so a bad seed goes no further than the budget.
+//!
+//! Where the provider keeps groups of machines, the nodes are the machines of one, and [`fleet_plan`](crate::fleet_plan)
+//! stands in the place of EnsureNodes and RemoveNodes. What is published, and who takes it up when, is the same.
 
 mod nodes;
 mod publication;
@@ -18,13 +21,17 @@ pub use publication::{GraphSeen, Seed, SeedVersion, published_mark};
 
 use crate::backup_plan::Task;
 use crate::ending::until;
+use crate::fleet_plan::{self, Kept, Machines};
 use crate::graph_plan::{annotation_is_true, paused_by};
 use crate::plan::{self, Plan, Verdict, sooner};
+use crate::stack_plan;
 use graphplane_crds::annotations::DELETION_PROTECTION;
 use graphplane_crds::conditions::{self, Says, reasons};
 use graphplane_crds::replica::Replica;
 use jiff::Timestamp;
-use nodes::{fleet, to_refresh, wanted};
+use nodes::{fleet, to_refresh, total, wanted};
+
+pub(crate) use nodes::budget_of;
 use publication::Publication;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -44,6 +51,8 @@ pub struct Observed {
     pub cancelled: bool,
     /// Its nodes.
     pub nodes: Vec<Node>,
+    /// Its group, where the provider keeps such.
+    pub fleet: Option<fleet_plan::Observed>,
     /// Nodes that were asked to look for the newest seed, in this pass.
     pub asked: BTreeSet<String>,
 }
@@ -61,6 +70,8 @@ pub enum Action {
     RefreshNodes(Vec<String>),
     /// Remove these nodes.
     RemoveNodes(Vec<String>),
+    /// Do something to its group.
+    Fleet(fleet_plan::Action),
     /// Remove everything that was published.
     DeleteSeeds,
     /// Let the object go.
@@ -76,7 +87,7 @@ const RETRY: Duration = Duration::from_secs(5);
 pub fn plan(replica: &Replica, seen: &Observed, now: Timestamp) -> Plan<Action> {
     let paused = paused_by(&replica.metadata, false);
     if replica.metadata.deletion_timestamp.is_some() {
-        return ending(replica, seen, paused);
+        return ending(replica, seen, paused, now);
     }
     if let Some(by) = paused {
         return Plan {
@@ -102,17 +113,23 @@ fn living(replica: &Replica, seen: &Observed, now: Timestamp) -> Plan<Action> {
         };
     }
     let Some(graph) = &seen.graph else {
-        return without_graph(replica, seen);
+        return without_graph(replica, seen, now);
     };
     if !graph.owns_seeds(replica) {
         let message = "the seeds and nodes of the graph that had this name before are removed".to_owned();
-        return taken_down(replica, seen, reasons::PUBLISHING, message);
+        return taken_down(replica, seen, reasons::PUBLISHING, message, now);
     }
     let publication = Publication::of(replica, seen, graph, now);
-    let wanted = wanted(replica);
+    // Nothing is started that would have nothing to serve.
+    let group = seen.fleet.as_ref().filter(|_| seen.seed.is_some());
+    let group = group.map(|fleet| fleet_plan::keep(replica, fleet, now));
+    let wanted = match seen.fleet {
+        Some(_) => BTreeSet::new(),
+        None => wanted(replica),
+    };
     let mut actions = Vec::new();
     let surplus: Vec<String> = alive(seen).filter(|name| !wanted.contains(name)).collect();
-    if !surplus.is_empty() {
+    if seen.fleet.is_none() && !surplus.is_empty() {
         actions.push(Action::RemoveNodes(surplus));
     }
     if matches!(publication, Publication::Due) {
@@ -124,6 +141,7 @@ fn living(replica: &Replica, seen: &Observed, now: Timestamp) -> Plan<Action> {
         Publication::Waits(..) => Some(RETRY),
         Publication::Current | Publication::Due => None,
     };
+    requeue = sooner(requeue, group.as_ref().and_then(|kept| kept.requeue));
     if let Some(seed) = &seen.seed {
         let exists = |name: &&String| seen.nodes.iter().any(|n| n.name == **name);
         let missing: Vec<String> = wanted.iter().filter(|name| !exists(name)).cloned().collect();
@@ -143,9 +161,15 @@ fn living(replica: &Replica, seen: &Observed, now: Timestamp) -> Plan<Action> {
             requeue = sooner(requeue, Some(if soon { POLL } else { RETRY }));
         }
     }
+    // No lease tells that a machine of a group answers now.
+    if seen.fleet.is_some() && fleet(replica, seen).iter().any(|n| n.agent.is_none()) {
+        requeue = sooner(requeue, Some(fleet_plan::LOOK));
+    }
+    // Last: what a provider refuses again and again must not keep the machines that run from taking up seeds.
+    actions.extend(group.iter().flat_map(|kept| kept.action.clone()).map(Action::Fleet));
     Plan {
         actions,
-        says: says(replica, seen, &publication),
+        says: says(replica, seen, &publication, group.as_ref()),
         phase: (),
         requeue,
     }
@@ -156,7 +180,7 @@ fn alive(seen: &Observed) -> impl Iterator<Item = String> {
 }
 
 /// What the conditions say of a fleet whose graph exists.
-fn says(replica: &Replica, seen: &Observed, publication: &Publication) -> Vec<Says> {
+fn says(replica: &Replica, seen: &Observed, publication: &Publication, group: Option<&Kept>) -> Vec<Says> {
     let trouble = match publication {
         Publication::Failed(why, _) => Some((reasons::PUBLISH_FAILED, why.clone())),
         Publication::Waits(reason, message) => Some((*reason, message.clone())),
@@ -168,16 +192,18 @@ fn says(replica: &Replica, seen: &Observed, publication: &Publication) -> Vec<Sa
         return without_seed(Verdict::Progressing(reason, message.clone()), reason, &message);
     };
     let fleet = fleet(replica, seen);
-    let total = replica.spec.replicas as usize;
+    let total = total(replica, seen);
     let serving = fleet.iter().filter(|n| n.serves().is_some()).count();
     let current = fleet.iter().filter(|n| n.is_current(seed)).count();
     let refused = fleet.iter().find_map(|n| {
         let why = n.refuses(seed)?;
         Some(format!("node {} does not serve seed {}: {why}", n.name, seed.at))
     });
-    let progress = format!("{current} of {total} nodes serve seed {}", seed.at);
+    let progress = format!("{current} of {} nodes serve seed {}", fleet.len().max(total), seed.at);
+    // A machine that starts is not behind; one that serves something older is.
+    let behind = fleet.iter().any(|n| n.serves().is_some() && !n.is_current(seed));
     let (up_to_date, late) = match refused {
-        _ if current == total => (true, (reasons::RECONCILED, String::new())),
+        _ if current >= total && !behind => (true, (reasons::RECONCILED, String::new())),
         Some(message) => (false, (reasons::SEED_NOT_SERVED, message)),
         None => (false, (reasons::REFRESHING, progress)),
     };
@@ -192,9 +218,23 @@ fn says(replica: &Replica, seen: &Observed, publication: &Publication) -> Vec<Sa
     } else if matches!(publication, Publication::Running | Publication::Due) {
         Verdict::ReadyAndProgressing(reasons::PUBLISHING, "a newer seed is being published".to_owned())
     } else {
-        Verdict::Ready(unsupported(replica))
+        match group.map(|kept| &kept.machines) {
+            Some(Machines::Replacing(percent)) => {
+                let message = format!("machines are replaced by those of the newer template: {percent}% are done");
+                Verdict::ReadyAndProgressing(reasons::REPLACING, message)
+            }
+            Some(Machines::Failed(why)) => Verdict::ReadyButStalled(reasons::REPLACEMENT_FAILED, why.clone()),
+            _ => Verdict::Ready(unsupported(replica, seen)),
+        }
+    };
+    let verdict = match group {
+        Some(kept) => stack_plan::with(verdict, &kept.stack),
+        None => verdict,
     };
     let mut says = verdict.says();
+    if let (Some(kept), Some(fleet)) = (group, &seen.fleet) {
+        says.extend(stack_plan::says(&kept.stack, &fleet.wanted, fleet.stack.stack.as_ref()));
+    }
     says.push(Says::yes(
         conditions::SEED_READY,
         reasons::PUBLISHED,
@@ -217,10 +257,14 @@ fn without_seed(verdict: Verdict, reason: &'static str, message: &str) -> Vec<Sa
 }
 
 /// What the spec asks for and this version does not do.
-fn unsupported(replica: &Replica) -> String {
+fn unsupported(replica: &Replica, seen: &Observed) -> String {
     let fields = [
         ("spec.publish.schedule", replica.spec.publish.schedule.is_some()),
-        ("spec.targetCpuPercent", replica.spec.target_cpu_percent.is_some()),
+        // Only a provider's group scales by itself.
+        (
+            "spec.targetCpuPercent",
+            replica.spec.target_cpu_percent.is_some() && seen.fleet.is_none(),
+        ),
     ];
     let named: Vec<&str> = fields.iter().filter(|(_, set)| *set).map(|(name, _)| *name).collect();
     match named.is_empty() {
@@ -237,7 +281,7 @@ struct Left {
     requeue: Option<Duration>,
 }
 
-fn left(replica: &Replica, seen: &Observed) -> Option<Left> {
+fn left(replica: &Replica, seen: &Observed, now: Timestamp) -> Option<Left> {
     let status = replica.status.clone().unwrap_or_default();
     let nodes: Vec<String> = alive(seen).collect();
     let left = |reason, message: &str, actions, requeue| {
@@ -248,11 +292,17 @@ fn left(replica: &Replica, seen: &Observed) -> Option<Left> {
             requeue,
         })
     };
+    if let Some(leaving) = seen.fleet.as_ref().and_then(|f| fleet_plan::remove(replica, f, now)) {
+        let actions = leaving.action.map(Action::Fleet).into_iter().collect();
+        return left(reasons::DELETING, &leaving.message, actions, leaving.requeue);
+    }
+    // The machines of a group have gone with its stack, whatever an agent of one still answers.
+    let nodes = if seen.fleet.is_some() { vec![] } else { nodes };
     if !nodes.is_empty() {
         let actions = vec![Action::RemoveNodes(nodes)];
         return left(reasons::DELETING, "its nodes are removed", actions, None);
     }
-    if !seen.nodes.is_empty() {
+    if seen.fleet.is_none() && !seen.nodes.is_empty() {
         return left(reasons::DELETING, "its nodes are stopping", vec![], None);
     }
     // What the writer stores after the seeds were removed would stay for ever.
@@ -280,17 +330,23 @@ fn left(replica: &Replica, seen: &Observed) -> Option<Left> {
 }
 
 /// Copies of a graph that is gone are of no use, and its owner may have wanted them destroyed.
-fn without_graph(replica: &Replica, seen: &Observed) -> Plan<Action> {
+fn without_graph(replica: &Replica, seen: &Observed, now: Timestamp) -> Plan<Action> {
     let message = format!(
         "Graph {} does not exist in this namespace, or is being deleted",
         replica.spec.graph
     );
-    taken_down(replica, seen, reasons::GRAPH_NOT_FOUND, message)
+    taken_down(replica, seen, reasons::GRAPH_NOT_FOUND, message, now)
 }
 
 /// Nothing of the fleet is left in the end, but the Replica stays.
-fn taken_down(replica: &Replica, seen: &Observed, reason: &'static str, message: String) -> Plan<Action> {
-    let left = left(replica, seen);
+fn taken_down(
+    replica: &Replica,
+    seen: &Observed,
+    reason: &'static str,
+    message: String,
+    now: Timestamp,
+) -> Plan<Action> {
+    let left = left(replica, seen, now);
     Plan {
         requeue: left.as_ref().and_then(|left| left.requeue),
         actions: left.map(|left| left.actions).unwrap_or_default(),
@@ -299,7 +355,7 @@ fn taken_down(replica: &Replica, seen: &Observed, reason: &'static str, message:
     }
 }
 
-fn ending(replica: &Replica, seen: &Observed, paused: Option<&'static str>) -> Plan<Action> {
+fn ending(replica: &Replica, seen: &Observed, paused: Option<&'static str>, now: Timestamp) -> Plan<Action> {
     let kept = if annotation_is_true(&replica.metadata, DELETION_PROTECTION) {
         let message = format!("annotation {DELETION_PROTECTION} is set: remove it to delete");
         Some((reasons::DELETION_PROTECTED, message))
@@ -314,7 +370,7 @@ fn ending(replica: &Replica, seen: &Observed, paused: Option<&'static str>) -> P
             requeue: None,
         };
     }
-    let left = left(replica, seen).unwrap_or(Left {
+    let left = left(replica, seen, now).unwrap_or(Left {
         reason: reasons::DELETING,
         message: String::new(),
         actions: vec![Action::RemoveFinalizer],

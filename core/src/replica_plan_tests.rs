@@ -119,6 +119,7 @@ impl World {
             },
             cancelled: self.cancelled,
             nodes: self.nodes.iter().map(node).collect(),
+            fleet: None,
             asked: self.asked.clone(),
         }
     }
@@ -164,7 +165,10 @@ impl World {
                 }
                 let taking_over = |a: &&Agent| !a.deleting && a.serves.is_some() && a.fetching.is_some();
                 let busy = self.nodes.values().filter(taking_over).count();
-                assert!(busy <= nodes::budget(&self.replica), "{busy} nodes refresh at once");
+                assert!(
+                    busy <= nodes::budget(&self.replica, &self.observe()),
+                    "{busy} nodes refresh at once"
+                );
             }
             Action::RemoveNodes(names) => names
                 .iter()
@@ -412,7 +416,8 @@ fn a_fleet_without_its_graph_goes_and_comes_back() {
 fn the_share_of_a_budget_is_of_the_fleet_and_never_nothing() {
     let budget = |replicas: u32, most: serde_json::Value| {
         let spec = serde_json::json!({"graph": "g", "replicas": replicas, "refresh": {"maxUnavailable": most}});
-        nodes::budget(&World::new(spec).replica)
+        let world = World::new(spec);
+        nodes::budget(&world.replica, &world.observe())
     };
     assert_eq!(budget(8, serde_json::json!("25%")), 2);
     assert_eq!(budget(3, serde_json::json!("0%")), 1);
@@ -547,4 +552,77 @@ proptest! {
         world.settle();
         prop_assert!(world.gone);
     }
+}
+
+/// Machines of a group that serve the seed with this number, as the plan sees them.
+fn of_a_group(world: &World, serves: &[u64]) -> Observed {
+    let group = fleet_plan::FleetFacts {
+        size: fleet_plan::FleetSize {
+            min: 0,
+            max: 10,
+            desired: serves.len() as u32,
+        },
+        ..Default::default()
+    };
+    let nodes = serves.iter().enumerate().map(|(n, number)| Node {
+        name: format!("i-{n}"),
+        deleting: false,
+        agent: Some(AgentSeen {
+            serves: Some(version(*number)),
+            latest: Some(version(*number)),
+            ..AgentSeen::default()
+        }),
+    });
+    Observed {
+        nodes: nodes.collect(),
+        fleet: Some(fleet_plan::Observed {
+            key_sha256: Some("hash".into()),
+            group: Some(("g-1".into(), group)),
+            ..Default::default()
+        }),
+        ..world.observe()
+    }
+}
+
+#[test]
+fn a_new_seed_is_taken_up_by_the_machines_of_a_group_within_the_budget_and_changes_nothing_else() {
+    let mut world = World::of(3);
+    world.replica.spec.target_cpu_percent = Some(60);
+    world.seed = Some((2, 900, 1));
+    let status = world.replica.status.get_or_insert_default();
+    status.published_mark = Some("1".into());
+    let before = plan(&world.replica, &of_a_group(&world, &[2, 2, 2]), at(1_000));
+    let refreshes = |plan: &Plan<Action>| -> Vec<String> {
+        let named = plan.actions.iter().filter_map(|action| match action {
+            Action::RefreshNodes(names) => Some(names.clone()),
+            _ => None,
+        });
+        named.flatten().collect()
+    };
+    assert!(refreshes(&before).is_empty());
+    let after = plan(&world.replica, &of_a_group(&world, &[1, 1, 2]), at(1_000));
+    assert_eq!(refreshes(&after), ["i-0"]);
+    // Whatever the group itself still needs is the same before and after.
+    let of_group = |plan: &Plan<Action>| -> Vec<Action> {
+        let fleet = plan.actions.iter().filter(|action| matches!(action, Action::Fleet(_)));
+        fleet.cloned().collect()
+    };
+    assert_eq!(of_group(&before), of_group(&after));
+    assert!(
+        !after
+            .actions
+            .iter()
+            .any(|a| matches!(a, Action::EnsureNodes(_) | Action::RemoveNodes(_)))
+    );
+    // One that autoscaling has just started does not make the fleet unready, and one it removed neither.
+    for serves in [&[2, 2, 2, 2][..], &[2, 2][..]] {
+        let plan = plan(&world.replica, &of_a_group(&world, serves), at(1_000));
+        let up_to_date = plan.says.iter().find(|s| s.type_ == conditions::UP_TO_DATE);
+        assert_eq!(up_to_date.and_then(|s| s.status), Some(true));
+    }
+    assert_eq!(unsupported(&world.replica, &of_a_group(&world, &[2])), "");
+    assert!(unsupported(&world.replica, &world.observe()).contains("spec.targetCpuPercent"));
+    world.replica.metadata.deletion_timestamp = Some(Time(at(1_000)));
+    let ending = plan(&world.replica, &of_a_group(&world, &[2]), at(1_000));
+    assert_eq!(ending.actions, [Action::Fleet(fleet_plan::Action::DeleteKey)]);
 }

@@ -1,15 +1,18 @@
-//! The life of a tier: keep its minimum of nodes, remove empty ones beyond it.
+//! The life of a tier: its stack, where the provider has stacks; then keep its minimum of nodes, and remove empty ones
+//! beyond it.
 
 use crate::ending::{after, until};
 use crate::fleet::Fleet;
 use crate::graph_plan::{annotation_is_true, paused_by};
 use crate::placement::{self, Decision, NewNode};
 use crate::plan::{self, Plan, Verdict, sooner};
+use crate::stack_plan::{self, Step};
 use graphplane_crds::annotations::DELETION_PROTECTION;
 use graphplane_crds::conditions::reasons;
 use graphplane_crds::node::NodePhase;
 use graphplane_crds::tier::{NodeCounts, Tier, TierCapacity};
 use jiff::Timestamp;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// A volume that no node names is left alone for so long after it was made: after a crash between the two, the next node
@@ -27,6 +30,30 @@ pub struct Observed {
     pub graphs: u32,
     /// What a new node would be made of.
     pub fleet: Fleet,
+    /// What its machines have in common, where the provider has stacks.
+    pub stack: Option<Stack>,
+}
+
+/// The stack of the tier.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stack {
+    /// As it should be.
+    pub wanted: stack_plan::Wanted,
+    /// As it is.
+    pub seen: stack_plan::Seen,
+}
+
+impl Stack {
+    /// What is next for it while the tier lives.
+    fn keep(&self, now: Timestamp) -> stack_plan::Next {
+        stack_plan::keep(&self.wanted, &self.seen, now)
+    }
+
+    /// What it has to offer now; nothing while it does not serve.
+    pub fn outputs(&self, now: Timestamp) -> BTreeMap<String, String> {
+        let stack = self.seen.stack.as_ref().filter(|_| self.keep(now).verdict.serves());
+        stack.map(|s| s.outputs.clone()).unwrap_or_default()
+    }
 }
 
 /// A node of the tier.
@@ -62,6 +89,8 @@ pub struct Volume {
 /// What can be done for a tier.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
+    /// Do something for the stack.
+    Stack(Step),
     /// Make a GraphNode, and its GraphVolume where it is new.
     StartNode(NewNode),
     /// Delete an empty GraphNode.
@@ -76,7 +105,7 @@ pub enum Action {
 pub fn plan(tier: &Tier, seen: &Observed, now: Timestamp) -> Plan<Action> {
     let paused = paused_by(&tier.metadata, false);
     if tier.metadata.deletion_timestamp.is_some() {
-        return ending(tier, seen, paused);
+        return ending(tier, seen, paused, now);
     }
     if let Some(by) = paused {
         return Plan {
@@ -88,9 +117,12 @@ pub fn plan(tier: &Tier, seen: &Observed, now: Timestamp) -> Plan<Action> {
     }
     let scaling = &tier.spec.scaling;
     let staying: Vec<&Node> = seen.nodes.iter().filter(|n| !n.deleting).collect();
-    let mut actions = vec![];
+    let stack = seen.stack.as_ref().map(|stack| stack.keep(now));
+    let mut actions: Vec<Action> = stack.iter().filter_map(|s| s.step.clone()).map(Action::Stack).collect();
     let mut verdict = Verdict::Ready(String::new());
-    if (staying.len() as u32) < scaling.min_nodes {
+    // Machines are started from what the stack has to offer.
+    let may_start = stack.as_ref().is_none_or(|s| s.verdict.serves());
+    if may_start && (staying.len() as u32) < scaling.min_nodes {
         match placement::start(&tier.spec, &seen.fleet, &placement::nothing()) {
             Decision::Start(new) => {
                 verdict = Verdict::Progressing(
@@ -121,13 +153,19 @@ pub fn plan(tier: &Tier, seen: &Observed, now: Timestamp) -> Plan<Action> {
     actions.extend(left_by_nodes(seen).map(|v| Action::DeleteVolume(v.name.clone())));
     let (orphans, orphan_requeue) = orphans(seen, idle, now);
     actions.extend(orphans.into_iter().map(Action::DeleteVolume));
-    let mut says = verdict.says();
-    says.extend([plan::paused(None), plan::not_deleting()]);
+    let mut requeue = sooner(requeue, orphan_requeue);
+    let mut says = vec![plan::paused(None), plan::not_deleting()];
+    if let (Some(next), Some(stack)) = (&stack, &seen.stack) {
+        verdict = stack_plan::with(verdict, next);
+        requeue = sooner(requeue, next.requeue);
+        says.extend(stack_plan::says(next, &stack.wanted, stack.seen.stack.as_ref()));
+    }
+    says.extend(verdict.says());
     Plan {
         actions,
         says,
         phase: (),
-        requeue: sooner(requeue, orphan_requeue),
+        requeue,
     }
 }
 
@@ -187,8 +225,9 @@ fn orphans(seen: &Observed, idle: Duration, now: Timestamp) -> (Vec<String>, Opt
     (gone, next)
 }
 
-fn ending(tier: &Tier, seen: &Observed, paused: Option<&'static str>) -> Plan<Action> {
+fn ending(tier: &Tier, seen: &Observed, paused: Option<&'static str>, now: Timestamp) -> Plan<Action> {
     let mut actions = vec![];
+    let mut requeue = None;
     let (reason, message) = if annotation_is_true(&tier.metadata, DELETION_PROTECTION) {
         (
             reasons::DELETION_PROTECTED,
@@ -217,18 +256,28 @@ fn ending(tier: &Tier, seen: &Observed, paused: Option<&'static str>) -> Plan<Ac
             .map(|v| v.name.as_str())
             .collect();
         let waits = seen.nodes.len() + seen.volumes.iter().filter(|v| !v.holds_data).count();
-        if waits == 0 {
-            actions.push(Action::RemoveFinalizer);
-        }
         let kept = if kept.is_empty() {
             String::new()
         } else {
             format!("; volumes {} hold kept data and stay", kept.join(", "))
         };
-        (
-            reasons::WAITING_FOR_DEPENDENTS,
-            format!("waits for {waits} nodes and volumes to be removed{kept}"),
-        )
+        let stack = seen.stack.as_ref().filter(|_| waits == 0);
+        match stack.and_then(|stack| stack_plan::remove(&stack.wanted, &stack.seen, now)) {
+            // The stack goes last: machines live by it.
+            Some(next) => {
+                requeue = next.requeue;
+                actions.extend(next.step.map(Action::Stack));
+                let (reason, message) = next.verdict.why();
+                (reason, format!("{message}{kept}"))
+            }
+            None => {
+                if waits == 0 {
+                    actions.push(Action::RemoveFinalizer);
+                }
+                let message = format!("waits for {waits} nodes and volumes to be removed{kept}");
+                (reasons::WAITING_FOR_DEPENDENTS, message)
+            }
+        }
     };
     let mut says = vec![plan::deleting(reason, message.clone()), plan::paused(paused)];
     if !actions.is_empty() {
@@ -238,7 +287,7 @@ fn ending(tier: &Tier, seen: &Observed, paused: Option<&'static str>) -> Plan<Ac
         actions,
         says,
         phase: (),
-        requeue: None,
+        requeue,
     }
 }
 
@@ -330,7 +379,92 @@ mod tests {
             nodes,
             volumes,
             fleet,
+            stack: None,
         }
+    }
+
+    fn stack(status: Option<&str>, digest: &str) -> Stack {
+        let tags: BTreeMap<String, String> = ["cluster", "kind", "name"].map(|key| (key.into(), "x".into())).into();
+        let facts = status.map(|status| {
+            let mut facts = stack_plan::StackFacts {
+                id: "arn:1".into(),
+                status: status.into(),
+                tags: tags.clone(),
+                outputs: [("LaunchTemplateId".to_owned(), "lt-1".to_owned())].into(),
+                ..Default::default()
+            };
+            facts.tags.insert(stack_plan::DIGEST_TAG.into(), digest.into());
+            facts
+        });
+        Stack {
+            wanted: stack_plan::Wanted {
+                name: "graphplane-tier-std".into(),
+                digest: "now".into(),
+                tags,
+            },
+            seen: stack_plan::Seen {
+                stack: facts,
+                ..Default::default()
+            },
+        }
+    }
+
+    fn says(plan: &Plan<Action>, type_: &str) -> Option<bool> {
+        plan.says.iter().find(|s| s.type_ == type_).and_then(|s| s.status)
+    }
+
+    #[test]
+    fn no_node_is_started_before_the_stack_is_ready() {
+        use graphplane_crds::conditions::{READY, STACK_READY};
+        let tier = tier(1, 3, 15);
+        let mut observed = seen(&tier, vec![], vec![]);
+        observed.stack = Some(stack(None, ""));
+        let first = plan(&tier, &observed, at(0));
+        assert_eq!(first.actions, [Action::Stack(Step::Propose)]);
+        assert_eq!(
+            (says(&first, READY), says(&first, STACK_READY)),
+            (Some(false), Some(false))
+        );
+        assert!(observed.stack.as_ref().unwrap().outputs(at(0)).is_empty());
+        observed.stack = Some(stack(Some("CREATE_IN_PROGRESS"), "now"));
+        let making = plan(&tier, &observed, at(0));
+        assert_eq!((making.actions, making.requeue), (vec![], Some(stack_plan::LOOK)));
+        observed.stack = Some(stack(Some("CREATE_COMPLETE"), "now"));
+        let made = plan(&tier, &observed, at(0));
+        assert!(matches!(&made.actions[..], [Action::StartNode(_)]), "{made:?}");
+        assert_eq!(says(&made, STACK_READY), Some(true));
+        // A change does not stop what serves.
+        observed.stack = Some(stack(Some("UPDATE_IN_PROGRESS"), "before"));
+        let changing = plan(&tier, &observed, at(0));
+        assert!(matches!(&changing.actions[..], [Action::StartNode(_)]), "{changing:?}");
+        assert_eq!(
+            observed.stack.as_ref().unwrap().outputs(at(0))["LaunchTemplateId"],
+            "lt-1"
+        );
+        // Without stacks there is no condition about them.
+        observed.stack = None;
+        assert_eq!(says(&plan(&tier, &observed, at(0)), STACK_READY), None);
+    }
+
+    #[test]
+    fn the_stack_goes_when_no_node_is_left() {
+        let mut tier = tier(1, 3, 15);
+        tier.metadata.deletion_timestamp = Some(Time(at(0)));
+        let mut observed = seen(&tier, vec![node(0, Some(0))], vec![volume(1, true, 0)]);
+        observed.stack = Some(stack(Some("CREATE_COMPLETE"), "now"));
+        assert_eq!(
+            plan(&tier, &observed, at(1)).actions,
+            [Action::DeleteNode("std-0".into())]
+        );
+        observed.nodes[0].deleting = true;
+        assert!(plan(&tier, &observed, at(1)).actions.is_empty());
+        observed.nodes.clear();
+        assert_eq!(plan(&tier, &observed, at(1)).actions, [Action::Stack(Step::Delete)]);
+        observed.stack = Some(stack(Some("DELETE_IN_PROGRESS"), "now"));
+        let going = plan(&tier, &observed, at(1));
+        assert_eq!((going.actions, going.requeue), (vec![], Some(stack_plan::LOOK)));
+        observed.stack = Some(stack(None, ""));
+        assert_eq!(plan(&tier, &observed, at(1)).actions, [Action::RemoveFinalizer]);
     }
 
     #[test]
@@ -461,7 +595,9 @@ mod tests {
                         prop_assert!(observed.volumes.iter().any(|v| &v.name == name && !v.holds_data));
                         observed.volumes.retain(|v| &v.name != name);
                     }
-                    Some(Action::RemoveFinalizer) => prop_assert!(false, "it is not being deleted"),
+                    Some(Action::RemoveFinalizer | Action::Stack(_)) => {
+                        prop_assert!(false, "it is not being deleted, and has no stack");
+                    }
                     None => match plan.requeue {
                         Some(wait) => now += wait.as_secs() as i64 + 1,
                         None => break,

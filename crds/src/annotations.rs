@@ -13,7 +13,8 @@ pub const TIER_LABEL: &str = "graphplane.dev/tier";
 pub const GRAPH_LABEL: &str = "graphplane.dev/graph";
 /// Label: graph id of the [`crate::Graph`] that a dependent object belongs to.
 pub const GRAPH_ID_LABEL: &str = "graphplane.dev/graph-id";
-/// Label: name of the [`crate::GraphNode`] that a Secret or Lease belongs to.
+/// Label: name of the [`crate::GraphNode`] that a Secret or Lease belongs to; on the Secret of a group of machines, its own
+/// name.
 pub const NODE_LABEL: &str = "graphplane.dev/node";
 /// Label: UID of the [`crate::Replica`] that a node belongs to.
 pub const REPLICA_LABEL: &str = "graphplane.dev/replica";

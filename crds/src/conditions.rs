@@ -27,6 +27,8 @@ pub const DATABASE_READY: &str = "DatabaseReady";
 pub const SEED_READY: &str = "SeedReady";
 /// Graph: the newest backup is younger than the policy asks for.
 pub const BACKUP_CURRENT: &str = "BackupCurrent";
+/// Tier, Replica: its stack is made, and what it has to offer can be used.
+pub const STACK_READY: &str = "StackReady";
 /// Tier, Replica: the deployed stack differs from its template.
 pub const DRIFT_DETECTED: &str = "DriftDetected";
 /// GraphNode: runs the tier's current settings. Replica: every node serves the newest seed.
@@ -148,8 +150,28 @@ pub mod reasons {
     pub const NO_ORPHANS: &str = "NoOrphans";
     /// A cron expression of the spec cannot be read; the message names the field.
     pub const INVALID_SCHEDULE: &str = "InvalidSchedule";
+    /// The machines of a fleet are being replaced.
+    pub const REPLACING: &str = "Replacing";
+    /// The replacement of a fleet's machines ended before all were replaced.
+    pub const REPLACEMENT_FAILED: &str = "ReplacementFailed";
     /// What the spec asks for is not done by this version; the message names the field.
     pub const NOT_SUPPORTED: &str = "NotSupported";
+    /// The stack is being made.
+    pub const STACK_CREATING: &str = "StackCreating";
+    /// The stack is being changed.
+    pub const STACK_UPDATING: &str = "StackUpdating";
+    /// A change of the stack failed and was taken back; it is tried again.
+    pub const STACK_ROLLED_BACK: &str = "StackRolledBack";
+    /// The stack is in a state that does not pass by itself; the message says what to do.
+    pub const STACK_FAILED: &str = "StackFailed";
+    /// The stack is being deleted.
+    pub const STACK_DELETING: &str = "StackDeleting";
+    /// The stack is as its template says.
+    pub const IN_SYNC: &str = "InSync";
+    /// The stack was changed outside of its template.
+    pub const DRIFTED: &str = "Drifted";
+    /// The stack was not compared with its template yet.
+    pub const NOT_CHECKED: &str = "NotChecked";
 }
 
 /// What a condition says, before it is merged into the list.

@@ -179,9 +179,12 @@ pub struct ReplicaStatus {
     /// Label selector of the fleet's nodes, for the scale subresource.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<String>,
-    /// URL that serves reads.
+    /// URL that serves reads; absent where each node is called at its own address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
+    /// The group of machines, where the provider keeps one; written before anything of it is made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fleet: Option<ReplicaFleet>,
     /// Each node.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1000), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
@@ -204,11 +207,52 @@ pub struct ReplicaStatus {
     pub conditions: Vec<Condition>,
 }
 
+/// A group of machines that a provider keeps by itself: what of the spec was carried over to it.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct ReplicaFleet {
+    /// The stack that everything of the fleet belongs to.
+    pub stack: String,
+    /// SHA-256 of the key of its machines that was stored where they read it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_sha256: Option<String>,
+    /// The size that was set last. What autoscaling makes of it is left alone until the spec's figures change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<FleetSizeSet>,
+    /// The replacement of its machines that was begun last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replacement: Option<FleetReplacement>,
+}
+
+/// A replacement of a fleet's machines.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct FleetReplacement {
+    /// The version of the machines' template by which they are replaced.
+    pub version: String,
+    /// Identity at the provider.
+    pub id: String,
+}
+
+/// The size of a fleet, as the spec had it when it was set.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct FleetSizeSet {
+    /// The group whose size it is; one that was made anew has none yet.
+    pub group: String,
+    /// `minReplicas`.
+    pub min: u32,
+    /// `maxReplicas`.
+    pub max: u32,
+    /// `replicas`.
+    pub replicas: u32,
+}
+
 /// One node of a read fleet.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct ReplicaNode {
-    /// Name of the GraphNode.
+    /// Name of the GraphNode; of a machine of a group, its identity at the provider.
     pub name: String,
     /// Version of the seed that it serves; absent while it serves none.
     #[serde(default, skip_serializing_if = "Option::is_none")]

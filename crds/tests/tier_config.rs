@@ -209,7 +209,7 @@ fn the_read_fleets_have_their_figures_and_do_not_run_at_first() {
     let check = &production.health_check;
     assert_eq!(
         (check.path.as_str(), check.interval_seconds, check.timeout_seconds),
-        ("/status", 30, 10)
+        ("/health", 30, 10)
     );
     assert_eq!((check.healthy_threshold, check.unhealthy_threshold), (2, 3));
     assert!(config.development.replicas.is_empty());

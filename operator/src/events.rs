@@ -69,7 +69,7 @@ impl Events {
 }
 
 /// Reasons of conditions that somebody should look at.
-const WORRYING: [&str; 17] = [
+const WORRYING: [&str; 18] = [
     reasons::AGENT_ERROR,
     reasons::BACKUP_FAILED,
     reasons::DATABASE_MISSING,
@@ -81,6 +81,7 @@ const WORRYING: [&str; 17] = [
     reasons::NO_CAPACITY,
     reasons::PROVIDER_ERROR,
     reasons::PUBLISH_FAILED,
+    reasons::REPLACEMENT_FAILED,
     reasons::RESTARTING,
     reasons::SCHEMA_CONFLICT,
     reasons::SCHEMA_REFUSED,

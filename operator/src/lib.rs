@@ -35,6 +35,7 @@ mod replica;
 mod run;
 mod schema;
 mod settings;
+mod stack;
 mod subgraph;
 mod tier;
 mod views;

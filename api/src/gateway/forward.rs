@@ -41,7 +41,7 @@ static NODE: HeaderName = HeaderName::from_static("x-graphplane-node");
 const REPLICAS: usize = 2;
 
 /// Whether a replica says that it is not the one to ask: it has no seed yet, is busy, or serves something else by now; or
-/// what looked like reading changes something after all.
+/// what looked like reading changes something after all. A load balancer says 502 and 503 when none of its machines answers.
 fn declines(status: StatusCode) -> bool {
     matches!(
         status,
@@ -49,6 +49,7 @@ fn declines(status: StatusCode) -> bool {
             | StatusCode::FORBIDDEN
             | StatusCode::NOT_FOUND
             | StatusCode::CONFLICT
+            | StatusCode::BAD_GATEWAY
             | StatusCode::SERVICE_UNAVAILABLE
     )
 }

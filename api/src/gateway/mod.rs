@@ -8,7 +8,7 @@ mod access;
 mod body;
 mod forward;
 mod headers;
-mod replicas;
+pub(crate) mod replicas;
 mod routes;
 mod target;
 mod tasks;

@@ -1,13 +1,15 @@
 //! The read fleets of a graph: which of their nodes may answer a question, and whose wish that is.
 
 use super::target::{Target, agent_of};
-use crate::cache::fleet_word;
+use crate::cache::{Caches, fleet_word};
+use crate::nodes::secret::api_key;
 use crate::problem::Problem;
 use crate::state::App;
-use graphplane_core::names::node_object;
+use graphplane_core::names::{fleet_object, node_object};
 use graphplane_crds::Replica;
 use graphplane_crds::replica::Reads;
 use http::{HeaderMap, HeaderName};
+use kube::ResourceExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -41,7 +43,8 @@ fn wish(headers: &HeaderMap) -> Result<Option<Wish>, Problem> {
     }
 }
 
-/// Nodes that serve a seed of the graph whose writer is `writer`, in turn; none if the writer is to answer.
+/// Nodes that serve a seed of the graph whose writer is `writer`, in turn; none if the writer is to answer. A fleet behind a
+/// load balancer is one of them: which of its machines answers is the balancer's choice.
 pub(super) fn of(app: &App, namespace: &str, writer: &Target, headers: &HeaderMap) -> Result<Vec<Target>, Problem> {
     let wish = wish(headers)?;
     if wish == Some(Wish::Writer) {
@@ -55,16 +58,55 @@ pub(super) fn of(app: &App, namespace: &str, writer: &Target, headers: &HeaderMa
     let mut nodes: Vec<Target> = fleets
         .iter()
         .filter(asked)
-        .filter_map(|fleet| fleet.status.as_ref())
-        .flat_map(|status| &status.nodes)
-        .filter(|node| node.seed_version.is_some())
-        .filter_map(|node| target(app, &node.name, writer))
+        .flat_map(|fleet| serving(app, fleet, writer))
         .collect();
     if !nodes.is_empty() {
         let turn = app.gateway.turns.fetch_add(1, Ordering::Relaxed) % nodes.len();
         nodes.rotate_left(turn);
     }
     Ok(nodes)
+}
+
+/// Who answers for a fleet: its endpoint, or each of its nodes.
+fn serving(app: &App, fleet: &Replica, writer: &Target) -> Vec<Target> {
+    let Some(status) = &fleet.status else {
+        return Vec::new();
+    };
+    let mut nodes = status.nodes.iter().filter(|node| node.seed_version.is_some());
+    match &status.endpoint {
+        // A balancer without a machine that serves answers nothing of use.
+        Some(endpoint) => nodes
+            .next()
+            .and_then(|_| behind(app, fleet, endpoint, writer))
+            .into_iter()
+            .collect(),
+        None => nodes.filter_map(|node| target(app, &node.name, writer)).collect(),
+    }
+}
+
+/// A fleet behind a load balancer, with the key that all of its machines take. What is known of its health is kept under
+/// `<namespace>/<name>`, which is no name of a node.
+fn behind(app: &App, fleet: &Replica, endpoint: &str, writer: &Target) -> Option<Target> {
+    let secret = fleet_object(&fleet.uid()?);
+    let secret = app.caches.secrets.get(&app.settings.system_namespace, &secret)?;
+    Some(Target {
+        node: fleet_name(fleet),
+        address: endpoint.trim_end_matches('/').to_owned(),
+        api_key: api_key(&secret)?,
+        // Its machines hold no epoch, and are only asked to read.
+        epoch: 0,
+        ..writer.clone()
+    })
+}
+
+fn fleet_name(fleet: &Replica) -> String {
+    format!("{}/{}", fleet.namespace().unwrap_or_default(), fleet.name_any())
+}
+
+/// Whether what is called by this name is a fleet that exists.
+pub(crate) fn is_fleet(caches: &Caches, name: &str) -> bool {
+    name.split_once('/')
+        .is_some_and(|(namespace, name)| caches.replicas.get(namespace, name).is_some())
 }
 
 /// A node of a fleet, if it can be called.

@@ -230,3 +230,69 @@ async fn a_node_that_does_not_renew_or_serves_nothing_is_not_asked() {
         .unwrap();
     fleet.until_asked("the writer is asked again", (1, 0)).await;
 }
+
+/// Puts the fleet behind a balancer, which stands at the address of the fake agent, and takes its node away.
+async fn behind_a_balancer(fleet: &Fleet, address: &str) {
+    let fleets: Api<Replica> = Api::namespaced(fleet.plane.client.clone(), "default");
+    let uid = fleets.get("readers").await.unwrap().metadata.uid.unwrap();
+    let name = format!("fleet-{uid}");
+    let secret: Secret = serde_json::from_value(json!({
+        "apiVersion": "v1", "kind": "Secret",
+        "metadata": {"name": name, "labels": {"graphplane.dev/node": name}}, "stringData": {"apiKey": KEY},
+    }))
+    .unwrap();
+    let secrets = fleet.plane.system::<Secret>();
+    secrets.create(&PostParams::default(), &secret).await.unwrap();
+    let status =
+        json!({"status": {"endpoint": address, "nodes": [{"name": "i-0123456789abcdef0", "seedVersion": "4/1"}]}});
+    fleets
+        .patch_status("readers", &PatchParams::default(), &Patch::Merge(&status))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_fleet_behind_a_balancer_is_called_there_with_its_own_key() {
+    let fleet = Fleet::start("Prefer").await;
+    behind_a_balancer(&fleet, &format!("{}/", fleet.replica.address)).await;
+    until("the balancer is called", async || {
+        let answer = fleet.ask(EDITOR, None, "RETURN 1").await.expect(200);
+        (answer.headers["x-graphplane-node"] == "default/readers").then_some(())
+    })
+    .await;
+    fleet.forget();
+    fleet.ask(EDITOR, None, "MATCH (n) RETURN n").await.expect(200);
+    assert_eq!(fleet.calls(), (0, 1));
+    fleet.ask(EDITOR, Some("replica"), "CREATE (:A)").await.expect(200);
+    assert_eq!(fleet.calls(), (1, 0), "a change never goes elsewhere");
+    // None of its machines serves: nobody is asked there.
+    let fleets: Api<Replica> = Api::namespaced(fleet.plane.client.clone(), "default");
+    let status = json!({"status": {"nodes": [{"name": "i-0123456789abcdef0"}]}});
+    fleets
+        .patch_status("readers", &PatchParams::default(), &Patch::Merge(&status))
+        .await
+        .unwrap();
+    fleet.until_asked("the writer is asked", (1, 0)).await;
+}
+
+#[tokio::test]
+async fn the_writer_answers_when_a_balancer_cannot() {
+    let fleet = Fleet::start("Prefer").await;
+    let balancer = balancer_without_machines().await;
+    behind_a_balancer(&fleet, &balancer).await;
+    fleet.until_asked("the fleet is called at its balancer", (1, 0)).await;
+    for _ in 0..20 {
+        let answer = fleet.ask(EDITOR, None, "RETURN 1").await.expect(200);
+        assert_eq!(answer.headers["x-graphplane-node"], "n1");
+    }
+    assert_eq!(fleet.calls(), (20, 0));
+}
+
+/// A balancer that says 502, as one does whose machine closed the connection.
+async fn balancer_without_machines() -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let refuses = axum::Router::new().fallback(|| async { http::StatusCode::BAD_GATEWAY });
+    tokio::spawn(async move { axum::serve(listener, refuses).await });
+    address
+}

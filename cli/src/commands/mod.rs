@@ -3,6 +3,7 @@
 pub mod backup;
 pub mod create;
 pub mod delete;
+pub mod infra;
 pub mod load;
 pub mod query;
 pub mod status;

@@ -6,12 +6,12 @@ use crate::names;
 use graphplane_crds::replica::{IntOrShare, Replica};
 use std::collections::BTreeSet;
 
-/// One node of the fleet.
+/// One node of the fleet: a GraphNode, or a machine of a group that the provider keeps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
-    /// Name of the GraphNode.
+    /// Name of the GraphNode; of a machine of a group, its identity at the provider.
     pub name: String,
-    /// Whether it is being deleted.
+    /// Whether it is on its way out.
     pub deleting: bool,
     /// What its agent says; `None` while it cannot be called.
     pub agent: Option<AgentSeen>,
@@ -63,23 +63,33 @@ pub(super) fn wanted(replica: &Replica) -> BTreeSet<String> {
         .collect()
 }
 
-/// The wanted nodes that exist, by name.
+/// The wanted nodes that exist, by name. Which machines a group has is the provider's business.
 pub(super) fn fleet<'a>(replica: &Replica, seen: &'a Observed) -> Vec<&'a Node> {
-    let wanted = wanted(replica);
-    let mut fleet: Vec<&Node> = seen
-        .nodes
-        .iter()
-        .filter(|n| !n.deleting && wanted.contains(&n.name))
-        .collect();
+    let wanted = seen.fleet.is_none().then(|| wanted(replica));
+    let is_wanted = |n: &&Node| wanted.as_ref().is_none_or(|wanted| wanted.contains(&n.name));
+    let mut fleet: Vec<&Node> = seen.nodes.iter().filter(|n| !n.deleting).filter(is_wanted).collect();
     fleet.sort_by(|a, b| a.name.cmp(&b.name));
     fleet
 }
 
-/// How many nodes may be busy with a new seed at once: at least one, or none would ever take it up.
-pub(super) fn budget(replica: &Replica) -> usize {
+/// How many nodes have to serve for the fleet to be ready: no more than there are when autoscaling has removed some, and no
+/// more than were asked for while it starts some.
+pub(super) fn total(replica: &Replica, seen: &Observed) -> usize {
+    let desired = seen.fleet.as_ref().and_then(|fleet| fleet.desired());
+    desired.map_or(replica.spec.replicas, |desired| desired.min(replica.spec.replicas)) as usize
+}
+
+/// How many nodes may be busy with a new seed at once.
+pub(super) fn budget(replica: &Replica, seen: &Observed) -> usize {
+    let desired = seen.fleet.as_ref().and_then(|fleet| fleet.desired());
+    budget_of(replica, desired.unwrap_or(replica.spec.replicas))
+}
+
+/// How many of so many nodes may be busy at once: at least one, or nothing would ever change.
+pub(crate) fn budget_of(replica: &Replica, total: u32) -> usize {
     let most = match replica.spec.refresh.max_unavailable {
         IntOrShare::Int(n) => n,
-        IntOrShare::Share(share) => share.of(replica.spec.replicas),
+        IntOrShare::Share(share) => share.of(total),
     };
     most.max(1) as usize
 }
@@ -92,7 +102,7 @@ pub(super) fn to_refresh(replica: &Replica, seen: &Observed, seed: &Seed) -> Vec
         .filter(|n| n.agent.is_some() && !n.is_current(seed))
         .collect();
     let busy = |n: &Node| n.is_busy(seed) || seen.asked.contains(&n.name);
-    let left = budget(replica).saturating_sub(behind.iter().filter(|n| busy(n)).count());
+    let left = budget(replica, seen).saturating_sub(behind.iter().filter(|n| busy(n)).count());
     let idle = behind.iter().filter(|n| !busy(n)).take(left);
     // One that serves nothing does not wait for the others: nobody can be refused because of it.
     let empty = behind.iter().filter(|n| {

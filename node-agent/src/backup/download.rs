@@ -1,6 +1,6 @@
-//! One file from the object store to the volume: fetched in parts, hashed, decrypted, decompressed, hashed again and
-//! written (a table of vectors is unpacked as well), all at the same time and with a bounded amount of memory. What the manifest says is also the limit: neither
-//! the object nor what comes out of it may be a byte longer.
+//! One file from the object store to the volume: fetched in parts, several at a time, hashed, decrypted, decompressed,
+//! hashed again and written (a table of vectors is unpacked as well), all at the same time and with a bounded amount of
+//! memory. What the manifest says is also the limit: neither the object nor what comes out of it may be a byte longer.
 
 use super::{
     crypt::{FileCipher, Opener},
@@ -12,12 +12,13 @@ use crate::{
     objects::{BackupStore, StoreError},
 };
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
 use object_store::{ObjectStoreExt, path::Path as ObjectPath};
 use sha2::{Digest, Sha256};
 use std::{
     fs::{File, OpenOptions},
     io::{self, Read},
+    ops::Range,
     os::unix::fs::OpenOptionsExt,
     path::PathBuf,
     sync::{
@@ -29,8 +30,9 @@ use tokio::sync::mpsc;
 
 /// Bytes of one request. Each request is repeated on its own when the store fails.
 const PART: u64 = 8 << 20;
-/// Requests at the same time, and parts that wait.
-const PARTS: usize = 2;
+/// Requests at the same time. One connection to S3 gives some 90 MB/s, so these fetch as fast as one thread unpacks. What
+/// is fetched waits for its turn: with the two that are unpacked and handed over, nine parts are in memory at most.
+const REQUESTS: usize = 6;
 
 /// A file that could not be fetched. Nothing of it may be used.
 #[derive(Debug, thiserror::Error)]
@@ -109,21 +111,16 @@ pub async fn download(
     }
     let output = Output::begin(target);
     let output = output.map_err(|failure| failure.of(key))?;
-    let (sender, parts) = mpsc::channel(PARTS);
+    let (sender, parts) = mpsc::channel(1);
     let written = Arc::new(AtomicU64::new(0));
     let unpacking = {
         let (written, limit) = (Arc::clone(&written), file.plain_size_bytes);
         tokio::task::spawn_blocking(move || write(Parts::new(parts), cipher.as_ref(), &output, limit, &written))
     };
-    let ranges = (0..size)
-        .step_by(PART as usize)
-        .map(|start| start..size.min(start + PART));
-    let mut fetched = stream::iter(ranges)
-        .map(|range| {
-            let (objects, key) = (Arc::clone(store.objects()), key.clone());
-            async move { objects.get_range(&key, range).await }
-        })
-        .buffered(PARTS);
+    let mut fetched = in_order(size, |range| {
+        let (objects, key) = (Arc::clone(store.objects()), key.clone());
+        async move { objects.get_range(&key, range).await }
+    });
     let fetching = async {
         while let Some(part) = fetched.try_next().await? {
             progress(written.load(Ordering::Relaxed));
@@ -160,6 +157,14 @@ pub async fn download(
         ));
     }
     Ok(())
+}
+
+/// Gets all parts of an object of that size, several at the same time, and gives them in their order.
+fn in_order<T, G: Future<Output = T>>(size: u64, get: impl Fn(Range<u64>) -> G) -> impl Stream<Item = T> {
+    let ranges = (0..size)
+        .step_by(PART as usize)
+        .map(move |start| start..size.min(start + PART));
+    stream::iter(ranges).map(get).buffered(REQUESTS)
 }
 
 struct Unpacked {
@@ -356,11 +361,35 @@ mod tests {
     #[tokio::test]
     async fn what_was_uploaded_comes_back() {
         for encrypted in [false, true] {
-            for plain in [noise(20 << 20), vec![0; 5 << 20], Vec::new()] {
+            for plain in [noise(60 << 20), vec![0; 5 << 20], Vec::new()] {
                 let stored = Stored::new(&plain, encrypted).await;
                 assert!(stored.fetch().await.unwrap() == plain, "{} bytes", plain.len());
             }
         }
+    }
+
+    #[tokio::test]
+    async fn parts_are_fetched_together_and_arrive_in_order() {
+        let (together, flying) = (tokio::sync::Barrier::new(REQUESTS), AtomicU64::new(0));
+        let size = 4 * REQUESTS as u64 * PART;
+        let (together, flying) = (&together, &flying);
+        let get = |range: Range<u64>| async move {
+            let now = flying.fetch_add(1, Ordering::SeqCst) + 1;
+            assert!(now <= REQUESTS as u64, "{now} requests at once");
+            // Nobody goes on before there are so many: one after the other would wait for ever.
+            together.wait().await;
+            flying.fetch_sub(1, Ordering::SeqCst);
+            range
+        };
+        let limit = std::time::Duration::from_secs(60);
+        let parts: Vec<_> = tokio::time::timeout(limit, in_order(size, get).collect())
+            .await
+            .unwrap();
+        assert_eq!((parts[0].start, parts[parts.len() - 1].end), (0, size));
+        assert!(parts.windows(2).all(|two| two[0].end == two[1].start));
+        let cut: Vec<Range<u64>> = in_order(PART + 1, std::future::ready).collect().await;
+        assert_eq!(cut, [0..PART, PART..PART + 1]);
+        assert_eq!(in_order(0, std::future::ready).count().await, 0);
     }
 
     #[tokio::test]

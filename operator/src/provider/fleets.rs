@@ -1,80 +1,72 @@
 //! Fleets: groups of equal machines that a provider keeps at a number by itself.
 
 use super::ProviderError;
+use super::stacks::StackRequest;
 use async_trait::async_trait;
-use std::collections::BTreeMap;
+use graphplane_core::fleet_plan::Resize;
+use graphplane_crds::tier::Architecture;
 
-/// How large a fleet should be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FleetSize {
-    /// Never fewer.
+pub use graphplane_core::fleet_plan::{FleetFacts, FleetMember, FleetRefresh, FleetSize, MemberState};
+
+/// A read fleet that should exist.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FleetRequest {
+    /// Namespace of the Replica.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+    /// Name of its stack.
+    pub stack: String,
+    /// Key of its seeds, below the object store.
+    pub seeds: String,
+    /// What their processors are.
+    pub architecture: Architecture,
+    /// Types of machines, in order of preference.
+    pub instance_types: Vec<String>,
+    /// Memory of all databases of a machine, in MiB.
+    pub memory_mib: u64,
+    /// Memory of one database, in MiB.
+    pub memory_per_database_mib: u64,
+    /// Disk that the graph may take, in GiB; a machine has room for two of its seeds.
+    pub graph_gib: u32,
+    /// Never fewer machines.
     pub min: u32,
-    /// Never more.
+    /// Never more machines.
     pub max: u32,
-    /// So many now.
-    pub desired: u32,
+    /// What autoscaling aims at; `None`: no autoscaling.
+    pub target_cpu_percent: Option<u32>,
 }
 
-/// A fleet at the provider.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FleetFacts {
-    /// Its size, as it was last set or as autoscaling set it.
-    pub size: FleetSize,
-    /// Its machines.
-    pub members: Vec<FleetMember>,
-    /// A replacement of its machines that runs, or the newest one that ended.
-    pub refresh: Option<FleetRefresh>,
-    /// Its tags, without prefix.
-    pub tags: BTreeMap<String, String>,
-}
-
-/// A machine of a fleet.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FleetMember {
-    /// Identity at the provider.
-    pub id: String,
-    /// Zone.
-    pub zone: String,
-    /// Instance type.
-    pub instance_type: String,
-    /// Version of the launch template that it was started from.
-    pub template_version: String,
-    /// Whether it is in service.
-    pub in_service: bool,
-    /// Whether the provider holds it to be healthy.
-    pub healthy: bool,
-    /// Address of its agent, where the provider knows it.
-    pub address: Option<String>,
-}
-
-/// A replacement of a fleet's machines.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FleetRefresh {
-    /// Identity at the provider.
-    pub id: String,
-    /// What the provider says of it, such as `InProgress` or `Successful`.
-    pub status: String,
-    /// Why, where it says so.
-    pub reason: Option<String>,
-    /// Percent of the machines that are replaced.
-    pub percent: u8,
-    /// Version of the launch template that machines are replaced by, where it is known.
-    pub template_version: Option<String>,
-}
-
-/// A provider's fleets. A fleet is made and removed with its stack.
+/// A provider's fleets. A fleet is made and removed with its stack. Every call may be repeated.
 #[async_trait]
 pub trait Fleets: Send + Sync {
-    /// Sets the size of a fleet.
-    ///
-    /// # Errors
-    /// When the provider refuses or cannot be reached; the call may be repeated.
-    async fn resize(&self, fleet: &str, size: FleetSize) -> Result<(), ProviderError>;
+    /// The stack of a fleet. Nothing is called.
+    fn stack(&self, want: &FleetRequest) -> StackRequest;
 
-    /// Begins to replace the machines of a fleet, of which at least `min_healthy_percent` stay in service. A replacement
-    /// that runs already is left to run.
+    /// Stores the key of a fleet's machines where they read it when they start.
     ///
     /// # Errors
-    /// When the provider refuses or cannot be reached; the call may be repeated.
-    async fn refresh(&self, fleet: &str, min_healthy_percent: u8) -> Result<(), ProviderError>;
+    /// When the provider refuses or cannot be reached.
+    async fn put_key(&self, namespace: &str, name: &str, key: &str) -> Result<(), ProviderError>;
+
+    /// Removes that key; one that is not there is removed already.
+    ///
+    /// # Errors
+    /// When the provider refuses or cannot be reached.
+    async fn delete_key(&self, namespace: &str, name: &str) -> Result<(), ProviderError>;
+
+    /// Changes the size of a fleet.
+    ///
+    /// # Errors
+    /// When the provider refuses or cannot be reached.
+    async fn resize(&self, fleet: &str, to: Resize) -> Result<(), ProviderError>;
+
+    /// Begins to replace the machines of a fleet that are of another version than its template, of which at least
+    /// `min_healthy_percent` stay in service; its identity, or `None` where one runs already, which is left to run.
+    ///
+    /// # Errors
+    /// When the provider refuses or cannot be reached.
+    async fn refresh(&self, fleet: &str, min_healthy_percent: u8) -> Result<Option<String>, ProviderError>;
 }

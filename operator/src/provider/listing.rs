@@ -122,7 +122,8 @@ impl Listing {
         result
     }
 
-    async fn counted<T>(
+    /// A call that changes nothing that a listing shows.
+    pub(crate) async fn counted<T>(
         &self,
         call: &'static str,
         work: impl Future<Output = Result<T, ProviderError>>,

@@ -21,11 +21,11 @@ use fleets::{FleetFacts, Fleets};
 use futures::stream::BoxStream;
 use graphplane_core::node_plan::{Instance, Pace};
 use graphplane_crds::quantities::{Epoch, GiB};
-use graphplane_crds::tier::VolumeType;
+use graphplane_crds::tier::{Tier, VolumeType};
 use inventory::Inventory;
 use jiff::Timestamp;
 use snapshots::{SnapshotFacts, Snapshots};
-use stacks::{StackFacts, Stacks};
+use stacks::{StackFacts, StackRequest, Stacks};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -96,7 +96,7 @@ pub struct World {
     pub disks: BTreeMap<String, DiskFacts>,
     /// Snapshots of disks.
     pub snapshots: Vec<SnapshotFacts>,
-    /// Stacks, by their name.
+    /// Stacks, by their name; those of others, too, where the name could be one of ours: their tags say whose they are.
     pub stacks: BTreeMap<String, StackFacts>,
     /// Fleets, by their name.
     pub fleets: BTreeMap<String, FleetFacts>,
@@ -312,6 +312,11 @@ pub trait Provider: Volumes + Instances + 'static {
 
     /// Its stacks, where it has some.
     fn stacks(&self) -> Option<&dyn Stacks> {
+        None
+    }
+
+    /// The stack of a Tier, where it has stacks: what the Tier's machines have in common.
+    fn tier_stack(&self, _tier: &Tier) -> Option<StackRequest> {
         None
     }
 

@@ -2,6 +2,9 @@
 
 use super::ProviderError;
 use async_trait::async_trait;
+use graphplane_core::stack_plan::Wanted;
+pub use graphplane_core::stack_plan::{Change, ChangeSet, ChangeSetState, Drift, StackFacts};
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
 /// Outputs of a Tier's stack that its machines are started from: the identity and the version of a launch template.
@@ -14,55 +17,55 @@ pub struct StackRequest {
     pub name: String,
     /// The template.
     pub template: &'static str,
-    /// Values of the template's parameters; those that are not named keep the template's default.
+    /// Values of the template's parameters; those that are not named have the template's default.
     pub parameters: BTreeMap<String, String>,
     /// Ownership: cluster, kind, name, UID.
     pub tags: BTreeMap<String, String>,
 }
 
-/// A stack at the provider.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StackFacts {
-    /// Identity at the provider.
-    pub id: String,
-    /// What the provider says of it, in its own words, such as `CREATE_COMPLETE`.
-    pub status: String,
-    /// Why, where it says so.
-    pub reason: Option<String>,
-    /// What it has to offer to others.
-    pub outputs: BTreeMap<String, String>,
-    /// Its tags, without prefix.
-    pub tags: BTreeMap<String, String>,
-}
+impl StackRequest {
+    /// 32 hex digits of everything that is asked for.
+    pub fn digest(&self) -> String {
+        let mut hash = Sha256::new();
+        let mut part = |text: &str| {
+            hash.update((text.len() as u64).to_be_bytes());
+            hash.update(text);
+        };
+        part(&self.name);
+        part(self.template);
+        for map in [&self.parameters, &self.tags] {
+            part(&map.len().to_string());
+            for (key, value) in map {
+                part(key);
+                part(value);
+            }
+        }
+        let mut digest = hex::encode(hash.finalize());
+        digest.truncate(32);
+        digest
+    }
 
-/// A change of a stack that was worked out and not yet made.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ChangeSet {
-    /// Its name; made from the request, so that the same request finds the same change set.
-    pub name: String,
-    /// Whether it can be executed, or why not.
-    pub state: ChangeSetState,
-    /// What it would do: one line for each resource.
-    pub changes: Vec<String>,
-}
-
-/// Whether a change set can be executed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ChangeSetState {
-    /// The provider still works it out.
-    Pending,
-    /// It can be executed.
-    Ready,
-    /// There is nothing to change.
-    Empty,
-    /// It cannot be made.
-    Failed(String),
+    /// What the plan compares with what exists.
+    pub fn wanted(&self) -> Wanted {
+        Wanted {
+            name: self.name.clone(),
+            digest: self.digest(),
+            tags: self.tags.clone(),
+        }
+    }
 }
 
 /// A provider's stacks. Every call may be repeated.
 #[async_trait]
 pub trait Stacks: Send + Sync {
-    /// Works out what has to be changed for the stack to be as asked for, or finds what was worked out before.
+    /// The stack of that name as it is now, whoever's it is.
+    ///
+    /// # Errors
+    /// When the provider refuses or cannot be reached.
+    async fn find(&self, stack: &str) -> Result<Option<StackFacts>, ProviderError>;
+
+    /// Works out what has to be changed for the stack to be as asked for, or finds what was worked out before. One that
+    /// says that there is nothing to change, or that cannot be made, is removed.
     ///
     /// # Errors
     /// When the provider refuses or cannot be reached.
@@ -74,9 +77,66 @@ pub trait Stacks: Send + Sync {
     /// When the provider refuses or cannot be reached.
     async fn execute(&self, stack: &str, change_set: &str) -> Result<(), ProviderError>;
 
-    /// Begins to remove a stack; one that does not exist is removed already.
+    /// Begins to take a change back again whose taking back failed.
+    ///
+    /// # Errors
+    /// When the provider refuses or cannot be reached.
+    async fn continue_rollback(&self, stack: &str) -> Result<(), ProviderError>;
+
+    /// Begins to compare a stack with its template; the listing tells the result later.
+    ///
+    /// # Errors
+    /// When the provider refuses or cannot be reached.
+    async fn detect_drift(&self, stack: &str) -> Result<(), ProviderError>;
+
+    /// Begins to remove a stack; one that does not exist is removed already. Named by its identity, it is that one and
+    /// none that took its name.
     ///
     /// # Errors
     /// When the provider refuses or cannot be reached.
     async fn delete(&self, stack: &str) -> Result<(), ProviderError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request() -> StackRequest {
+        StackRequest {
+            name: "graphplane-tier-std".into(),
+            template: "Resources: {}",
+            parameters: [("A".to_owned(), "1".to_owned())].into(),
+            tags: [("cluster".to_owned(), "c".to_owned())].into(),
+        }
+    }
+
+    #[test]
+    fn the_digest_tells_all_that_is_asked_for_apart() {
+        let digest = request().digest();
+        assert_eq!(digest.len(), 32);
+        assert_eq!(digest, request().digest());
+        let other = [
+            StackRequest {
+                name: "other".into(),
+                ..request()
+            },
+            StackRequest {
+                template: "Resources: {A: 1}",
+                ..request()
+            },
+            StackRequest {
+                parameters: [("A".to_owned(), "2".to_owned())].into(),
+                ..request()
+            },
+            // The same texts, as a tag instead of a parameter.
+            StackRequest {
+                parameters: BTreeMap::new(),
+                tags: request().parameters.into_iter().chain(request().tags).collect(),
+                ..request()
+            },
+        ];
+        for other in other {
+            assert_ne!(digest, other.digest(), "{other:?}");
+        }
+    }
 }

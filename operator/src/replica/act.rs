@@ -1,7 +1,7 @@
 //! What can be done for a Replica.
 
-use super::Memory;
 use super::writer::Writer;
+use super::{Memory, fleet};
 use crate::cache::key;
 use crate::context::Context;
 use crate::error::Error;
@@ -47,7 +47,14 @@ pub(super) async fn act(
         }
         Action::RefreshNodes(nodes) => {
             for name in nodes {
-                refresh(name, ctx).await;
+                let asked = match &seen.fleet {
+                    Some(group) => fleet::refresh(replica, name, ctx, group).await,
+                    None => refresh(name, ctx).await,
+                };
+                // One that cannot be asked now is behind still when the next pass looks.
+                if let Err(error) = asked {
+                    tracing::warn!(node = name, %error, "a replica was not told of a newer seed");
+                }
                 memory.asked.insert(name.clone());
             }
             Ok(Done::World)
@@ -61,6 +68,10 @@ pub(super) async fn act(
             write::event(ctx, &**replica, "NodesRemoved", "Scale", nodes.join(", "));
             Ok(Done::World)
         }
+        Action::Fleet(action) => match &seen.fleet {
+            Some(group) => fleet::act(replica, action, group, ctx, memory).await,
+            None => Ok(Done::World),
+        },
         Action::DeleteSeeds => {
             if let (Some(store), Some(key)) = (&ctx.store, replica.status.as_ref().and_then(|s| s.seeds.as_ref())) {
                 store.remove(key).await?;
@@ -167,16 +178,11 @@ fn node_object(name: &str, replica: &Replica, graph: &Graph, of: &ReplicaOf, ctx
     node
 }
 
-/// Has a node look for the newest seed. One that cannot be asked now is behind still when the next pass looks.
-async fn refresh(name: &str, ctx: &Context) {
+/// Has a node look for the newest seed.
+async fn refresh(name: &str, ctx: &Context) -> Result<(), Error> {
     let Some(node) = ctx.hubs.nodes.cache().get("", name) else {
-        return;
+        return Ok(());
     };
-    let asked = match ctx.agent(&ctx.view(&node)) {
-        Ok(agent) => agent.refresh_seeds().await.map_err(Error::from),
-        Err(error) => Err(error),
-    };
-    if let Err(error) = asked {
-        tracing::warn!(node = name, %error, "a replica was not told of a newer seed");
-    }
+    let agent = ctx.agent(&ctx.view(&node))?;
+    Ok(agent.refresh_seeds().await?)
 }

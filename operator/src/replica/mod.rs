@@ -1,6 +1,7 @@
 //! Replicas: read fleets.
 
 mod act;
+mod fleet;
 mod observe;
 mod status;
 mod writer;
@@ -9,7 +10,9 @@ use crate::context::Context;
 use crate::error::Error;
 use crate::reconcile::{Done, Reconcile};
 use graphplane_core::Plan;
+use graphplane_core::fleet_plan::Resize;
 use graphplane_core::replica_plan::{self, Action, Observed};
+use graphplane_core::stack_plan::ChangeSet;
 use graphplane_crds::replica::Replica;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -21,6 +24,9 @@ use std::sync::Arc;
 pub(crate) struct Memory {
     asked: BTreeSet<String>,
     cancelled: bool,
+    change_set: Option<ChangeSet>,
+    resized: Option<Resize>,
+    replaced: bool,
 }
 
 impl Reconcile for Replica {

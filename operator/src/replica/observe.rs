@@ -1,7 +1,8 @@
 //! What a Replica's plan looks at.
 
-use super::Memory;
 use super::writer::Writer;
+use super::{Memory, fleet};
+use crate::agent::Agent;
 use crate::context::Context;
 use crate::error::Error;
 use graphplane_core::backup_plan::Task;
@@ -25,13 +26,19 @@ pub(super) async fn observe(replica: &Arc<Replica>, ctx: &Context, memory: &Memo
         (Some(store), Some(key)) => store.seed(key).await?,
         _ => None,
     };
+    let group = fleet::observe(replica, ctx, memory).await?;
+    let nodes = match &group {
+        Some(group) => fleet::nodes(replica, ctx, group, seeds).await,
+        None => nodes(ctx, replica, seeds).await,
+    };
     Ok(Observed {
         object_store: ctx.store.is_some(),
         graph,
         seed,
         task,
         cancelled: memory.cancelled,
-        nodes: nodes(ctx, replica, seeds).await,
+        nodes,
+        fleet: group,
         asked: memory.asked.clone(),
     })
 }
@@ -81,15 +88,19 @@ async fn agent(ctx: &Context, node: &GraphNode, seeds: &str) -> Option<AgentSeen
     if view.serving != Serving::Yes || node.metadata.deletion_timestamp.is_some() {
         return None;
     }
-    let agent = ctx.agent(&view).ok()?;
+    told(&view.name, &ctx.agent(&view).ok()?, seeds).await
+}
+
+/// What an agent says of its seed, if it does in time.
+pub(super) async fn told(node: &str, agent: &Agent, seeds: &str) -> Option<AgentSeen> {
     match tokio::time::timeout(PATIENCE, agent.seed(seeds)).await {
         Ok(Ok(seen)) => seen,
         Ok(Err(error)) => {
-            tracing::debug!(node = view.name, %error, "a replica does not say what it serves");
+            tracing::debug!(node, %error, "a replica does not say what it serves");
             None
         }
         Err(_) => {
-            tracing::debug!(node = view.name, patience = ?PATIENCE, "a replica does not say in time what it serves");
+            tracing::debug!(node, patience = ?PATIENCE, "a replica does not say in time what it serves");
             None
         }
     }

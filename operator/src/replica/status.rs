@@ -2,9 +2,10 @@
 
 use crate::views::whole;
 use graphplane_core::backup_plan::Task;
+use graphplane_core::fleet_plan;
 use graphplane_core::replica_plan::{Node, Observed, published_mark};
 use graphplane_crds::annotations::REPLICA_LABEL;
-use graphplane_crds::replica::{Replica, ReplicaNode, ReplicaStatus};
+use graphplane_crds::replica::{Replica, ReplicaFleet, ReplicaNode, ReplicaStatus};
 use kube::ResourceExt;
 
 pub(super) fn status(replica: &Replica, seen: &Observed) -> ReplicaStatus {
@@ -14,7 +15,14 @@ pub(super) fn status(replica: &Replica, seen: &Observed) -> ReplicaStatus {
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     // A publication is over when the store shows what it made.
     let over = seen.task == Task::Completed && seen.seed.is_some();
+    let group = before.fleet.clone().zip(seen.fleet.as_ref());
+    let group = group.map(|(noted, fleet)| ReplicaFleet {
+        size: fleet_plan::size_set(replica, fleet),
+        ..noted
+    });
     ReplicaStatus {
+        endpoint: seen.fleet.as_ref().and_then(|fleet| fleet.endpoint().cloned()),
+        fleet: group,
         seed_version: seen.seed.map(|seed| seed.at.to_string()),
         seed_time: seen.seed.map(|seed| whole(seed.begun)),
         replicas: count(nodes.len()),

@@ -1,12 +1,15 @@
 //! Tiers.
 
+mod stack;
+
 use crate::context::Context;
 use crate::error::Error;
 use crate::reconcile::{Done, Reconcile};
 use crate::views::{holds_data, is_writer_of};
 use crate::write;
 use graphplane_core::Plan;
-use graphplane_core::tier_plan::{self, Action, Node, Observed, Volume};
+use graphplane_core::stack_plan::ChangeSet;
+use graphplane_core::tier_plan::{self, Action, Node, Observed, Stack, Volume};
 use graphplane_crds::annotations::TIER_LABEL;
 use graphplane_crds::tier::{Tier, TierStatus};
 use jiff::Timestamp;
@@ -14,14 +17,22 @@ use kube::ResourceExt;
 use serde::Serialize;
 use std::sync::Arc;
 
+/// What a pass has learnt by acting.
+#[derive(Default)]
+pub(crate) struct Memory {
+    /// The change set that was asked for.
+    change_set: Option<ChangeSet>,
+}
+
 impl Reconcile for Tier {
     type Seen = Observed;
     type Action = Action;
     type Phase = ();
-    type Memory = ();
+    type Memory = Memory;
 
-    async fn observe(object: &Arc<Self>, ctx: &Context, (): &()) -> Result<Observed, Error> {
-        Ok(observe(object, ctx))
+    async fn observe(object: &Arc<Self>, ctx: &Context, memory: &Memory) -> Result<Observed, Error> {
+        let stack = stack::observe(object, ctx, memory).await?;
+        Ok(observe(object, ctx, stack))
     }
 
     fn plan(object: &Self, seen: &Observed, now: Timestamp) -> Plan<Action> {
@@ -31,28 +42,34 @@ impl Reconcile for Tier {
     async fn act(
         object: &Arc<Self>,
         action: &Action,
-        _: &Observed,
+        seen: &Observed,
         ctx: &Context,
-        (): &mut (),
+        memory: &mut Memory,
     ) -> Result<Done<Self>, Error> {
-        if *action == Action::RemoveFinalizer {
-            write::remove_finalizer(ctx, &**object).await?;
-            return Ok(Done::Gone);
+        match action {
+            Action::RemoveFinalizer => {
+                write::remove_finalizer(ctx, &**object).await?;
+                return Ok(Done::Gone);
+            }
+            Action::Stack(step) => stack::act(object, step, seen, ctx, memory).await?,
+            _ => act(object, seen, ctx).await?,
         }
-        act(object, ctx).await.map(|()| Done::World)
+        Ok(Done::World)
     }
 
-    fn status(object: &Self, seen: &Observed, (): &(), ctx: &Context, (): &(), _: Timestamp) -> impl Serialize {
+    fn status(object: &Self, seen: &Observed, (): &(), ctx: &Context, _: &Memory, now: Timestamp) -> impl Serialize {
+        let before = object.status.clone().unwrap_or_default();
         TierStatus {
             nodes: tier_plan::counts(&seen.nodes),
             capacity: tier_plan::capacity(object, &seen.nodes),
+            stack_outputs: seen.stack.as_ref().map(|s| s.outputs(now)).unwrap_or_default(),
             monthly_cost_usd: ctx.cost_of_tier(object),
-            ..object.status.clone().unwrap_or_default()
+            ..before
         }
     }
 }
 
-fn observe(tier: &Tier, ctx: &Context) -> Observed {
+fn observe(tier: &Tier, ctx: &Context, stack: Option<Stack>) -> Observed {
     let name = tier.name_any();
     let used = ctx.allocations();
     let mut nodes = ctx.hubs.nodes.cache().list();
@@ -88,8 +105,14 @@ fn observe(tier: &Tier, ctx: &Context) -> Observed {
         deleting: v.metadata.deletion_timestamp.is_some(),
         created: v.metadata.creation_timestamp.as_ref().map_or(Timestamp::MAX, |t| t.0),
     });
+    let nodes: Vec<Node> = nodes.collect();
+    let stack = stack.map(|mut stack| {
+        stack.seen.machines = nodes.len();
+        stack
+    });
     Observed {
-        nodes: nodes.collect(),
+        nodes,
+        stack,
         volumes: volumes.collect(),
         graphs: u32::try_from(graphs.iter().filter(|g| g.spec.tier == name).count()).unwrap_or(u32::MAX),
         fleet: ctx.fleet(tier),
@@ -97,9 +120,9 @@ fn observe(tier: &Tier, ctx: &Context) -> Observed {
 }
 
 /// Decides again, with nobody else deciding at the same time, and does it.
-async fn act(tier: &Arc<Tier>, ctx: &Context) -> Result<(), Error> {
+async fn act(tier: &Arc<Tier>, before: &Observed, ctx: &Context) -> Result<(), Error> {
     let alone = ctx.placer.alone().await;
-    let seen = observe(tier, ctx);
+    let seen = observe(tier, ctx, before.stack.clone());
     match tier_plan::plan(tier, &seen, ctx.now()).actions.first() {
         Some(Action::StartNode(new)) => ctx.placer.start(&alone, ctx, tier, new).await,
         Some(Action::DeleteNode(name)) => {

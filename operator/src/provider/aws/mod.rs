@@ -7,7 +7,8 @@
 //! | `notices` | what AWS is going to do to machines |
 //! | `user_data` | what a machine is told when it starts |
 //! | `disks`, `snapshots` | EBS |
-//! | `stacks` | CloudFormation |
+//! | `stacks`, `deploy`, `templates` | CloudFormation |
+//! | `tier_stack`, `fleet_stack` | what goes into the stacks of Tiers and Replicas |
 //! | `fleets` | Auto Scaling groups of replicas |
 //! | `inventory` | all of these, for the collection of orphans |
 //!
@@ -15,8 +16,10 @@
 //! first one made. One listing of a few paginated calls serves every reconcile.
 
 mod capacity;
+pub mod deploy;
 mod disks;
 mod ec2;
+mod fleet_stack;
 mod fleets;
 mod instances;
 mod machines;
@@ -26,15 +29,18 @@ mod settings;
 mod snapshots;
 mod stacks;
 mod tags;
+pub mod templates;
+mod tier_stack;
 mod user_data;
 
 pub use settings::{AwsSettings, ControlPlane};
+pub use stacks::CloudFormation;
 
 use super::{Provider, ProviderError, World};
 use crate::provider::fleets::Fleets;
 use crate::provider::inventory::Inventory;
 use crate::provider::snapshots::Snapshots;
-use crate::provider::stacks::Stacks;
+use crate::provider::stacks::{StackRequest, Stacks};
 use async_trait::async_trait;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
@@ -45,6 +51,7 @@ use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use futures::stream::{BoxStream, StreamExt};
 use graphplane_core::node_plan::Pace;
+use graphplane_crds::Tier;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,8 +65,9 @@ struct Inner {
     settings: AwsSettings,
     cluster_id: String,
     ec2: aws_sdk_ec2::Client,
-    cloudformation: aws_sdk_cloudformation::Client,
+    cloudformation: CloudFormation,
     autoscaling: aws_sdk_autoscaling::Client,
+    ssm: aws_sdk_ssm::Client,
     machines: instances::Memory,
     capacity: capacity::Capacity,
     disks: disks::Memory,
@@ -69,6 +77,11 @@ struct Inner {
 /// The configuration of the SDK for every service: one HTTP client, adaptive retries (which slow down all calls of a
 /// client when the service throttles one), and a bound for every attempt.
 pub async fn sdk_config(settings: &AwsSettings) -> SdkConfig {
+    config(Some(&settings.region), settings.endpoint_url.as_deref()).await
+}
+
+/// The same, where region and endpoint may be left to the usual chain of AWS.
+pub async fn config(region: Option<&str>, endpoint_url: Option<&str>) -> SdkConfig {
     let http = aws_smithy_http_client::Builder::new()
         .tls_provider(TlsProvider::Rustls(CryptoMode::Ring))
         .build_https();
@@ -79,10 +92,12 @@ pub async fn sdk_config(settings: &AwsSettings) -> SdkConfig {
         .build();
     let mut loader = aws_config::defaults(BehaviorVersion::latest())
         .http_client(http)
-        .region(Region::new(settings.region.clone()))
         .retry_config(RetryConfig::adaptive().with_max_attempts(5))
         .timeout_config(timeouts);
-    if let Some(url) = &settings.endpoint_url {
+    if let Some(region) = region {
+        loader = loader.region(Region::new(region.to_owned()));
+    }
+    if let Some(url) = endpoint_url {
         loader = loader.endpoint_url(url);
     }
     loader.load().await
@@ -100,8 +115,9 @@ impl Aws {
         Self {
             inner: Arc::new(Inner {
                 ec2: aws_sdk_ec2::Client::new(config),
-                cloudformation: aws_sdk_cloudformation::Client::new(config),
+                cloudformation: CloudFormation::new(config),
                 autoscaling: aws_sdk_autoscaling::Client::new(config),
+                ssm: aws_sdk_ssm::Client::new(config),
                 machines: instances::Memory::default(),
                 capacity: capacity::Capacity::default(),
                 disks: disks::Memory::default(),
@@ -126,9 +142,15 @@ where
                 let code = service.code().unwrap_or("unknown error");
                 format!("{code}: {}", service.message().unwrap_or("without a message"))
             }
-            None => error.to_string(),
+            None => chain(&error),
         },
     }
+}
+
+/// An error and what it comes from.
+fn chain(error: &dyn std::error::Error) -> String {
+    let sources = std::iter::successors(Some(error), |error| error.source());
+    sources.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// The code of a service's refusal, such as `InvalidVolume.NotFound`.
@@ -172,7 +194,7 @@ impl Provider for Aws {
             self.list_instances(),
             self.list_disks(),
             self.list_snapshots(),
-            self.list_stacks(),
+            self.inner.cloudformation.list(),
             self.list_fleets(),
         )?;
         Ok(World {
@@ -199,7 +221,12 @@ impl Provider for Aws {
     async fn shutdown(&self, _stop_nodes: bool) {}
 
     fn stacks(&self) -> Option<&dyn Stacks> {
-        Some(self)
+        Some(&self.inner.cloudformation)
+    }
+
+    fn tier_stack(&self, tier: &Tier) -> Option<StackRequest> {
+        let inner = &self.inner;
+        Some(tier_stack::request(tier, &inner.settings, &inner.cluster_id))
     }
 
     fn snapshots(&self) -> Option<&dyn Snapshots> {
