@@ -45,15 +45,26 @@ async fn a_stack_is_proposed_made_changed_and_deleted() {
 
     let proposed = stacks.propose(&want).await.unwrap();
     assert_eq!(proposed.state, ChangeSetState::Ready);
-    assert!(proposed.changes.iter().any(|c| c.action == "Add" && c.type_ == "AWS::IAM::Role"));
+    assert!(
+        proposed
+            .changes
+            .iter()
+            .any(|c| c.action == "Add" && c.type_ == "AWS::IAM::Role")
+    );
     // An operator that knows nothing of it finds the same one.
     let again = CloudFormation::new(&account.config).propose(&want).await.unwrap();
     assert_eq!(again, proposed);
     stacks.execute(&want.name, &proposed.name).await.unwrap();
 
     let made = stacks.find(&want.name).await.unwrap().unwrap();
-    assert_eq!((made.status.as_str(), made.digest()), ("CREATE_COMPLETE", Some(want.digest().as_str())));
-    assert_eq!((made.tags["cluster"].as_str(), made.tags["name"].as_str()), ("stacks-life", "life"));
+    assert_eq!(
+        (made.status.as_str(), made.digest()),
+        ("CREATE_COMPLETE", Some(want.digest().as_str()))
+    );
+    assert_eq!(
+        (made.tags["cluster"].as_str(), made.tags["name"].as_str()),
+        ("stacks-life", "life")
+    );
     assert!(made.asked.is_some());
     let listed = account.provider().describe().await.unwrap();
     assert_eq!(listed.stacks[&want.name].id, made.id);
@@ -70,7 +81,21 @@ async fn a_stack_is_proposed_made_changed_and_deleted() {
     assert_eq!(stacks.propose(&want).await.unwrap(), same);
 
     let other = request(&account, &tier("life", "r7g.large"));
-    assert_eq!(stack_plan::keep(&other.wanted(), &Seen { stack: Some(stack_plan::StackFacts { asked: None, ..made.clone() }), ..Seen::default() }, now).step, Some(Step::Propose));
+    assert_eq!(
+        stack_plan::keep(
+            &other.wanted(),
+            &Seen {
+                stack: Some(stack_plan::StackFacts {
+                    asked: None,
+                    ..made.clone()
+                }),
+                ..Seen::default()
+            },
+            now
+        )
+        .step,
+        Some(Step::Propose)
+    );
     make(&stacks, &other).await;
     let changed = stacks.find(&want.name).await.unwrap().unwrap();
     assert_eq!((changed.status.as_str(), &changed.id), ("UPDATE_COMPLETE", &made.id));
@@ -89,7 +114,10 @@ async fn a_template_that_is_refused_is_told() {
     // The name is taken for a second cluster: nothing is proposed.
     want.tags.insert("cluster".into(), "stacks-other".into());
     let refused = stacks.prepare(&want, false, Mend::Yes).await;
-    assert!(matches!(&refused, Err(DeployError::Stack(why)) if why.contains("stacks-refused")), "{refused:?}");
+    assert!(
+        matches!(&refused, Err(DeployError::Stack(why)) if why.contains("stacks-refused")),
+        "{refused:?}"
+    );
     let kept = stacks.remove(&want, false, |_| {}).await;
     assert!(matches!(kept, Err(DeployError::Stack(_))), "{kept:?}");
     let still = stacks.find(&want.name).await.unwrap().unwrap();
@@ -109,7 +137,10 @@ async fn a_comparison_leaves_nothing_behind() {
 
     let proposed = stacks.prepare(&want, false, Mend::Yes).await.unwrap().unwrap();
     let mut told = vec![];
-    let done = stacks.carry_out(&want, &proposed, |event| told.push(event.status.clone())).await.unwrap();
+    let done = stacks
+        .carry_out(&want, &proposed, |event| told.push(event.status.clone()))
+        .await
+        .unwrap();
     assert_eq!(done.status, "CREATE_COMPLETE");
     assert!(told.iter().any(|status| status == "CREATE_COMPLETE"), "{told:?}");
     // What is not named keeps the value that it has.
