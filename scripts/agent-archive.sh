@@ -14,7 +14,7 @@ trap 'rm -rf "$tree" "$archive"' EXIT
 install -D -m 755 "$1" "$tree/bin/graphplane-node-agent"
 install -D -m 755 "$2" "$tree/lib/libduckdb.so"
 install -m 755 "$boot/boot.sh" "$tree/"
-install -m 644 "$boot/graphplane-node.service" "$tree/"
+install -m 644 "$boot"/graphplane-{node.service,grow.service,grow.timer} "$tree/"
 tar -c --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner --mode=u+rwX,go+rX,go-w -C "$tree" . | gzip -n >"$archive"
 sha256=$(sha256sum <"$archive")
 chmod 644 "$archive"

@@ -51,9 +51,10 @@ mod volumes;
 
 pub use auth::{BootstrapKey, Role};
 pub use error::Error;
-pub use gateway::breaker::{Breaker, BreakerSettings, Decision};
+pub use nodes::identity::{CertificateError, IdentityCertificates};
+pub use graphplane_client::breaker::{Breaker, BreakerSettings, Decision};
 pub use server::{ConnectionLimits, serve};
-pub use settings::{GatewaySettings, LeaseSettings, Settings};
+pub use settings::{AwsIdentity, GatewaySettings, LeaseSettings, Settings};
 
 use axum::Router;
 

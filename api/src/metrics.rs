@@ -1,6 +1,6 @@
 //! Prometheus metrics. Labels have few values: routes are templates, nodes are the only names.
 
-use crate::gateway::breaker::Phase;
+use graphplane_client::breaker::Phase;
 use http::{Method, StatusCode};
 use parking_lot::Mutex;
 use prometheus_client::encoding::{EncodeLabelSet, text};
@@ -23,6 +23,7 @@ pub(crate) struct Metrics {
     refused_keys: Family<ReasonLabels, Counter>,
     leases: Family<OutcomeLabels, Counter>,
     registrations: Family<OutcomeLabels, Counter>,
+    misused_tokens: Family<ReasonLabels, Counter>,
     upstream: Family<UpstreamLabels, Counter>,
     retries: Counter,
     circuits: Family<NodeLabels, Gauge>,
@@ -136,6 +137,12 @@ impl Metrics {
             "Registrations of nodes by outcome",
             registrations.clone(),
         );
+        let misused_tokens = Family::default();
+        registry.register(
+            "misused_tokens",
+            "Good tokens of nodes that did not come from the node's machine, by what gave them away",
+            misused_tokens.clone(),
+        );
         let upstream = Family::default();
         registry.register(
             "gateway_calls",
@@ -174,6 +181,7 @@ impl Metrics {
             refused_keys,
             leases,
             registrations,
+            misused_tokens,
             upstream,
             retries,
             circuits,
@@ -205,7 +213,7 @@ impl Metrics {
         self.requests.get_or_create(&labels).inc();
     }
 
-    /// A key was refused: `missing`, `wrong`, `role`, `namespace` or `limited`.
+    /// A key was refused: `missing`, `wrong`, `role`, `namespace`, `node`, `machine` or `limited`.
     pub(crate) fn refused_key(&self, reason: &'static str) {
         self.refused_keys.get_or_create(&ReasonLabels { reason }).inc();
     }
@@ -218,6 +226,11 @@ impl Metrics {
     /// A node registered, or why not.
     pub(crate) fn registration(&self, outcome: &'static str) {
         self.registrations.get_or_create(&OutcomeLabels { outcome }).inc();
+    }
+
+    /// A good token of a node did not come from its machine.
+    pub(crate) fn misused_token(&self, reason: &'static str) {
+        self.misused_tokens.get_or_create(&ReasonLabels { reason }).inc();
     }
 
     /// A call to a node agent ended.

@@ -1,7 +1,8 @@
 //! What a deployment chooses.
 
 use crate::auth::BootstrapKey;
-use crate::gateway::breaker::BreakerSettings;
+use crate::nodes::identity::IdentityCertificates;
+use graphplane_client::breaker::BreakerSettings;
 use std::time::Duration;
 
 /// Settings of the API.
@@ -15,6 +16,10 @@ pub struct Settings {
     pub bootstrap_keys: Vec<BootstrapKey>,
     /// Leases of nodes.
     pub lease: LeaseSettings,
+    /// A node's credential is replaced when it is older.
+    pub credential_age: Duration,
+    /// How machines on AWS prove themselves; without it none of them can register.
+    pub aws_identity: Option<AwsIdentity>,
     /// The way to node agents.
     pub gateway: GatewaySettings,
     /// Followers of operations at once; one more is answered 503.
@@ -31,6 +36,8 @@ impl Settings {
             system_namespace: graphplane_crds::SYSTEM_NAMESPACE.to_owned(),
             bootstrap_keys: Vec::new(),
             lease: LeaseSettings::default(),
+            credential_age: Duration::from_secs(24 * 3600),
+            aws_identity: None,
             gateway: GatewaySettings::default(),
             max_event_streams: 1000,
             cache_timeout: Duration::from_secs(30),
@@ -43,6 +50,15 @@ impl Settings {
         self.bootstrap_keys.push(key);
         self
     }
+}
+
+/// How machines on AWS prove themselves.
+#[derive(Clone, Debug)]
+pub struct AwsIdentity {
+    /// With which keys AWS signs instance identity documents.
+    pub certificates: IdentityCertificates,
+    /// The account of all machines; any if absent.
+    pub account: Option<String>,
 }
 
 /// Leases of nodes.

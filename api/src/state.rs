@@ -7,6 +7,7 @@ use crate::gateway::Gateway;
 use crate::idempotency::Locks;
 use crate::metrics::Metrics;
 use crate::nodes::lease::Renewals;
+use crate::nodes::misuse::Misuses;
 use crate::settings::Settings;
 use kube::core::NamespaceResourceScope;
 use kube::{Api, Client, Resource};
@@ -29,6 +30,7 @@ pub(crate) struct Inner {
     pub(crate) failures: Failures,
     pub(crate) locks: Locks,
     pub(crate) renewals: Renewals,
+    pub(crate) misuses: Misuses,
     pub(crate) gateway: Gateway,
     /// One permit per follower of an operation.
     pub(crate) followers: Arc<Semaphore>,
@@ -55,6 +57,7 @@ impl App {
             failures: Failures::default(),
             locks: Locks::default(),
             renewals: Renewals::default(),
+            misuses: Misuses::new(client.clone()),
             gateway,
             followers: Arc::new(Semaphore::new(settings.max_event_streams)),
             client,
@@ -96,6 +99,7 @@ impl App {
                     continue;
                 }
                 let gone = |node: &str| nodes.get("", node).is_none();
+                inner.misuses.forget(gone);
                 for node in inner
                     .renewals
                     .forget(gone)

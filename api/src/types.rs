@@ -4,7 +4,7 @@ pub use crate::auth::manage::{ApiKeyCreate, ApiKeyCreated, ApiKeyView};
 pub use crate::backups::{BackupCreate, BackupView};
 pub use crate::graphs::{GraphCreate, GraphPatch, GraphView};
 pub use crate::nodes::wire::{
-    DatabaseUsage, LeaseRequest, LeaseResponse, NodeSettings, RegisterRequest, RegisterResponse, Usage,
+    DatabaseUsage, LeaseRequest, LeaseResponse, MachineIdentity, NodeSettings, RegisterRequest, RegisterResponse, Usage,
 };
 pub use crate::nodes::{NodePatch, NodeView};
 pub use crate::operations::progress::OperationStatus;

@@ -5,6 +5,8 @@
 #                     /etc/graphplane, the unit, and starts it. It may be repeated.
 #   boot.sh prepare   before each start of the agent: the volume is mounted, the keys are there. It fails with a reason
 #                     when it cannot be done, and systemd asks again.
+#   boot.sh grow      every quarter of a minute: lets the file system fill a volume that was made larger. Nobody asks for
+#                     it, so nobody needs the right to.
 set -euo pipefail
 umask 077
 
@@ -66,9 +68,13 @@ parameter='${parameter:-}'
 END
   chmod 755 "$here" "$here/bin" "$here/lib"
   ln -sfn "$(basename "$here")" "$(dirname "$here")/current"
-  put "$root/etc/systemd/system/graphplane-node.service" 444 <"$here/graphplane-node.service"
+  for unit in graphplane-node.service graphplane-grow.service graphplane-grow.timer; do
+    put "$root/etc/systemd/system/$unit" 444 <"$here/$unit"
+  done
   systemctl daemon-reload
   systemctl enable graphplane-node.service
+  # A machine without a volume has nothing that grows.
+  [ -z "${volume:-}" ] || systemctl enable --now graphplane-grow.timer
   # Without waiting: the volume may be attached only later, and the end of this script is the end of the machine's start.
   systemctl restart --no-block graphplane-node.service
 }
@@ -159,8 +165,16 @@ prepare() {
   fi
 }
 
+# Between mount and unmount only: what is below an empty directory is the root disk's.
+grow() {
+  if mountpoint -q "$data"; then
+    xfs_growfs "$data" >/dev/null
+  fi
+}
+
 case "${1:-}" in
   install) install_node ;;
   prepare) prepare ;;
-  *) fail "expected install or prepare" ;;
+  grow) grow ;;
+  *) fail "expected install, prepare or grow" ;;
 esac

@@ -4,6 +4,7 @@ use crate::ending::{Database, NodeSeen, after, until};
 use crate::fleet::Serving;
 use crate::graph_plan::{annotation_is_true, paused_by};
 use crate::plan::{self, Plan, Verdict};
+use crate::volume_plan::State;
 use graphplane_crds::annotations::DELETION_PROTECTION;
 use graphplane_crds::backup::{Backup, BackupMethod, BackupPhase};
 use graphplane_crds::conditions::{self, reasons};
@@ -30,6 +31,12 @@ pub struct Observed {
     pub cancelled: bool,
     /// Whether an object store is configured.
     pub object_store: bool,
+    /// Whether the provider has snapshots of volumes.
+    pub snapshots: bool,
+    /// Whether the provider has the disk that the graph is on.
+    pub disk: bool,
+    /// The snapshot that was taken for it.
+    pub snapshot: Option<(String, State)>,
 }
 
 /// What the object store has.
@@ -75,6 +82,10 @@ pub enum Action {
     Verify,
     /// Ask the agent to stop its task.
     Cancel,
+    /// Take the snapshot of the graph's volume.
+    TakeSnapshot,
+    /// Remove that snapshot.
+    DeleteSnapshot,
     /// Delete this Backup: its time is over.
     DeleteSelf,
     /// Remove what is stored.
@@ -85,6 +96,12 @@ pub enum Action {
 
 /// How often a running task is looked at.
 const POLL: Duration = Duration::from_millis(200);
+
+/// How often a snapshot that is being made is looked at: it takes minutes.
+const SNAPSHOT_POLL: Duration = Duration::from_secs(60);
+
+/// What a complete backup by snapshot says.
+const SNAPSHOT_COMPLETE: &str = "the snapshot of the volume is complete";
 
 /// How often the wait for something that has no watch is ended.
 const RETRY: Duration = Duration::from_secs(5);
@@ -138,8 +155,7 @@ fn living(backup: &Backup, seen: &Observed, now: Timestamp) -> Plan<Action, Back
         BackupPhase::Pending | BackupPhase::Running => {}
     }
     if backup.spec.method == BackupMethod::VolumeSnapshot {
-        let message = "spec.method: this version makes no volume snapshots; use method Object".to_owned();
-        return result(phase, Verdict::Stalled(reasons::NOT_SUPPORTED, message), vec![], None);
+        return snapshot(backup, seen, phase);
     }
     if !seen.object_store {
         let message = "no object store is configured: start the operator with one, or keep no backups".to_owned();
@@ -149,18 +165,8 @@ fn living(backup: &Backup, seen: &Observed, now: Timestamp) -> Plan<Action, Back
         return running(seen);
     }
     let wait = |reason, message: String| result(phase, Verdict::Progressing(reason, message), vec![], None);
-    if seen.database.is_none() {
-        let what = match &backup.spec.subgraph {
-            Some(subgraph) => format!("Subgraph {subgraph} of graph {}", backup.spec.graph),
-            None => format!("Graph {}", backup.spec.graph),
-        };
-        return wait(
-            reasons::GRAPH_NOT_FOUND,
-            format!("{what} does not exist in this namespace, or has no database yet"),
-        );
-    }
-    if !seen.made {
-        return wait(reasons::GRAPH_NOT_READY, "waits for the database to be made".to_owned());
+    if let Some((reason, message)) = not_yet(backup, seen) {
+        return wait(reason, message);
     }
     match &seen.node {
         NodeSeen::Present(node) if node.serving == Serving::Yes => {
@@ -177,6 +183,75 @@ fn living(backup: &Backup, seen: &Observed, now: Timestamp) -> Plan<Action, Back
             format!("waits for node {}, which does not answer now", node.name),
         ),
         _ => wait(reasons::GRAPH_NOT_READY, "the graph has no node now".to_owned()),
+    }
+}
+
+/// Why there is nothing to back up so far.
+fn not_yet(backup: &Backup, seen: &Observed) -> Option<(&'static str, String)> {
+    if seen.database.is_none() {
+        let what = match &backup.spec.subgraph {
+            Some(subgraph) => format!("Subgraph {subgraph} of graph {}", backup.spec.graph),
+            None => format!("Graph {}", backup.spec.graph),
+        };
+        let message = format!("{what} does not exist in this namespace, or has no database yet");
+        return Some((reasons::GRAPH_NOT_FOUND, message));
+    }
+    let waits = || (reasons::GRAPH_NOT_READY, "waits for the database to be made".to_owned());
+    (!seen.made).then(waits)
+}
+
+/// A snapshot is of the whole volume, and holds what its engines had written at that moment: they recover from their logs,
+/// as after a power cut.
+fn snapshot(backup: &Backup, seen: &Observed, phase: BackupPhase) -> Plan<Action, BackupPhase> {
+    let go_on = |message: &str, actions, requeue| {
+        let verdict = Verdict::Progressing(reasons::BACKUP_RUNNING, message.to_owned());
+        result(phase, verdict, actions, requeue)
+    };
+    if !seen.snapshots {
+        let message = "spec.method: this provider has no snapshots of volumes; use method Object".to_owned();
+        return result(phase, Verdict::Stalled(reasons::NOT_SUPPORTED, message), vec![], None);
+    }
+    match &seen.snapshot {
+        Some((_, State::Complete)) => {
+            let verdict = Verdict::Ready(SNAPSHOT_COMPLETE.to_owned());
+            return result(BackupPhase::Completed, verdict, vec![], None);
+        }
+        Some((id, State::Failed)) => {
+            let verdict = Verdict::Stalled(reasons::BACKUP_FAILED, format!("the provider did not complete {id}"));
+            return result(BackupPhase::Failed, verdict, vec![], None);
+        }
+        Some((_, State::Pending)) => return go_on("the provider makes the snapshot", vec![], Some(SNAPSHOT_POLL)),
+        None => {}
+    }
+    if phase == BackupPhase::Running {
+        return match seen.disk {
+            true => go_on("the snapshot is taken", vec![Action::TakeSnapshot], None),
+            false => {
+                let message = "the volume was gone before its snapshot was taken".to_owned();
+                result(
+                    BackupPhase::Failed,
+                    Verdict::Stalled(reasons::BACKUP_FAILED, message),
+                    vec![],
+                    None,
+                )
+            }
+        };
+    }
+    let nothing = not_yet(backup, seen);
+    let diskless = || {
+        (
+            reasons::GRAPH_NOT_READY,
+            "waits for the disk of the graph's volume".to_owned(),
+        )
+    };
+    match nothing.or_else(|| (!seen.disk).then(diskless)) {
+        Some((reason, message)) => result(
+            phase,
+            Verdict::Progressing(reason, message),
+            vec![],
+            Some(SNAPSHOT_POLL),
+        ),
+        None => go_on("the snapshot is taken", vec![Action::Begin, Action::TakeSnapshot], None),
     }
 }
 
@@ -219,7 +294,11 @@ fn completed(backup: &Backup, now: Timestamp) -> Plan<Action, BackupPhase> {
         .spec
         .retention_days
         .map(|days| Duration::from_secs(u64::from(days) * 86_400));
-    let verdict = Verdict::Ready("stored and read back".to_owned());
+    let held = match backup.spec.method {
+        BackupMethod::Object => "stored and read back",
+        BackupMethod::VolumeSnapshot => SNAPSHOT_COMPLETE,
+    };
+    let verdict = Verdict::Ready(held.to_owned());
     let protected = annotation_is_true(&backup.metadata, DELETION_PROTECTION);
     match (done, days) {
         (Some(done), Some(kept)) if !protected => {
@@ -263,6 +342,13 @@ fn ending(backup: &Backup, seen: &Observed, paused: Option<&'static str>) -> Pla
             "waits for the agent, which may still be storing it".to_owned(),
             vec![],
             Some(RETRY),
+        )
+    } else if seen.snapshot.is_some() {
+        (
+            reasons::DELETING,
+            "its snapshot is removed".to_owned(),
+            vec![Action::DeleteSnapshot, Action::RemoveFinalizer],
+            None,
         )
     } else if status.key.is_some() && seen.object_store {
         (
@@ -328,6 +414,9 @@ mod tests {
             task: Task::None,
             cancelled: false,
             object_store: true,
+            snapshots: true,
+            disk: true,
+            snapshot: None,
         }
     }
 
@@ -342,13 +431,53 @@ mod tests {
 
     #[test]
     fn a_volume_snapshot_is_not_pretended() {
-        let plan = plan(&backup(serde_json::json!({"method": "VolumeSnapshot"})), &seen(), at(0));
+        let none = Observed {
+            snapshots: false,
+            ..seen()
+        };
+        let plan = plan(&backup(serde_json::json!({"method": "VolumeSnapshot"})), &none, at(0));
         assert!(plan.actions.is_empty());
         assert!(
             plan.says
                 .iter()
                 .any(|s| s.reason == reasons::NOT_SUPPORTED && s.message.contains("spec.method"))
         );
+    }
+
+    #[test]
+    fn a_snapshot_is_begun_taken_waited_for_and_removed_with_its_backup() {
+        let mut backup = backup(serde_json::json!({"method": "VolumeSnapshot", "retentionDays": 1}));
+        let of = |backup: &Backup, snapshot: Option<State>| {
+            let snapshot = snapshot.map(|state| ("snap-1".to_owned(), state));
+            // Neither an object store nor a node that answers is needed.
+            let without = Observed {
+                snapshot,
+                object_store: false,
+                node: node(Serving::Lost),
+                ..seen()
+            };
+            plan(backup, &without, at(86_400))
+        };
+        assert_eq!(of(&backup, None).actions, [Action::Begin, Action::TakeSnapshot]);
+        let nowhere = Observed { disk: false, ..seen() };
+        assert!(plan(&backup, &nowhere, at(0)).actions.is_empty());
+        backup.status = Some(BackupStatus {
+            phase: Some(BackupPhase::Running),
+            ..Default::default()
+        });
+        assert_eq!(of(&backup, None).actions, [Action::TakeSnapshot]);
+        assert_eq!(plan(&backup, &nowhere, at(0)).phase, BackupPhase::Failed);
+        let pending = of(&backup, Some(State::Pending));
+        assert!(pending.actions.is_empty() && pending.phase == BackupPhase::Running && pending.requeue.is_some());
+        assert_eq!(of(&backup, Some(State::Failed)).phase, BackupPhase::Failed);
+        assert_eq!(of(&backup, Some(State::Complete)).phase, BackupPhase::Completed);
+        let status = backup.status.as_mut().unwrap();
+        (status.phase, status.completed_at) = (Some(BackupPhase::Completed), Some(Time(at(0))));
+        assert_eq!(of(&backup, Some(State::Complete)).actions, [Action::DeleteSelf]);
+        backup.metadata.deletion_timestamp = Some(Time(at(86_400)));
+        let ending = of(&backup, Some(State::Complete)).actions;
+        assert_eq!(ending, [Action::DeleteSnapshot, Action::RemoveFinalizer]);
+        assert_eq!(of(&backup, None).actions, [Action::RemoveFinalizer]);
     }
 
     #[test]

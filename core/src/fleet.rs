@@ -2,6 +2,7 @@
 
 use crate::lease::{LeaseFacts, Standing};
 use graphplane_crds::annotations::DRAIN;
+use graphplane_crds::conditions::{self, reasons};
 use graphplane_crds::node::{GraphNode, NodePhase, NodeResources};
 use graphplane_crds::quantities::{Epoch, GiB};
 use jiff::Timestamp;
@@ -55,6 +56,8 @@ pub enum Accepts {
     Perhaps(String),
     /// It gets nothing new: the reason.
     No(String),
+    /// It never had a machine and gets none at present: the reason. What was promised to it may go elsewhere.
+    Never(String),
 }
 
 /// A volume that no node mounts.
@@ -141,10 +144,13 @@ pub fn view(node: &GraphNode, lease: Option<&LeaseFacts>, now: Timestamp, watche
         .annotations
         .as_ref()
         .is_some_and(|a| a.get(DRAIN).is_some_and(|v| v == "true"));
+    let leaves = status.phase == Some(NodePhase::Draining);
     let accepts = if node.metadata.deletion_timestamp.is_some() {
         Accepts::No("is being removed".to_owned())
     } else if draining {
         Accepts::No(format!("is draining (annotation {DRAIN})"))
+    } else if leaves && standing.is_some() {
+        Accepts::No("is draining: its machine is going to be replaced".to_owned())
     } else {
         match (standing, &current) {
             (None, _) | (_, None) => Accepts::Soon,
@@ -168,6 +174,17 @@ pub fn view(node: &GraphNode, lease: Option<&LeaseFacts>, now: Timestamp, watche
         changes_in: current.and_then(|l| l.changes_in(now)),
         name,
     }
+}
+
+/// Whether the provider has no machine for a node and never gave it one, so that nothing can be on its volume: what was
+/// promised to it may go elsewhere.
+pub fn never_had_a_machine(node: &GraphNode) -> bool {
+    node.status.as_ref().is_some_and(|status| {
+        let refused = conditions::get(&status.conditions, conditions::PROGRESSING)
+            .is_some_and(|c| c.status == "True" && c.reason == reasons::NO_CAPACITY);
+        let first = status.epoch.is_none_or(|epoch| epoch <= Epoch(1));
+        refused && first && status.registration.is_none() && status.provider_id.is_none()
+    })
 }
 
 #[cfg(test)]
@@ -272,6 +289,43 @@ mod tests {
             view(&removed, Some(&lease(100)), at(101), at(0)).accepts,
             Accepts::No(_)
         ));
+    }
+
+    #[test]
+    fn a_node_whose_machine_is_going_to_be_replaced_gets_nothing_new() {
+        let mut leaving = node(2, Some((2, 100)));
+        leaving.status.as_mut().unwrap().phase = Some(NodePhase::Draining);
+        let seen = view(&leaving, Some(&lease(100)), at(101), at(0));
+        assert!(seen.serving == Serving::Yes && matches!(seen.accepts, Accepts::No(_)));
+    }
+
+    #[test]
+    fn only_a_node_that_never_had_a_machine_can_be_given_up() {
+        let condition = |reason: &str| k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition {
+            type_: conditions::PROGRESSING.into(),
+            status: "True".into(),
+            reason: reason.into(),
+            last_transition_time: Time(at(0)),
+            message: String::new(),
+            observed_generation: None,
+        };
+        let refused = |mut node: GraphNode, reason: &str| {
+            node.status.as_mut().unwrap().conditions = vec![condition(reason)];
+            node
+        };
+        assert!(never_had_a_machine(&refused(node(1, None), reasons::NO_CAPACITY)));
+        assert!(!never_had_a_machine(&refused(node(1, None), reasons::NODE_STARTING)));
+        assert!(
+            !never_had_a_machine(&refused(node(2, None), reasons::NO_CAPACITY)),
+            "its disk may hold data"
+        );
+        assert!(!never_had_a_machine(&refused(
+            node(1, Some((1, 0))),
+            reasons::NO_CAPACITY
+        )));
+        let mut seen = refused(node(1, None), reasons::NO_CAPACITY);
+        seen.status.as_mut().unwrap().provider_id = Some("aws:///a/i-1".into());
+        assert!(!never_had_a_machine(&seen));
     }
 
     proptest! {

@@ -1,7 +1,7 @@
 //! The life of a graph: place it, make its database, grow its schema, end it.
 
 use crate::ending::{Database, Ending, FinalBackup, NodeSeen, Step};
-use crate::fleet::{Fleet, NodeView, Serving};
+use crate::fleet::{Accepts, Fleet, NodeView, Serving};
 use crate::placement::{self, Decision, NewNode};
 use crate::plan::{self, Plan, Verdict};
 use crate::{names, resources, statements};
@@ -339,6 +339,17 @@ fn placed_on(graph: &Graph, node: &NodeView, seen: &Observed) -> Plan<Action, Gr
     )];
     let made = was_made(graph);
     let name = &node.name;
+    if let (false, Accepts::Never(why)) = (made, &node.accepts) {
+        // No database can be there, also none that nobody wrote down.
+        let message = format!("node {name} {why}: another one is looked for");
+        says.extend(Verdict::Progressing(reasons::NO_CAPACITY, message).says());
+        return Plan {
+            actions: vec![Action::Unplace],
+            says,
+            phase: GraphPhase::Pending,
+            requeue: None,
+        };
+    }
     if node.serving == Serving::Starting && !made {
         let message = format!("waits for the agent of node {name} to register");
         says.extend(Verdict::Progressing(reasons::WAITING_FOR_REGISTRATION, message.clone()).says());

@@ -105,6 +105,34 @@ fn a_new_graph_gets_a_node_then_a_database() {
 }
 
 #[test]
+fn a_graph_leaves_a_node_that_never_had_a_machine_and_no_other() {
+    let mut graph = graph(serde_json::json!({}));
+    graph.status = Some(GraphStatus {
+        node: Some("std-0".into()),
+        volume: Some("std-0".into()),
+        ..Default::default()
+    });
+    let on = |accepts| Observed {
+        node: NodeSeen::Present(NodeView {
+            accepts,
+            ..node(Serving::Starting)
+        }),
+        ..fresh()
+    };
+    let why = || "gets no machine in zone a".to_owned();
+    assert_eq!(
+        plan(&graph, &on(Accepts::Never(why())), at(0)).actions,
+        [Action::Unplace]
+    );
+    assert!(plan(&graph, &on(Accepts::No(why())), at(0)).actions.is_empty());
+    made(&mut graph);
+    assert!(
+        plan(&graph, &on(Accepts::Never(why())), at(0)).actions.is_empty(),
+        "its database is there"
+    );
+}
+
+#[test]
 fn what_this_version_does_not_do_is_said_by_field() {
     for (bootstrap, field) in [
         (serde_json::json!({"snapshot": "snap-1"}), "spec.bootstrap.snapshot"),

@@ -16,24 +16,33 @@
 //! | [`graph_plan`], [`subgraph_plan`], [`backup_plan`], [`replica_plan`] | the life of a tenant's objects |
 //! | [`ending`] | what becomes of data when its object is deleted |
 //! | [`node_plan`], [`volume_plan`], [`tier_plan`], [`stack_plan`] | the life of machines, disks and stacks |
+//! | [`orphans`] | what becomes of machines and disks without an object |
+//! | [`prices`] | what it costs |
 //! | [`epoch`], [`lease`], [`usage`] | who may write |
+//! | [`identity`] | whether an agent runs on the machine that was started for its node |
 //! | [`statements`], [`schema_copy`] | which statements of a schema a database still lacks, or another one needs |
 //! | [`sources`] | what a node reads with its own credentials when a tenant names it |
-//! | [`backoff`], [`client_token`], [`names`] | when to repeat, and how a repeat is recognised |
+//! | [`registry`] | what clients outside of Kubernetes are told, and which write of it counts |
+//! | [`backoff`], [`client_token`], [`cron`], [`names`] | when to repeat, and how a repeat is recognised |
 
 pub mod backoff;
 pub mod backup_plan;
 pub mod client_token;
+pub mod cron;
 pub mod ending;
 pub mod epoch;
 pub mod fleet;
 pub mod graph_plan;
+pub mod identity;
 pub mod lease;
 pub mod memory_schema;
 pub mod names;
 pub mod node_plan;
+pub mod orphans;
 pub mod placement;
 pub mod plan;
+pub mod prices;
+pub mod registry;
 pub mod replica_plan;
 pub mod resources;
 pub mod schema_copy;

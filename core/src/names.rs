@@ -11,8 +11,18 @@ pub const API_KEY: &str = "apiKey";
 /// Key of a node's Secret: SHA-256, in hex, of the one-time token of the first registration; the REST API removes it
 /// once the token was used.
 pub const BOOTSTRAP_TOKEN_SHA256: &str = "bootstrapTokenSha256";
-/// Key of a node's Secret: SHA-256, in hex, of the agent's long-lived token; written by the REST API.
+/// Key of a node's Secret: what the one-time tokens of its machines are made of; it never leaves the operator.
+pub const LAUNCH_KEY: &str = "launchKey";
+/// Key of a node's Secret: SHA-256, in hex, of the agent's long-lived token; written by the REST API, like all that follow.
 pub const CREDENTIAL_SHA256: &str = "credentialSha256";
+/// Key of a node's Secret: since when that token is in use.
+pub const CREDENTIAL_TIME: &str = "credentialTime";
+/// Key of a node's Secret: the machine that proved to be the node's when it got that token, as in `status.providerID`.
+pub const CREDENTIAL_MACHINE: &str = "credentialMachine";
+/// Key of a node's Secret: SHA-256, in hex, of the token that takes the place of the present one once it was used.
+pub const OFFERED_SHA256: &str = "offeredCredentialSha256";
+/// Key of a node's Secret: when that one was offered.
+pub const OFFERED_TIME: &str = "offeredCredentialTime";
 
 /// Secret and Lease of a node, both in the system namespace.
 pub fn node_object(node: &str) -> String {

@@ -9,6 +9,10 @@
 //! The epoch is raised only when no machine of the node lives, first in the volume's status (a write that fails when
 //! somebody else wrote), then in the node's. A machine is started with a token made of the node's UID and that epoch, so a
 //! start that is repeated finds the machine that exists.
+//!
+//! Where disks have to be attached, the epoch is raised only once the disk is free, and the disk is attached to no machine
+//! but the one of the newest epoch. While that one lives nothing is ever detached: a listing that is behind may still tell
+//! of the machine before it.
 
 use crate::ending::{after, until};
 use crate::epoch;
@@ -18,9 +22,9 @@ use crate::lease::{LeaseFacts, Standing};
 use crate::plan::{self, Plan, Verdict, sooner};
 use graphplane_crds::annotations::DRAIN;
 use graphplane_crds::conditions::{self, Says, reasons};
-use graphplane_crds::node::{GraphNode, NodePhase};
+use graphplane_crds::node::{GraphNode, GraphNodeStatus, NodePhase};
 use graphplane_crds::quantities::Epoch;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use std::time::Duration;
 
 /// What the plan looks at beside the GraphNode itself.
@@ -28,6 +32,14 @@ use std::time::Duration;
 pub struct Observed {
     /// Whether its Tier exists.
     pub tier: bool,
+    /// What a machine cannot be started without and is not there yet, in words.
+    pub missing: Option<String>,
+    /// To which machine the volume's disk is attached.
+    pub disk: Attachment,
+    /// Whether the provider was asked in this pass to detach it.
+    pub asked_to_detach: bool,
+    /// Whether it may be replaced without need: no other node of its tier is without its machine, or was asked first.
+    pub its_turn: bool,
     /// Its volume.
     pub volume: VolumeSeen,
     /// What the provider has for it.
@@ -57,6 +69,25 @@ pub struct Pace {
     pub registration: Duration,
     /// A machine that was asked to stop is stopped by force after this time.
     pub stop: Duration,
+    /// How soon to ask again for something that is under way; `None` when the provider tells of its end by itself.
+    pub look: Option<Duration>,
+    /// For so long a listing may not show what was made.
+    pub lag: Duration,
+}
+
+/// To which machine a disk is attached, by the machine's [`name`](Instance::name).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Attachment {
+    /// The provider's disks need not be attached.
+    NotNeeded,
+    /// To none.
+    Detached,
+    /// It is being attached.
+    Attaching(String),
+    /// It is attached.
+    Attached(String),
+    /// It is being detached.
+    Detaching(String),
 }
 
 /// The volume of a node.
@@ -90,12 +121,32 @@ pub struct Instance {
     pub state: InstanceState,
     /// When it was started.
     pub started: Timestamp,
+    /// What its provider is going to do to it.
+    pub notice: Option<Notice>,
+}
+
+impl Instance {
+    /// What the provider calls it: the last part of its identity.
+    pub fn name(&self) -> &str {
+        self.id.rsplit('/').next().unwrap_or(&self.id)
+    }
+}
+
+/// A provider's word that it is going to stop a machine, or take it away.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// What is going to happen, as the provider calls it.
+    pub code: String,
+    /// Not before this moment.
+    pub not_before: Timestamp,
 }
 
 /// Whether a machine lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InstanceState {
-    /// It runs, or will.
+    /// It is being started: nothing can be attached to it yet.
+    Starting,
+    /// It runs.
     Running,
     /// It was asked to stop.
     Stopping {
@@ -115,8 +166,18 @@ pub enum Action {
     ClaimVolume(Epoch),
     /// Take the volume's epoch into the node's status, and forget the former machine.
     AdoptEpoch(Epoch),
-    /// Start the machine with a new one-time token.
+    /// Start the machine.
     Launch,
+    /// Attach the disk of the volume to the machine.
+    AttachDisk {
+        /// What the provider calls the machine.
+        machine: String,
+    },
+    /// Detach the disk of the volume from a machine that is gone.
+    DetachDisk {
+        /// Without waiting for that machine's consent.
+        force: bool,
+    },
     /// Ask the machine to stop, or stop it by force.
     StopInstance {
         /// By force.
@@ -213,9 +274,10 @@ fn living(node: &GraphNode, seen: &Observed, now: Timestamp) -> Plan<Action, Nod
         }
         VolumeSeen::Present { attached_to, epoch, .. } => {
             let attached = attached_to.is_some();
-            let says = match attached {
+            let usable = attached && seen.disk_is_usable();
+            let says = match usable {
                 true => Says::yes(conditions::VOLUME_READY, reasons::ATTACHED, ""),
-                false => Says::no(conditions::VOLUME_READY, reasons::DETACHED, ""),
+                false => Says::no(conditions::VOLUME_READY, reasons::DETACHED, seen.disk.to_string()),
             };
             (machine(node, seen, attached, *epoch, now), says)
         }
@@ -239,7 +301,7 @@ fn machine(
             return stopping(seen, since, now, NodePhase::Lost);
         }
         if instance.token == seen.token && status.epoch.is_some() {
-            return running(node, seen, instance, now);
+            return with_disk(running(node, seen, instance, now), seen, instance);
         }
         // A machine of another epoch holds the volume. Nothing else may start before it is gone.
         let message = "a machine of an older epoch is stopped first";
@@ -249,6 +311,9 @@ fn machine(
             NodePhase::Starting,
             vec![Action::StopInstance { force: true }],
         );
+    }
+    if let Some(missing) = &seen.missing {
+        return waits(reasons::NODE_STARTING, missing, NodePhase::Pending, vec![]);
     }
     let newer = volume.filter(|v| attached && Some(*v) > status.epoch);
     if let Some(newer) = newer {
@@ -281,6 +346,18 @@ fn machine(
             first,
         );
     }
+    // A machine that was seen and is not listed may be one that this operator's listings do not show yet: its predecessor
+    // started it a moment ago. One that is listed as dead is dead.
+    let shown_at = after(seen.watched_since, seen.pace.lag);
+    if used && !known && now < shown_at {
+        let message = "its machine is not listed; waits for the provider's listings to be complete";
+        let mut plan = waits(reasons::RESTARTING, message, NodePhase::Lost, vec![]);
+        plan.requeue = sooner(Some(until(shown_at, now)), seen.pace.look);
+        return plan;
+    }
+    if let Some(plan) = disk_in_use(seen, &status, now) {
+        return plan;
+    }
     if let Some(hold) = seen.hold_until.filter(|hold| *hold > now) {
         let message = "its agent ended soon after it was started; it is started again in a while, see its log";
         let mut plan = waits(reasons::RESTARTING, message, NodePhase::Lost, vec![]);
@@ -299,6 +376,100 @@ fn machine(
     waits(reason, format!("takes epoch {next} and starts"), phase, first)
 }
 
+impl Observed {
+    /// Whether the machine that runs has the disk, or needs none to be attached.
+    fn disk_is_usable(&self) -> bool {
+        match (&self.disk, &self.instance) {
+            (Attachment::NotNeeded, _) => true,
+            (Attachment::Attached(to), Some(instance)) => {
+                *to == instance.name() && instance.state != InstanceState::Dead
+            }
+            _ => false,
+        }
+    }
+}
+
+impl std::fmt::Display for Attachment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NotNeeded => Ok(()),
+            Self::Detached => f.write_str("its disk is attached to no machine"),
+            Self::Attaching(to) => write!(f, "its disk is being attached to {to}"),
+            Self::Attached(to) => write!(f, "its disk is attached to {to}"),
+            Self::Detaching(from) => write!(f, "its disk is being detached from {from}"),
+        }
+    }
+}
+
+/// Gives the machine that runs its disk, unless there is something more important to do.
+fn with_disk(mut plan: Plan<Action, NodePhase>, seen: &Observed, instance: &Instance) -> Plan<Action, NodePhase> {
+    if seen.volume == VolumeSeen::NotNeeded || seen.disk_is_usable() || !plan.actions.is_empty() {
+        return plan;
+    }
+    plan.requeue = sooner(plan.requeue, seen.pace.look);
+    let free = matches!(&seen.disk, Attachment::Detached);
+    // Attached to another one: that one is dead, or this is an old listing. Either way nothing but attaching is safe, and
+    // the provider refuses it as long as the disk is not free.
+    let elsewhere = matches!(&seen.disk, Attachment::Attached(to) if *to != instance.name());
+    if instance.state == InstanceState::Running && (free || elsewhere) {
+        plan.actions.push(Action::AttachDisk {
+            machine: instance.name().to_owned(),
+        });
+    }
+    plan
+}
+
+/// Waits for the disk to be free, and helps: no machine lives, so what it is attached to is dead or not ours.
+fn disk_in_use(seen: &Observed, status: &GraphNodeStatus, now: Timestamp) -> Option<Plan<Action, NodePhase>> {
+    if seen.volume == VolumeSeen::NotNeeded {
+        return None;
+    }
+    let holder = match &seen.disk {
+        Attachment::NotNeeded | Attachment::Detached => return None,
+        Attachment::Attaching(to) | Attachment::Attached(to) | Attachment::Detaching(to) => to,
+    };
+    // By force only from what is certainly our own dead machine, and only when it has had the time to let go.
+    let dead = seen
+        .instance
+        .as_ref()
+        .is_some_and(|i| i.name() == holder && i.state == InstanceState::Dead);
+    let since = conditions::get(&status.conditions, conditions::VOLUME_READY)
+        .filter(|c| c.status == "False")
+        .map(|c| after(c.last_transition_time.0, seen.pace.stop));
+    let force = dead && since.is_some_and(|since| now >= since);
+    let asks = force || matches!(seen.disk, Attachment::Attached(_));
+    let actions = (asks && !seen.asked_to_detach).then_some(Action::DetachDisk { force });
+    let message = seen.disk.to_string();
+    let mut plan = waits(
+        reasons::RESTARTING,
+        message,
+        NodePhase::Lost,
+        actions.into_iter().collect(),
+    );
+    plan.requeue = seen.pace.look;
+    Some(plan)
+}
+
+/// The machine is going to be stopped by its provider: it is replaced before that, in its turn or, when there is no time
+/// left for turns, at once.
+fn leaves(seen: &Observed, notice: &Notice, now: Timestamp) -> (Vec<Action>, String, Option<Duration>) {
+    // By then the next machine has to be asked for.
+    let needs = seen.pace.stop + seen.pace.registration;
+    let at_latest = SignedDuration::try_from(needs)
+        .ok()
+        .and_then(|needs| notice.not_before.checked_sub(needs).ok())
+        .unwrap_or(Timestamp::MIN);
+    let message = format!(
+        "its provider announces {} not before {}: nothing new is placed on it, and its machine is replaced",
+        notice.code, notice.not_before
+    );
+    if seen.its_turn || now >= at_latest {
+        return (vec![Action::StopInstance { force: false }], message, None);
+    }
+    let requeue = until(at_latest, now);
+    (vec![], format!("{message} after others of its tier"), Some(requeue))
+}
+
 fn stopping(seen: &Observed, since: Timestamp, now: Timestamp, phase: NodePhase) -> Plan<Action, NodePhase> {
     let force_at = after(since, seen.pace.stop);
     let actions = if now >= force_at {
@@ -307,7 +478,10 @@ fn stopping(seen: &Observed, since: Timestamp, now: Timestamp, phase: NodePhase)
         vec![]
     };
     let mut plan = waits(reasons::RESTARTING, "its machine is stopping", phase, actions);
-    plan.requeue = Some(until(force_at, now).max(Duration::from_millis(100)));
+    plan.requeue = sooner(
+        Some(until(force_at, now).max(Duration::from_millis(100))),
+        seen.pace.look,
+    );
     plan
 }
 
@@ -328,28 +502,40 @@ fn running(node: &GraphNode, seen: &Observed, instance: &Instance, now: Timestam
         }
         let message = "waits for its agent to register";
         let mut plan = waits(reasons::WAITING_FOR_REGISTRATION, message, NodePhase::Starting, vec![]);
-        plan.requeue = Some(until(give_up, now));
+        // It may die before it registers, so it is looked at now and then; agents tell of everything else themselves.
+        plan.requeue = sooner(Some(until(give_up, now)), seen.pace.look.map(|look| look * 6));
         return plan;
     };
     let registered = Says::yes(conditions::REGISTERED, reasons::READY, "");
     if lease.standing(now) != Standing::Expired {
-        let drains = annotation_is_true(&node.metadata, DRAIN);
+        let drains = annotation_is_true(&node.metadata, DRAIN) || instance.notice.is_some();
         let phase = if drains { NodePhase::Draining } else { NodePhase::Ready };
         let message = match (seen.tier, drains) {
             (false, _) => "its Tier does not exist",
             (_, true) => "nothing new is placed on it; this version does not move graphs away",
             _ => "",
         };
-        let mut says = Verdict::Ready(message.to_owned()).says();
+        let (verdict, actions, requeue) = match &instance.notice {
+            Some(notice) => {
+                let (actions, message, requeue) = leaves(seen, notice, now);
+                (
+                    Verdict::ReadyAndProgressing(reasons::DRAINING, message),
+                    actions,
+                    requeue,
+                )
+            }
+            None => (Verdict::Ready(message.to_owned()), vec![], None),
+        };
+        let mut says = verdict.says();
         says.extend([
             registered,
             Says::yes(conditions::LEASE_HELD, reasons::LEASE_RENEWED, ""),
         ]);
         return Plan {
-            actions: vec![],
+            actions,
             says,
             phase,
-            requeue: lease.changes_in(now),
+            requeue: sooner(lease.changes_in(now), requeue),
         };
     }
     // The machine lives and does not renew. The agent may be stuck, or have lost us.
@@ -406,7 +592,9 @@ fn ending(node: &GraphNode, seen: &Observed, now: Timestamp) -> Plan<Action, Nod
         )
     } else {
         match seen.instance.as_ref().map(|i| i.state) {
-            Some(InstanceState::Running) => actions.push(Action::StopInstance { force: false }),
+            Some(InstanceState::Starting | InstanceState::Running) => {
+                actions.push(Action::StopInstance { force: false })
+            }
             Some(InstanceState::Stopping { since }) => {
                 let stop = stopping(seen, since, now, NodePhase::Terminating);
                 requeue = sooner(requeue, stop.requeue);
@@ -415,7 +603,12 @@ fn ending(node: &GraphNode, seen: &Observed, now: Timestamp) -> Plan<Action, Nod
             Some(InstanceState::Dead) => actions.push(Action::ForgetInstance),
             None => {}
         }
-        if seen.instance.as_ref().is_none_or(|i| i.state == InstanceState::Dead) {
+        let shown_at = after(seen.watched_since, seen.pace.lag);
+        let started = node.status.as_ref().is_some_and(|s| s.epoch.is_some());
+        if seen.instance.is_none() && started && now < shown_at {
+            // It may only not be listed yet.
+            requeue = sooner(Some(until(shown_at, now)), seen.pace.look);
+        } else if seen.instance.as_ref().is_none_or(|i| i.state == InstanceState::Dead) {
             if matches!(&seen.volume, VolumeSeen::Present { attached_to: Some(to), .. } if to == name) {
                 actions.push(Action::ReleaseVolume);
             }

@@ -13,6 +13,17 @@ fn at(second: i64) -> Timestamp {
 struct World {
     /// It has no volume.
     replica: bool,
+    /// Its disks are attached, and its listings are behind.
+    remote: bool,
+    disk: Attachment,
+    /// The disk as it was before its last change, which an old listing shows.
+    disk_before: Attachment,
+    stale: bool,
+    /// When the present operator began; it has not seen what was started before that until then.
+    watched_since: i64,
+    hidden_until: i64,
+    missing: Option<String>,
+    its_turn: bool,
     node: GraphNode,
     volume: Option<(Option<String>, Option<Epoch>)>,
     instance: Option<Instance>,
@@ -45,6 +56,14 @@ impl World {
         node.status = Some(GraphNodeStatus::default());
         Self {
             replica: false,
+            remote: false,
+            disk: Attachment::NotNeeded,
+            disk_before: Attachment::NotNeeded,
+            stale: false,
+            watched_since: 0,
+            hidden_until: 0,
+            missing: None,
+            its_turn: false,
             node,
             volume: Some((None, None)),
             instance: None,
@@ -60,9 +79,24 @@ impl World {
         }
     }
 
+    /// A world in which disks are attached and listings are behind.
+    fn remote() -> Self {
+        Self {
+            remote: true,
+            disk: Attachment::Detached,
+            disk_before: Attachment::Detached,
+            ..Self::new()
+        }
+    }
+
     fn observe(&self) -> Observed {
+        let hidden = self.now < self.hidden_until && self.alive();
         Observed {
             tier: true,
+            missing: self.missing.clone(),
+            disk: if self.stale { &self.disk_before } else { &self.disk }.clone(),
+            asked_to_detach: false,
+            its_turn: self.its_turn,
             volume: match &self.volume {
                 _ if self.replica => VolumeSeen::NotNeeded,
                 None => VolumeSeen::Missing,
@@ -73,19 +107,56 @@ impl World {
                     epoch: *epoch,
                 },
             },
-            instance: self.instance.clone(),
+            instance: self.instance.clone().filter(|_| !hidden),
             token: token(self.status().epoch),
             secret: self.secret,
             lease: self.lease.clone(),
             holds: self.holds,
             hold_until: self.hold_until,
-            watched_since: at(0),
+            watched_since: at(self.watched_since),
             fleet_is_quiet: false,
             pace: Pace {
                 registration: Duration::from_secs(60),
                 stop: Duration::from_secs(30),
+                look: self.remote.then_some(Duration::from_secs(5)),
+                lag: Duration::from_secs(if self.remote { 60 } else { 0 }),
             },
         }
+    }
+
+    fn set_disk(&mut self, disk: Attachment) {
+        self.disk_before = std::mem::replace(&mut self.disk, disk);
+    }
+
+    fn machine(&self) -> String {
+        self.instance.as_ref().map(|i| i.name().to_owned()).unwrap_or_default()
+    }
+
+    /// The provider goes on with what it began.
+    fn progresses(&mut self) {
+        if let Some(instance) = self.instance.as_mut().filter(|i| i.state == InstanceState::Starting) {
+            instance.state = InstanceState::Running;
+        }
+        match self.disk.clone() {
+            Attachment::Attaching(to) => self.set_disk(Attachment::Attached(to)),
+            Attachment::Detaching(_) => self.set_disk(Attachment::Detached),
+            _ => {}
+        }
+    }
+
+    fn dies(&mut self) {
+        let machine = self.machine();
+        let Some(instance) = &mut self.instance else { return };
+        instance.state = InstanceState::Dead;
+        if matches!(&self.disk, Attachment::Attaching(to) | Attachment::Attached(to) if *to == machine) {
+            self.set_disk(Attachment::Detaching(machine));
+        }
+    }
+
+    /// Another operator goes on; what was started a moment ago is not listed yet.
+    fn operator_restarts(&mut self) {
+        self.watched_since = self.now;
+        self.hidden_until = self.now + 20;
     }
 
     fn plan(&self) -> Plan<Action, NodePhase> {
@@ -119,6 +190,8 @@ impl World {
                 let (attached, old) = self.volume.as_mut().unwrap();
                 assert!(old.is_none_or(|old| old < *epoch), "an epoch went down");
                 (*attached, *old) = (Some("std-0".into()), Some(*epoch));
+                let free = matches!(self.disk, Attachment::NotNeeded | Attachment::Detached);
+                assert!(free || self.stale, "claimed while {}", self.disk);
             }
             Action::AdoptEpoch(epoch) => {
                 assert!(status.epoch.is_none_or(|old| old < *epoch));
@@ -134,6 +207,8 @@ impl World {
                     "started without its volume's epoch"
                 );
                 let token = token(Some(epoch));
+                // What this operator has asked for it remembers.
+                self.hidden_until = 0;
                 if self
                     .instance
                     .as_ref()
@@ -145,17 +220,43 @@ impl World {
                 assert!(!self.registered.contains(&epoch), "two agents wrote under one epoch");
                 self.launches.push(epoch);
                 let started = at(self.now);
+                let (id, state) = match self.remote {
+                    true => (format!("aws:///a/i-{}", self.launches.len()), InstanceState::Starting),
+                    false => ("local:///std-0".to_owned(), InstanceState::Running),
+                };
                 self.instance = Some(Instance {
-                    id: "local:///std-0".into(),
+                    id,
                     token,
-                    state: InstanceState::Running,
+                    state,
                     started,
+                    notice: None,
                 });
+            }
+            Action::AttachDisk { machine } => {
+                let newest = self.volume.as_ref().unwrap().1;
+                let instance = self.instance.as_ref().unwrap();
+                assert_eq!(
+                    (instance.name(), instance.state),
+                    (machine.as_str(), InstanceState::Running)
+                );
+                assert_eq!(instance.token, token(newest), "attached under an epoch that is over");
+                // The provider refuses unless it is free.
+                if self.disk == Attachment::Detached {
+                    self.set_disk(Attachment::Attaching(machine.clone()));
+                }
+            }
+            Action::DetachDisk { force } => {
+                assert!(!self.alive(), "detached while a machine lives");
+                match self.disk.clone() {
+                    Attachment::Attached(from) if !force => self.set_disk(Attachment::Detaching(from)),
+                    Attachment::Detaching(_) if !force => {}
+                    _ => self.set_disk(Attachment::Detached),
+                }
             }
             Action::StopInstance { force: false } => {
                 self.instance.as_mut().unwrap().state = InstanceState::Stopping { since: at(self.now) };
             }
-            Action::StopInstance { force: true } => self.instance.as_mut().unwrap().state = InstanceState::Dead,
+            Action::StopInstance { force: true } => self.dies(),
             Action::ForgetInstance => self.instance = None,
             Action::ReleaseVolume => self.volume.as_mut().unwrap().0 = None,
             Action::DeleteCredentials => (self.secret, self.lease) = (false, None),
@@ -165,8 +266,8 @@ impl World {
             }
         }
         // The status writer notes the machine as soon as it sees it.
-        if self.alive() {
-            self.node.status.as_mut().unwrap().provider_id = Some("local:///std-0".into());
+        if let Some(instance) = self.instance.as_ref().filter(|i| i.state != InstanceState::Dead) {
+            self.node.status.as_mut().unwrap().provider_id = Some(instance.id.clone());
         }
     }
 
@@ -177,6 +278,10 @@ impl World {
             .is_some_and(|i| i.state == InstanceState::Running)
         {
             return;
+        }
+        let machine = self.machine();
+        if self.remote && !self.replica && self.disk != Attachment::Attached(machine) {
+            return; // it waits for its disk
         }
         let epoch = self.status().epoch.unwrap();
         self.registered.push(epoch);
@@ -356,6 +461,139 @@ fn deletion_waits_for_graphs_then_stops_the_machine_and_leaves_nothing() {
     assert_eq!(world.volume, Some((None, Some(Epoch(2)))));
 }
 
+/// A remote world in which everything runs.
+fn remote_and_ready() -> World {
+    let mut world = World::remote();
+    for _ in 0..4 {
+        world.settle();
+        world.progresses();
+    }
+    world.agent_registers();
+    assert_eq!(world.phase(), NodePhase::Ready);
+    world
+}
+
+#[test]
+fn a_machine_gets_its_disk_once_it_runs() {
+    let mut world = World::remote();
+    world.missing = Some("waits for the stack".into());
+    assert!(world.plan().actions.is_empty() && world.phase() == NodePhase::Pending);
+    world.missing = None;
+    world.settle();
+    assert_eq!(world.launches, [Epoch(1)]);
+    assert_eq!(
+        world.plan().requeue,
+        Some(Duration::from_secs(5)),
+        "nobody tells that it runs"
+    );
+    world.progresses();
+    let attach = Action::AttachDisk { machine: "i-1".into() };
+    assert_eq!(world.plan().actions, [attach]);
+    let volume_ready = |world: &World| {
+        let plan = world.plan();
+        plan.says
+            .iter()
+            .find(|s| s.type_ == conditions::VOLUME_READY)
+            .unwrap()
+            .status
+    };
+    world.settle();
+    assert_eq!(
+        (world.disk.clone(), volume_ready(&world)),
+        (Attachment::Attaching("i-1".into()), Some(false))
+    );
+    world.progresses();
+    world.agent_registers();
+    assert_eq!((world.phase(), volume_ready(&world)), (NodePhase::Ready, Some(true)));
+    assert_eq!(
+        world.plan().requeue,
+        Some(Duration::from_secs(10)),
+        "in peace only the lease is looked at"
+    );
+}
+
+#[test]
+fn the_next_epoch_begins_when_the_disk_is_free() {
+    let mut world = remote_and_ready();
+    world.dies();
+    let waits = world.plan();
+    assert!(waits.actions.is_empty() && waits.requeue == Some(Duration::from_secs(5)));
+    world.stale = true;
+    assert_eq!(world.plan().actions, [Action::DetachDisk { force: false }], "it helps");
+    world.stale = false;
+    let condition = k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition {
+        type_: conditions::VOLUME_READY.into(),
+        status: "False".into(),
+        reason: reasons::DETACHED.into(),
+        last_transition_time: Time(at(world.now)),
+        message: String::new(),
+        observed_generation: None,
+    };
+    world.node.status.as_mut().unwrap().conditions = vec![condition];
+    world.now += 29;
+    assert!(world.plan().actions.is_empty());
+    world.now += 1;
+    assert_eq!(
+        world.plan().actions,
+        [Action::DetachDisk { force: true }],
+        "its machine is certainly dead"
+    );
+    let mut asked = world.observe();
+    asked.asked_to_detach = true;
+    assert!(
+        plan(&world.node, &asked, at(world.now)).actions.is_empty(),
+        "once in a pass"
+    );
+    let mut unknown = world.observe();
+    unknown.disk = Attachment::Detaching("i-9".into());
+    assert!(
+        plan(&world.node, &unknown, at(world.now)).actions.is_empty(),
+        "nothing is taken by force from a machine that is not ours"
+    );
+    world.settle();
+    assert_eq!(world.launches, [Epoch(1), Epoch(2)]);
+}
+
+#[test]
+fn an_operator_that_has_just_started_does_not_believe_that_a_machine_is_gone() {
+    let mut world = remote_and_ready();
+    world.operator_restarts();
+    assert!(world.plan().actions.is_empty() && world.plan().requeue.is_some());
+    world.node.metadata.deletion_timestamp = Some(Time(at(1000)));
+    assert!(world.plan().actions.is_empty());
+    world.node.metadata.deletion_timestamp = None;
+    world.now += 20;
+    world.agent_registers();
+    assert_eq!(world.phase(), NodePhase::Ready);
+    world.now += 40;
+    world.instance = None;
+    world.disk = Attachment::Detached;
+    assert_eq!(world.plan().actions.first(), Some(&Action::ClaimVolume(Epoch(2))));
+}
+
+#[test]
+fn a_machine_that_is_going_to_be_stopped_is_replaced_in_its_turn_or_in_time() {
+    let mut world = remote_and_ready();
+    world.instance.as_mut().unwrap().notice = Some(Notice {
+        code: "instance-retirement".into(),
+        not_before: at(1500),
+    });
+    let drains = world.plan();
+    assert!(drains.actions.is_empty() && drains.phase == NodePhase::Draining);
+    let says = |type_: &str| drains.says.iter().find(|s| s.type_ == type_).unwrap();
+    assert_eq!(says(conditions::READY).status, Some(true), "it serves");
+    assert!(says(conditions::PROGRESSING).message.contains("instance-retirement"));
+    let stop = [Action::StopInstance { force: false }];
+    world.its_turn = true;
+    assert_eq!(world.plan().actions, stop);
+    world.its_turn = false;
+    world.now = 1409;
+    world.agent_registers();
+    assert_eq!(world.plan().requeue, Some(Duration::from_secs(1)));
+    world.now = 1410;
+    assert_eq!(world.plan().actions, stop, "the next one takes 90 seconds");
+}
+
 #[derive(Clone, Debug)]
 enum Event {
     Registers,
@@ -363,6 +601,10 @@ enum Event {
     Forgotten,
     LosesAnswer,
     Wait(i64),
+    Progresses,
+    OperatorRestarts,
+    ListingIsOld,
+    Notice { its_turn: bool },
 }
 
 fn events() -> impl Strategy<Value = Vec<Event>> {
@@ -372,21 +614,40 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         1 => Just(Event::Forgotten),
         3 => Just(Event::LosesAnswer),
         3 => (1i64..70).prop_map(Event::Wait),
+        4 => Just(Event::Progresses),
+        2 => Just(Event::OperatorRestarts),
+        2 => Just(Event::ListingIsOld),
+        1 => any::<bool>().prop_map(|its_turn| Event::Notice { its_turn }),
     ];
     proptest::collection::vec(event, 0..40)
 }
 
 proptest! {
-    /// Whatever happens between any two actions: no two machines live, no epoch is used twice or goes down (asserted in
-    /// `act`), and in the end the node is ready; and deleted, it leaves nothing.
+    /// Whatever happens between any two actions: no two machines live, no epoch is used twice or goes down, a disk is
+    /// attached to the machine of the newest epoch only and not detached while a machine lives (asserted in `act`), and in
+    /// the end the node is ready; and deleted, it leaves nothing.
     #[test]
-    fn one_writer_always(events in events(), delete in any::<bool>(), replica in any::<bool>()) {
-        let mut world = World::new();
+    fn one_writer_always(
+        events in events(), delete in any::<bool>(), (replica, remote) in prop_oneof![
+            Just((false, false)), Just((true, false)), Just((false, true)),
+        ],
+    ) {
+        let mut world = if remote { World::remote() } else { World::new() };
         world.replica = replica;
         for event in events {
             match event {
                 Event::Registers => world.agent_registers(),
-                Event::Dies => world.instance.iter_mut().for_each(|i| i.state = InstanceState::Dead),
+                Event::Dies => world.dies(),
+                Event::Progresses => world.progresses(),
+                Event::OperatorRestarts if remote => world.operator_restarts(),
+                Event::OperatorRestarts => {}
+                Event::ListingIsOld => world.stale = true,
+                Event::Notice { its_turn } => {
+                    let not_before = at(world.now + 200);
+                    let notice = Notice { code: "system-reboot".into(), not_before };
+                    world.instance.iter_mut().for_each(|i| i.notice = Some(notice.clone()));
+                    world.its_turn = its_turn;
+                }
                 Event::Forgotten => world.instance = world.instance.take().filter(|i| i.state != InstanceState::Dead),
                 Event::Wait(seconds) => world.now += seconds,
                 Event::LosesAnswer => {
@@ -398,19 +659,24 @@ proptest! {
                             world.node = before;
                         }
                     }
+                    world.stale = false;
                     continue;
                 }
             }
             if let Some(action) = world.plan().actions.first().cloned() {
                 world.act(&action);
             }
+            world.stale = false;
         }
         prop_assert!(world.epochs.is_sorted());
-        for _ in 0..5 {
+        // Past what listings are behind, with the turn of every node come.
+        (world.now, world.its_turn) = (world.now + if remote { 70 } else { 0 }, true);
+        for _ in 0..12 {
             world.settle();
+            world.progresses();
             world.agent_registers();
             if let Some(Instance { state: InstanceState::Stopping { .. }, .. }) = world.instance {
-                world.instance.as_mut().unwrap().state = InstanceState::Dead;
+                world.dies();
             }
         }
         prop_assert_eq!(world.phase(), NodePhase::Ready);

@@ -121,7 +121,7 @@ pub fn start(tier: &TierSpec, fleet: &Fleet, demand: &NodeResources) -> Decision
 fn start_for(fleet: &Fleet, pinned: &str) -> Decision {
     if let Some(c) = fleet.candidates.iter().find(|c| c.volume == pinned) {
         let why = match &c.accepts {
-            Accepts::No(why) => format!("which {why}"),
+            Accepts::No(why) | Accepts::Never(why) => format!("which {why}"),
             _ => "which has no room for it".to_owned(),
         };
         return Decision::NoCapacity(format!("the data is on volume {pinned} of node {}, {why}", c.name));

@@ -104,6 +104,10 @@ fn living(replica: &Replica, seen: &Observed, now: Timestamp) -> Plan<Action> {
     let Some(graph) = &seen.graph else {
         return without_graph(replica, seen);
     };
+    if !graph.owns_seeds(replica) {
+        let message = "the seeds and nodes of the graph that had this name before are removed".to_owned();
+        return taken_down(replica, seen, reasons::PUBLISHING, message);
+    }
     let publication = Publication::of(replica, seen, graph, now);
     let wanted = wanted(replica);
     let mut actions = Vec::new();
@@ -281,7 +285,11 @@ fn without_graph(replica: &Replica, seen: &Observed) -> Plan<Action> {
         "Graph {} does not exist in this namespace, or is being deleted",
         replica.spec.graph
     );
-    let reason = reasons::GRAPH_NOT_FOUND;
+    taken_down(replica, seen, reasons::GRAPH_NOT_FOUND, message)
+}
+
+/// Nothing of the fleet is left in the end, but the Replica stays.
+fn taken_down(replica: &Replica, seen: &Observed, reason: &'static str, message: String) -> Plan<Action> {
     let left = left(replica, seen);
     Plan {
         requeue: left.as_ref().and_then(|left| left.requeue),

@@ -19,6 +19,8 @@ fn version(version: u64) -> SeedVersion {
 /// What a replica's agent has.
 #[derive(Clone, Debug, Default)]
 struct Agent {
+    /// UID of the graph that it was made for.
+    of: String,
     away: bool,
     serves: Option<u64>,
     fetching: Option<u64>,
@@ -30,6 +32,8 @@ struct Agent {
 struct World {
     replica: Replica,
     graph: bool,
+    id: &'static str,
+    uid: &'static str,
     writer: bool,
     /// The state of the graph; the seed has that of when its copy was begun.
     state: u64,
@@ -54,6 +58,8 @@ impl World {
         Self {
             replica: replica.unwrap(),
             graph: true,
+            id: "kg0123456789abcdef",
+            uid: "g-1",
             writer: true,
             state: 1,
             seed: None,
@@ -97,7 +103,8 @@ impl World {
         Observed {
             object_store: true,
             graph: self.graph.then(|| GraphSeen {
-                id: Some("kg0123456789abcdef".parse().unwrap()),
+                uid: Some(self.uid.into()),
+                id: Some(self.id.parse().unwrap()),
                 node: NodeSeen::Present(writer),
                 mark: Some(self.state.to_string()),
             }),
@@ -127,7 +134,8 @@ impl World {
             Action::Publish => {
                 assert!(self.writer && self.graph);
                 assert!(status.publishing.is_none() || task != Task::Running, "two at once");
-                status.seeds = Some("seeds/kg/readers".into());
+                status.seeds = Some(crate::names::seeds_key(&self.id.parse().unwrap(), "readers"));
+                status.graph_uid = Some(self.uid.into());
                 status.publishing = Some(Publishing {
                     task: "t".into(),
                     begun: Time(at(now)),
@@ -141,6 +149,7 @@ impl World {
                 for name in names {
                     // It fetches what is there when it starts.
                     let agent = Agent {
+                        of: self.uid.into(),
                         fetching: self.seed.map(|s| s.0),
                         ..Agent::default()
                     };
@@ -254,6 +263,37 @@ fn a_fleet_starts_when_there_is_something_to_serve() {
     let plan = world.plan();
     assert!(plan.actions.is_empty() && plan.requeue.is_none(), "{plan:?}");
     assert_eq!(world.published, 1);
+}
+
+#[test]
+fn a_graph_that_gets_the_name_of_another_has_its_own_seeds_and_nodes() {
+    // Its id is another one as a rule; who chooses ids may choose the same again.
+    for id in ["kgfedcba9876543210", "kg0123456789abcdef"] {
+        let mut world = World::new(serde_json::json!({"graph": "g", "replicas": 2}));
+        world.settle();
+        let nodes: Vec<String> = world.nodes.keys().cloned().collect();
+        (world.id, world.uid) = (id, "g-2");
+        assert_eq!(world.plan().actions, [Action::RemoveNodes(nodes)]);
+        assert_eq!(world.says(conditions::READY), (Some(false), reasons::PUBLISHING));
+        // Before its database is made, the old seeds are as wrong.
+        let mut early = world.observe();
+        early.graph.as_mut().unwrap().id = None;
+        let removes = |actions: &[Action]| matches!(actions, [Action::RemoveNodes(_)]);
+        assert!(removes(&plan(&world.replica, &early, at(world.now)).actions));
+        world.settle();
+        let status = world.replica.status.clone().unwrap();
+        assert_eq!(status.seeds, Some(format!("seeds/{id}/readers")));
+        assert_eq!((world.published, world.nodes.len()), (2, 2));
+        assert!(world.nodes.values().all(|agent| agent.of == "g-2"), "{world:?}");
+        assert_eq!(world.says(conditions::READY), (Some(true), reasons::READY));
+    }
+    // What an operator has published that noted no UID is the graph's as long as the id is.
+    let mut world = World::of(1);
+    world.settle();
+    world.replica.status.as_mut().unwrap().graph_uid = None;
+    assert!(world.plan().actions.is_empty());
+    world.id = "kgfedcba9876543210";
+    assert!(!world.plan().actions.is_empty());
 }
 
 #[test]

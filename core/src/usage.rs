@@ -38,7 +38,7 @@ pub struct DatabaseUsage {
     pub size_bytes: u64,
     /// Size of the staging files, in bytes.
     pub staging_bytes: u64,
-    /// Another number after everything that changed the graph, under one epoch.
+    /// Another number after everything that changed the graph or its vectors, under one epoch.
     pub revision: u64,
 }
 

@@ -1,14 +1,22 @@
-//! The life of a disk: make it, watch what is on it, never destroy data.
+//! The life of a disk: make it, let it grow, take snapshots of it, never destroy data.
+
+mod growth;
+mod snapshots;
+
+pub use growth::{CHANGES_PER_DAY, next_change, recent};
+pub use snapshots::{Purpose, Snapshot, State, newest};
 
 use crate::graph_plan::{annotation_is_true, paused_by};
-use crate::plan::{self, Plan, Verdict};
+use crate::plan::{self, Plan, Verdict, sooner};
 use crate::resources::mib;
-use graphplane_crds::annotations::DELETION_PROTECTION;
+use graphplane_crds::annotations::{DELETION_PROTECTION, RESTORE_FROM};
 use graphplane_crds::conditions::{self, Says, reasons};
 use graphplane_crds::graph::DeletionPolicy;
 use graphplane_crds::quantities::{GiB, MiB};
 use graphplane_crds::volume::{GraphVolume, VolumeState};
+use growth::{LOOK_AGAIN, Step};
 use jiff::Timestamp;
+use std::time::Duration;
 
 /// What the plan looks at beside the GraphVolume itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +30,12 @@ pub struct Observed {
     pub nodes: Vec<String>,
     /// Disk that graphs on it reserve.
     pub reserved: MiB,
+    /// How full its file system is, while an agent says so.
+    pub fill: Option<Fill>,
+    /// Snapshots of it; `None` on a provider without snapshots.
+    pub snapshots: Option<Vec<Snapshot>>,
+    /// Whether the provider notes on a disk that it is kept without an owner.
+    pub notes_kept_disks: bool,
 }
 
 /// A disk at the provider.
@@ -31,15 +45,56 @@ pub struct Disk {
     pub id: String,
     /// Its size, where the provider knows sizes.
     pub size_gib: Option<GiB>,
+    /// Whether its type or performance is another one than the spec's.
+    pub performance_differs: bool,
+    /// Whether it is attached to a machine, or is just being attached or detached.
+    pub attached: bool,
+    /// Whether it has a file system of its own, which is as large as the disk.
+    pub own_file_system: bool,
+    /// A change of its size or performance.
+    pub change: Change,
+}
+
+/// A change of a disk's size or performance at the provider.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Change {
+    /// None that matters.
+    #[default]
+    None,
+    /// It has not taken effect.
+    Modifying,
+    /// It is in effect, and no other may begin.
+    Optimizing,
+    /// The newest one failed.
+    Failed,
+}
+
+/// How full a file system is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fill {
+    /// Used space.
+    pub used: MiB,
+    /// Free space.
+    pub free: MiB,
 }
 
 /// What can be done for a volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Make the disk, or make it larger.
+    /// Make the disk, or make it what the spec says.
     EnsureDisk,
-    /// Raise `spec.sizeGiB`: graphs on it reserve more than it has.
+    /// Make the disk from a snapshot.
+    RestoreDisk(String),
+    /// Raise `spec.sizeGiB`: graphs on it reserve more than it has, or it is nearly full.
     RaiseSize(GiB),
+    /// Take the snapshot that was due then.
+    TakeSnapshot(Timestamp),
+    /// Take the snapshot that stays when the disk goes.
+    TakeFinalSnapshot,
+    /// Remove a snapshot whose time is over, or that failed.
+    DeleteSnapshot(String),
+    /// Note on the disk that it is kept.
+    KeepDisk,
     /// Destroy the disk, which holds no database.
     DeleteDisk,
     /// Let the object go.
@@ -47,7 +102,7 @@ pub enum Action {
 }
 
 /// Plans the next steps for `volume`.
-pub fn plan(volume: &GraphVolume, seen: &Observed, _now: Timestamp) -> Plan<Action, Option<VolumeState>> {
+pub fn plan(volume: &GraphVolume, seen: &Observed, now: Timestamp) -> Plan<Action, Option<VolumeState>> {
     if volume.metadata.deletion_timestamp.is_some() {
         return ending(volume, seen);
     }
@@ -60,81 +115,146 @@ pub fn plan(volume: &GraphVolume, seen: &Observed, _now: Timestamp) -> Plan<Acti
             requeue: None,
         };
     }
-    let (verdict, actions, state) = living(volume, seen);
-    let mut says = verdict.says();
+    let life = living(volume, seen, now);
+    let mut says = life.verdict.says();
     says.extend([plan::paused(None), plan::not_deleting()]);
     Plan {
-        actions,
+        actions: life.actions,
         says,
-        phase: Some(state),
-        requeue: None,
+        phase: Some(life.state),
+        requeue: life.requeue,
     }
 }
 
-fn living(volume: &GraphVolume, seen: &Observed) -> (Verdict, Vec<Action>, VolumeState) {
+struct Life {
+    verdict: Verdict,
+    actions: Vec<Action>,
+    state: VolumeState,
+    requeue: Option<Duration>,
+}
+
+fn living(volume: &GraphVolume, seen: &Observed, now: Timestamp) -> Life {
     let status = volume.status.clone().unwrap_or_default();
     let Some(disk) = &seen.disk else {
+        if let Some(snapshot) = restored_from(volume).filter(|_| seen.snapshots.is_some()) {
+            let message = format!("the disk is made from {snapshot}");
+            return Life {
+                verdict: Verdict::Progressing(reasons::CREATING, message),
+                actions: vec![Action::RestoreDisk(snapshot.to_owned())],
+                state: VolumeState::Creating,
+                requeue: None,
+            };
+        }
         if let Some(id) = &status.volume_id {
             // An empty one in its place would look like the old one that lost everything.
             let message = format!(
-                "the provider no longer has {id}: restore it, or delete this volume and restore its graphs from backups"
+                "the provider no longer has {id}: name a snapshot in the annotation {RESTORE_FROM}, or delete this volume \
+                 and restore its graphs from backups"
             );
-            return (
-                Verdict::Stalled(reasons::VOLUME_LOST, message),
-                vec![],
-                VolumeState::Error,
-            );
+            return Life {
+                verdict: Verdict::Stalled(reasons::VOLUME_LOST, message),
+                actions: vec![],
+                state: VolumeState::Error,
+                requeue: None,
+            };
         }
-        let verdict = Verdict::Progressing(reasons::CREATING, "the disk is made".into());
-        return (verdict, vec![Action::EnsureDisk], VolumeState::Creating);
+        return Life {
+            verdict: Verdict::Progressing(reasons::CREATING, "the disk is made".into()),
+            actions: vec![Action::EnsureDisk],
+            state: VolumeState::Creating,
+            requeue: None,
+        };
     };
-    let state = if status.attached_to.is_some() {
-        VolumeState::InUse
-    } else {
-        VolumeState::Available
+    let mut life = sized(volume, seen, disk, now);
+    let Some(policy) = &volume.spec.snapshots else {
+        return life;
     };
-    if disk.size_gib.is_some_and(|size| size < volume.spec.size_gib) {
-        let message = format!("grows to {} GiB", volume.spec.size_gib.0);
-        return (
-            Verdict::ReadyAndProgressing(reasons::RECONCILING, message),
-            vec![Action::EnsureDisk],
-            VolumeState::Modifying,
-        );
+    let wrong = match &seen.snapshots {
+        None => Some((
+            reasons::NOT_SUPPORTED,
+            "spec.snapshots: this provider has no snapshots; leave it out and create Backup objects".to_owned(),
+        )),
+        Some(snapshots) => {
+            let created = volume.metadata.creation_timestamp.as_ref();
+            let due = snapshots::plan(policy, created.map_or(now, |t| t.0), snapshots, now);
+            life.actions.extend(due.actions);
+            life.requeue = sooner(life.requeue, due.requeue);
+            due.wrong.map(|message| (reasons::INVALID_SCHEDULE, message))
+        }
+    };
+    // What is under way is said first.
+    let idle = matches!(life.verdict, Verdict::Ready(_));
+    if let Some((reason, message)) = wrong.filter(|_| idle) {
+        life.verdict = Verdict::ReadyButStalled(reason, message);
     }
-    let most = volume
-        .spec
-        .autogrow
-        .as_ref()
-        .map_or(volume.spec.size_gib, |grow| grow.max_gib);
-    let wanted = GiB::ceil(seen.reserved.bytes());
-    if wanted > volume.spec.size_gib && volume.spec.size_gib < most {
-        let to = wanted.min(most);
-        let message = format!("graphs on it reserve {} GiB", wanted.0);
-        return (
-            Verdict::ReadyAndProgressing(reasons::RECONCILING, message),
-            vec![Action::RaiseSize(to)],
-            state,
-        );
+    life
+}
+
+/// The snapshot that a disk which does not exist is to be made from. Each is used once: a disk that is lost after it was
+/// restored has newer data than the snapshot, which only a person gives up.
+fn restored_from(volume: &GraphVolume) -> Option<&str> {
+    let wanted = volume.metadata.annotations.as_ref()?.get(RESTORE_FROM)?;
+    let done = volume.status.as_ref().and_then(|s| s.restored_from.as_ref());
+    (done != Some(wanted)).then_some(wanted.as_str())
+}
+
+/// Brings size and performance to what they should be.
+fn sized(volume: &GraphVolume, seen: &Observed, disk: &Disk, now: Timestamp) -> Life {
+    let status = volume.status.clone().unwrap_or_default();
+    let spec = &volume.spec;
+    let state = match disk.change {
+        Change::Modifying => VolumeState::Modifying,
+        Change::Optimizing => VolumeState::Optimizing,
+        _ if status.attached_to.is_some() => VolumeState::InUse,
+        _ => VolumeState::Available,
+    };
+    let under_way = |message: String, actions, state, requeue| Life {
+        verdict: Verdict::ReadyAndProgressing(reasons::RECONCILING, message),
+        actions,
+        state,
+        requeue,
+    };
+    // Before the disk is changed: one change less.
+    if let Some(to) = growth::wanted_size(spec, seen) {
+        let reserved = GiB::ceil(seen.reserved.bytes());
+        let message = match reserved > spec.size_gib {
+            true => format!("graphs on it reserve {} GiB", reserved.0),
+            false => format!("it is nearly full and grows to {} GiB", to.0),
+        };
+        return under_way(message, vec![Action::RaiseSize(to)], state, None);
     }
-    if volume.spec.snapshots.is_some() {
-        let message =
-            "spec.snapshots: this version takes no scheduled snapshots; leave it out and create Backup objects";
-        return (
-            Verdict::ReadyButStalled(reasons::NOT_SUPPORTED, message.into()),
-            vec![],
-            state,
-        );
+    match growth::step(spec, disk, &status.modifications, now) {
+        Step::None => {}
+        Step::Change => {
+            let message = format!("becomes a disk of {} GiB and {} IOPS", spec.size_gib.0, spec.iops);
+            return under_way(message, vec![Action::EnsureDisk], VolumeState::Modifying, None);
+        }
+        Step::Running => return under_way("it is being changed".to_owned(), vec![], state, Some(LOOK_AGAIN)),
+        Step::Wait(why, wait) => return under_way(why, vec![], state, Some(wait)),
     }
-    let message = match seen.reserved > mib(volume.spec.size_gib) {
-        true => format!("graphs on it reserve {} GiB, more than it has", wanted.0),
+    if growth::is_behind(seen) {
+        let message = "the machine lets the file system fill the disk".to_owned();
+        return under_way(message, vec![], state, Some(LOOK_AGAIN));
+    }
+    let message = match seen.reserved > mib(spec.size_gib) {
+        true => format!(
+            "graphs on it reserve {} GiB, more than it has",
+            GiB::ceil(seen.reserved.bytes()).0
+        ),
         false => String::new(),
     };
-    (Verdict::Ready(message), vec![], state)
+    Life {
+        verdict: Verdict::Ready(message),
+        actions: vec![],
+        state,
+        requeue: None,
+    }
 }
 
 fn ending(volume: &GraphVolume, seen: &Observed) -> Plan<Action, Option<VolumeState>> {
     let status = volume.status.clone().unwrap_or_default();
     let paused = paused_by(&volume.metadata, false);
+    let mut requeue = None;
     let (reason, message, actions) = if annotation_is_true(&volume.metadata, DELETION_PROTECTION) {
         (
             reasons::DELETION_PROTECTED,
@@ -156,18 +276,12 @@ fn ending(volume: &GraphVolume, seen: &Observed) -> Plan<Action, Option<VolumeSt
         );
         (reasons::VOLUME_IN_USE, message, vec![])
     } else {
-        // Empty, so a snapshot of it would hold nothing.
-        let keep = volume.spec.reclaim_policy == DeletionPolicy::Retain || seen.disk.is_none();
-        let actions = if keep { vec![] } else { vec![Action::DeleteDisk] };
-        let reason = if keep { reasons::RETAINED } else { reasons::DELETING };
-        (
-            reason,
-            String::new(),
-            actions.into_iter().chain([Action::RemoveFinalizer]).collect(),
-        )
+        requeue = Some(LOOK_AGAIN);
+        released(volume, seen)
     };
     let mut says = vec![plan::deleting(reason, message.clone()), plan::paused(paused)];
     if !actions.is_empty() {
+        requeue = None;
         says.extend(Verdict::Off(reasons::DELETING, message).says());
     } else if !conditions::is_true(&status.conditions, conditions::READY) {
         says.push(Says::no(conditions::READY, reason, message));
@@ -176,110 +290,45 @@ fn ending(volume: &GraphVolume, seen: &Observed) -> Plan<Action, Option<VolumeSt
         actions,
         says,
         phase: status.state,
-        requeue: None,
+        requeue,
+    }
+}
+
+/// What becomes of a disk that nobody uses and no database is on.
+fn released(volume: &GraphVolume, seen: &Observed) -> (&'static str, String, Vec<Action>) {
+    let last = |first: Option<Action>| first.into_iter().chain([Action::RemoveFinalizer]).collect();
+    let Some(disk) = &seen.disk else {
+        return (reasons::RETAINED, String::new(), last(None));
+    };
+    if volume.spec.reclaim_policy == DeletionPolicy::Retain {
+        let keep = seen.notes_kept_disks.then_some(Action::KeepDisk);
+        return (reasons::RETAINED, String::new(), last(keep));
+    }
+    if disk.attached {
+        let message = format!("waits for {} to be detached", disk.id);
+        return (reasons::WAITING_FOR_DEPENDENTS, message, vec![]);
+    }
+    let delete = [Action::DeleteDisk, Action::RemoveFinalizer];
+    match &seen.snapshots {
+        // What databases left is gone from the list, and may be on the disk nevertheless.
+        Some(snapshots) if volume.spec.reclaim_policy == DeletionPolicy::Snapshot => {
+            let found = snapshots.iter().find(|s| s.purpose == Purpose::Final);
+            let take = [Action::TakeFinalSnapshot].into_iter().chain(delete.clone());
+            let (message, actions) = match found.map(|s| (s, s.state)) {
+                None => (String::new(), take.collect()),
+                Some((s, State::Failed)) => {
+                    let again = [Action::DeleteSnapshot(s.id.clone())].into_iter().chain(take);
+                    (format!("{} failed and is taken again", s.id), again.collect())
+                }
+                Some((s, State::Pending)) => (format!("waits for the final snapshot {}", s.id), vec![]),
+                Some((s, State::Complete)) => (format!("{} stays", s.id), delete.to_vec()),
+            };
+            (reasons::FINAL_SNAPSHOT, message, actions)
+        }
+        _ => (reasons::DELETING, String::new(), delete.to_vec()),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-    use graphplane_crds::volume::{GraphVolumeSpec, GraphVolumeStatus};
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-    use proptest::prelude::*;
-
-    fn now() -> Timestamp {
-        Timestamp::from_second(0).unwrap()
-    }
-
-    fn volume(extra: serde_json::Value) -> GraphVolume {
-        let mut spec = serde_json::json!({"tier": "std", "zone": "local", "sizeGiB": 50, "reclaimPolicy": "Delete"});
-        for (key, value) in extra.as_object().unwrap() {
-            spec[key] = value.clone();
-        }
-        GraphVolume::new("std-0", serde_json::from_value::<GraphVolumeSpec>(spec).unwrap())
-    }
-
-    fn seen() -> Observed {
-        let disk = Some(Disk {
-            id: "dir".into(),
-            size_gib: Some(GiB(50)),
-        });
-        Observed {
-            disk,
-            databases: vec![],
-            nodes: vec![],
-            reserved: MiB(0),
-        }
-    }
-
-    #[test]
-    fn a_disk_is_made_once_and_never_anew() {
-        let mut new = volume(serde_json::json!({}));
-        let none = Observed { disk: None, ..seen() };
-        assert_eq!(plan(&new, &none, now()).actions, [Action::EnsureDisk]);
-        assert!(plan(&new, &seen(), now()).actions.is_empty());
-        new.status = Some(GraphVolumeStatus {
-            volume_id: Some("dir".into()),
-            ..Default::default()
-        });
-        let lost = plan(&new, &none, now());
-        assert!(lost.actions.is_empty() && lost.phase == Some(VolumeState::Error));
-        assert!(lost.says.iter().any(|s| s.reason == reasons::VOLUME_LOST));
-    }
-
-    #[test]
-    fn it_grows_for_its_graphs_within_its_limit() {
-        let reserved = |gib: u32| Observed {
-            reserved: mib(GiB(gib)),
-            ..seen()
-        };
-        let fixed = volume(serde_json::json!({}));
-        assert!(plan(&fixed, &reserved(60), now()).actions.is_empty());
-        let growing = volume(serde_json::json!({"autogrow": {"atPercent": 80, "maxGiB": 80}}));
-        assert_eq!(
-            plan(&growing, &reserved(60), now()).actions,
-            [Action::RaiseSize(GiB(60))]
-        );
-        assert_eq!(
-            plan(&growing, &reserved(90), now()).actions,
-            [Action::RaiseSize(GiB(80))]
-        );
-        let grown = volume(serde_json::json!({"sizeGiB": 60}));
-        assert_eq!(plan(&grown, &reserved(60), now()).actions, [Action::EnsureDisk]);
-    }
-
-    #[test]
-    fn scheduled_snapshots_are_not_pretended() {
-        let with = volume(serde_json::json!({"snapshots": {"schedule": "0 2 * * *", "retentionDays": 7}}));
-        let plan = plan(&with, &seen(), now());
-        assert!(
-            plan.says
-                .iter()
-                .any(|s| s.reason == reasons::NOT_SUPPORTED && s.message.contains("spec.snapshots"))
-        );
-    }
-
-    proptest! {
-        #[test]
-        fn a_disk_with_data_or_a_node_is_never_destroyed(
-            databases in proptest::collection::vec("[a-z]{2}", 0..3), nodes in proptest::collection::vec("[a-z]{2}", 0..2),
-            disk in any::<bool>(), policy in prop_oneof![Just("Retain"), Just("Snapshot"), Just("Delete")], protected in any::<bool>(),
-        ) {
-            let mut object = volume(serde_json::json!({"reclaimPolicy": policy}));
-            object.metadata.deletion_timestamp = Some(Time(now()));
-            if protected {
-                object.metadata.annotations = Some([(DELETION_PROTECTION.to_owned(), "true".to_owned())].into());
-            }
-            let mut seen = Observed { databases, nodes, disk: seen().disk.filter(|_| disk), ..seen() };
-            let busy = protected || !seen.databases.is_empty() || !seen.nodes.is_empty();
-            let first = plan(&object, &seen, now());
-            prop_assert_eq!(first.actions.is_empty(), busy);
-            if first.actions.first() == Some(&Action::DeleteDisk) {
-                prop_assert!(policy != "Retain" && disk);
-                seen.disk = None;
-                prop_assert_eq!(plan(&object, &seen, now()).actions, vec![Action::RemoveFinalizer]);
-            }
-        }
-    }
-}
+#[path = "volume_plan_tests.rs"]
+mod tests;

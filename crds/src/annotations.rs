@@ -30,3 +30,6 @@ pub const USAGE: &str = "graphplane.dev/usage";
 /// Prefix of annotations of a [`crate::GraphVolume`], completed by a database id: `<namespace>/<name>` of the object
 /// whose database was kept by `deletionPolicy: Retain`. Only an object of that namespace may have it again.
 pub const RETAINED_PREFIX: &str = "retained.graphplane.dev/";
+/// Annotation of a [`crate::GraphVolume`]: identity of a snapshot of the provider. A disk that does not exist, because it
+/// is new or lost, is made from it; once for each snapshot.
+pub const RESTORE_FROM: &str = "graphplane.dev/restore-from";

@@ -37,6 +37,8 @@ pub const UP_TO_DATE: &str = "UpToDate";
 pub const REGISTERED: &str = "Registered";
 /// GraphNode: the agent renews its lease.
 pub const LEASE_HELD: &str = "LeaseHeld";
+/// Tier: machines, disks, snapshots or a stack of it belong to no object.
+pub const ORPHANS_FOUND: &str = "OrphansFound";
 
 /// Reasons; one word in CamelCase each, stable, since alerts and scripts match them.
 pub mod reasons {
@@ -142,6 +144,12 @@ pub mod reasons {
     pub const SEED_NOT_SERVED: &str = "SeedNotServed";
     /// The node's agent was started again.
     pub const RESTARTING: &str = "Restarting";
+    /// Something at the provider belongs to no object; the message names it.
+    pub const ORPHANED: &str = "Orphaned";
+    /// Everything at the provider belongs to an object.
+    pub const NO_ORPHANS: &str = "NoOrphans";
+    /// A cron expression of the spec cannot be read; the message names the field.
+    pub const INVALID_SCHEDULE: &str = "InvalidSchedule";
     /// What the spec asks for is not done by this version; the message names the field.
     pub const NOT_SUPPORTED: &str = "NotSupported";
     /// The stack is being made.

@@ -226,6 +226,10 @@ pub struct GraphStatus {
     /// The newest complete backup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_backup: Option<LastBackup>,
+    /// Its part of what its node and volume cost in 30 days, in US dollars, by the databases that the node may have;
+    /// absent where no price is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub monthly_cost_usd: Option<String>,
     /// The state in words for machines.
     #[serde(default)]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]

@@ -189,6 +189,9 @@ pub struct ReplicaStatus {
     /// Where the seeds are, below the object store; written before the first is published.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seeds: Option<String>,
+    /// UID of the Graph whose seeds these are; another one may get its name later, and even its id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub graph_uid: Option<String>,
     /// State of the graph that the newest seed has at least.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub published_mark: Option<String>,

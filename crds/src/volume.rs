@@ -135,6 +135,9 @@ pub struct GraphVolumeStatus {
     /// When its size or performance was changed in the last 24 h; the provider allows four.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub modifications: Vec<Time>,
+    /// The snapshot that the disk was made from, by the annotation `graphplane.dev/restore-from`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored_from: Option<String>,
     /// The newest complete snapshot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_snapshot: Option<VolumeSnapshotRef>,
@@ -171,6 +174,6 @@ pub enum VolumeState {
 pub struct VolumeSnapshotRef {
     /// Identity at the provider, such as `snap-0abc…`.
     pub id: String,
-    /// When it was complete.
+    /// When it was begun: what was on the disk then is what it holds.
     pub time: Time,
 }

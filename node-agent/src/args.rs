@@ -1,10 +1,10 @@
 //! Command line of the agent. Every figure has the environment variable of the existing system beside it, so that an
 //! installation can be moved without rewriting its unit files; what the control plane sends at registration wins.
 
-use crate::config::Settings;
+use crate::{config::Settings, tasks::Retention};
 use clap::{Parser, ValueEnum};
 use graphplane_core::sources::{SourceEndpoint, SourcePlace, SourceRules};
-use std::{net::IpAddr, path::PathBuf};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 /// What a node may do with its databases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -180,6 +180,14 @@ pub struct Args {
     #[arg(long, default_value_t = 20)]
     pub drain_seconds: u64,
 
+    /// How long finished tasks are remembered, in hours.
+    #[arg(long, env = "GRAPHPLANE_TASK_RETENTION_HOURS", default_value_t = 24, value_parser = clap::value_parser!(u64).range(1..=8_784))]
+    pub task_retention_hours: u64,
+
+    /// Most finished tasks that are remembered; beyond it the oldest are forgotten.
+    #[arg(long, env = "GRAPHPLANE_TASK_RETENTION_COUNT", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub task_retention_count: u32,
+
     /// Threads that serve HTTP; 0 chooses by the number of cores. Engines have threads of their own.
     #[arg(long, default_value_t = 0)]
     pub http_threads: usize,
@@ -208,6 +216,14 @@ impl Args {
         SourceRules {
             places: self.sources.clone(),
             endpoints: self.source_endpoints.clone(),
+        }
+    }
+
+    /// Which finished tasks are remembered.
+    pub fn task_retention(&self) -> Retention {
+        Retention {
+            time: Duration::from_secs(self.task_retention_hours * 3600),
+            most: self.task_retention_count as usize,
         }
     }
 
@@ -248,6 +264,19 @@ mod tests {
             (7, 3)
         );
         assert!(args.resolved_http_threads() >= 1);
+    }
+
+    #[test]
+    fn tasks_are_remembered_as_long_as_was_chosen() {
+        let parse = |hours: &str, count: &str| {
+            let chosen = ["--task-retention-hours", hours, "--task-retention-count", count];
+            Args::try_parse_from([&["agent", "--data-dir", "/d"][..], &chosen[..]].concat())
+        };
+        let chosen = parse("72", "5").unwrap().task_retention();
+        assert_eq!((chosen.time.as_secs(), chosen.most), (72 * 3600, 5));
+        let usual = Args::parse_from(["agent", "--data-dir", "/d"]);
+        assert_eq!(usual.task_retention(), Retention::default());
+        assert!(parse("0", "5").is_err() && parse("1", "0").is_err());
     }
 
     #[test]

@@ -18,7 +18,7 @@ mod upload;
 
 pub use archive::{Archive, archive};
 pub(crate) use copies::Scratch;
-pub use copies::{Copied, Copies, Source};
+pub use copies::{Copied, Copies, Extent, Source};
 pub use crypt::{BackupKey, FileCipher, KeyError, Keyring};
 pub use download::{DownloadError, Target, download};
 pub use manifest::{Abilities, BackupFile, Content, Encryption, FileKind, Manifest, Piece, Unusable};
@@ -117,7 +117,11 @@ impl BackupJob {
         }
         let created_at = crate::tasks::timestamp();
         let (engines, database) = (&self.engines, &self.database);
-        let copies = Copies::take(engines, database, self.with_staging, &self.scratch, self.timeout).await?;
+        let extent = Extent {
+            staging: self.with_staging,
+            ..Extent::ALL
+        };
+        let copies = Copies::take(engines, database, extent, &self.scratch, self.timeout).await?;
         let snapshot = copies.snapshot();
         let total = copies.size_bytes();
         let (mut files, mut before) = (Vec::new(), 0);

@@ -63,6 +63,17 @@ pub struct NodeConfig {
     /// Identity of the machine; `local-<node>` when absent.
     #[serde(default)]
     pub instance_id: Option<String>,
+    /// Who proves to the control plane which machine this is; nobody when absent.
+    #[serde(default)]
+    pub identity: Option<IdentitySource>,
+}
+
+/// Who proves which machine an agent runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IdentitySource {
+    /// The metadata service of a machine on AWS.
+    Aws,
 }
 
 // The token must never reach a log, so Debug is written by hand.

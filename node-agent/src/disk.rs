@@ -16,6 +16,33 @@ pub struct Disk {
     pub free: u64,
 }
 
+/// What files of callers leave free on the volume, whatever their tier permits: the graphs of others lie there, too.
+pub const FLOOR: u64 = 256 << 20;
+
+/// There is no room for more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the volume has less than {} MiB free, which no load takes: grow the volume, or delete what is not needed",
+    floor >> 20
+)]
+pub struct Full {
+    /// What must stay free, in bytes.
+    pub floor: u64,
+}
+
+/// Refuses to go on writing a file in `dir` where less than `floor` bytes are free. One system call: to be asked again for
+/// each portion, since others write meanwhile.
+///
+/// # Errors
+/// When less is free.
+pub fn check_room(dir: &Path, floor: u64) -> Result<(), Full> {
+    match rustix::fs::statvfs(dir) {
+        Ok(stat) if stat.f_bavail.saturating_mul(stat.f_frsize) < floor => Err(Full { floor }),
+        // A volume that cannot be asked says so when it is written to.
+        _ => Ok(()),
+    }
+}
+
 /// Looks at the volume in `dir`; zeroes when it cannot be asked.
 pub fn disk(dir: &Path) -> Disk {
     let Ok(stat) = rustix::fs::statvfs(dir) else {
@@ -71,6 +98,13 @@ mod tests {
         let disk = disk(dir.path());
         assert!((1 << 20..2 << 20).contains(&disk.used), "{disk:?}");
         assert!(disk.size > 0 && disk.free <= disk.size);
+    }
+
+    #[test]
+    fn there_is_room_until_the_floor_is_reached() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(check_room(dir.path(), 0), Ok(()));
+        assert_eq!(check_room(dir.path(), u64::MAX), Err(Full { floor: u64::MAX }));
     }
 
     #[test]

@@ -34,6 +34,7 @@ mod schema;
 mod seeds;
 mod semantic_memory;
 pub mod server;
+mod shown;
 mod sources;
 mod sql;
 mod stream;
@@ -51,8 +52,9 @@ mod vectors;
 pub use auth::Auth;
 pub use error::ApiError;
 pub use front::Front;
-pub use keys::{Key, read_keys};
+pub use keys::{Key, KeyId, read_keys};
 pub use rate::RateLimit;
+pub(crate) use shown::on_volume;
 pub use tls::{Tls, TlsError};
 
 use crate::state::AppState;

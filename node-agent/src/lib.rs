@@ -2,7 +2,7 @@
 //!
 //! - [`engines`] runs LadybugDB and DuckDB on threads of their own;
 //! - [`http`] is the contract: routes, authentication, limits, streams;
-//! - [`tasks`] keeps what takes longer than a request, on disk;
+//! - [`tasks`] keeps what takes longer than a request, on disk, and [`changes`] what a request changes itself;
 //! - [`registration`] decides whether this agent may write;
 //! - [`quota`] counts the loads of a day;
 //! - [`admission`] decides whether there is room for one more request;
@@ -15,6 +15,7 @@
 pub mod admission;
 pub mod args;
 pub mod backup;
+pub mod changes;
 pub mod config;
 pub mod disk;
 pub mod embed;

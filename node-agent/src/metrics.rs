@@ -24,7 +24,7 @@
 //! | `graphplane_agent_task_duration_seconds` | histogram | `task_type`, `status` | a task's time at work, by what it did and how it ended (`completed`, `failed`, `cancelled`); what waits for a task is answered when it ends, and most are not waited for |
 //! | `graphplane_agent_tasks` | gauge | `status` | tasks that are remembered |
 //! | `graphplane_agent_databases` | gauge | `state` | databases on the volume: `all`, `open`, `staging_open` |
-//! | `graphplane_agent_active_queries` | gauge | | statements that run |
+//! | `graphplane_agent_active_queries` | gauge | `engine` | what runs: statements of `ladybug`, queries and changes of staging tables (`duckdb`), searches (`lance`) |
 //! | `graphplane_agent_database_size_bytes` | gauge | `database`, `kind` | files of one database: `graph`, `staging`, `vectors` |
 //! | `graphplane_agent_buffer_pool_bytes` | gauge | `kind` | buffer pools `reserved` by open databases, and the node's `budget` |
 //! | `graphplane_agent_memory_bytes` | gauge | `kind` | `resident` of this process, `available` on the machine or in its cgroup |
@@ -69,7 +69,7 @@ pub struct Reason {
 /// One label `engine`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct EngineLabel {
-    /// `ladybug` or `duckdb`.
+    /// `ladybug`, `duckdb` or `lance`.
     pub engine: &'static str,
 }
 
@@ -159,8 +159,8 @@ pub struct Metrics {
     pub tasks: Family<StatusLabel, Gauge>,
     /// Databases by state.
     pub databases: Family<StateLabel, Gauge>,
-    /// Statements that run.
-    pub active_queries: Gauge,
+    /// Statements and searches that run.
+    pub active_queries: Family<EngineLabel, Gauge>,
     /// Files of databases.
     pub database_size: Family<DatabaseLabels, Gauge>,
     /// Buffer pools.
@@ -217,7 +217,7 @@ impl Metrics {
             lease_remaining: Gauge::default(),
             tasks: Family::default(),
             databases: Family::default(),
-            active_queries: Gauge::default(),
+            active_queries: Family::default(),
             database_size: Family::default(),
             buffer_pool: Family::default(),
             memory: Family::default(),
@@ -286,7 +286,11 @@ impl Metrics {
         );
         registry.register("tasks", "Tasks that are remembered", metrics.tasks.clone());
         registry.register("databases", "Databases on the volume", metrics.databases.clone());
-        registry.register("active_queries", "Statements that run", metrics.active_queries.clone());
+        registry.register(
+            "active_queries",
+            "Statements and searches that run",
+            metrics.active_queries.clone(),
+        );
         registry.register_with_unit(
             "database_size",
             "Files of one database",
@@ -370,6 +374,10 @@ mod tests {
             .rows_sent
             .get_or_create(&EngineLabel { engine: "ladybug" })
             .inc_by(3);
+        metrics
+            .active_queries
+            .get_or_create(&EngineLabel { engine: "duckdb" })
+            .set(2);
         metrics.state.get_or_create(&StateLabel { state: "active" }).set(1);
         metrics.tasks.get_or_create(&StatusLabel { status: "running" }).set(1);
         metrics.databases.get_or_create(&StateLabel { state: "all" }).set(1);

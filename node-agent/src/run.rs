@@ -11,6 +11,7 @@ use crate::{
         Auth, Front, Key, RateLimit, Tls, TlsError, read_keys,
         server::{self, Connections},
     },
+    migration::Pending,
     objects::{BackupStore, SourceError, Sources, StoreError},
     quota::DailyLoads,
     registration::{
@@ -19,6 +20,7 @@ use crate::{
         files::{FileError, VolumeFiles},
         follow,
         lease::Machine,
+        metadata::{Metadata, MetadataError},
     },
     reload,
     seeds::{self, LocalSeeds, SeedSetupError, Seeds},
@@ -71,6 +73,9 @@ pub enum StartError {
     /// No client for the control plane.
     #[error(transparent)]
     Client(#[from] CallError),
+    /// No client for the metadata service.
+    #[error(transparent)]
+    Metadata(#[from] MetadataError),
     /// The address is taken, or not this machine's.
     #[error("cannot listen on {address}: {source}")]
     Listen {
@@ -169,6 +174,7 @@ pub async fn run(args: Args, keys: &[String]) -> Result<(), StartError> {
             standing: state.standing.clone(),
             host: Arc::new(state.clone()),
             control_plane: ControlPlane::new(Duration::from_secs(5))?,
+            metadata: Metadata::from_environment()?,
         };
         tokio::spawn(follow(follower, background.clone()));
     }
@@ -301,6 +307,10 @@ async fn open(
     .await?;
     let files = VolumeFiles::new(&data_dir);
     files.remove_unfinished()?;
+    // Who asks for the migration is told what is wrong with the file; nobody else needs it.
+    if let Err(error) = Pending::settle_volume(&data_dir, &engines) {
+        tracing::error!(operation = "start", %error, "it is not known which databases wait for an import");
+    }
     let config = args.config.as_deref().map(NodeConfig::read).transpose()?;
     let (standing, auth, node) = match &config {
         None => (Machine::standalone(), Auth::standalone(keys), "standalone".to_owned()),
@@ -332,7 +342,7 @@ async fn open(
     if let Some(config) = &config {
         sources.follow(&config.sources);
     }
-    let tasks = TaskStore::open(&data_dir.join("tasks"))?;
+    let tasks = TaskStore::open(&data_dir.join("tasks"), args.task_retention())?;
     let loads = DailyLoads::open(&data_dir)?;
     let facts = NodeFacts {
         node,

@@ -3,11 +3,12 @@
 use crate::{
     admission::{Admission, sample},
     backup::Keyring,
+    changes::Changes,
     config::{NodeConfig, Settings},
     disk::disk,
     embed::Embedder,
     engines::{DatabaseId, DatabaseInfo, EngineLimits, Engines},
-    http::{ApiError, Auth},
+    http::{ApiError, Auth, on_volume},
     metrics::Metrics,
     objects::{BackupStore, Sources},
     quota::DailyLoads,
@@ -91,6 +92,8 @@ pub struct Shared {
     pub stop: CancellationToken,
     /// Rights to change something that are held: a node is not drained before all of them are given back.
     pub write_permits: TaskTracker,
+    /// Staging tables that requests change now.
+    pub changes: Arc<Changes>,
     /// Held while a task is looked for and, if there is none, started: two requests must not both find none.
     pub starting: tokio::sync::Mutex<()>,
     settings: RwLock<Arc<Settings>>,
@@ -168,6 +171,7 @@ impl AppState {
         let read_only = parts.engines.is_read_only();
         let metrics = Metrics::new(&parts.facts.engines.ladybug, &parts.facts.engines.duckdb);
         parts.tasks.measure(metrics.task_duration.clone());
+        parts.tasks.follow(parts.standing.clone());
         Self(Arc::new(Shared {
             engines: parts.engines,
             standing: parts.standing,
@@ -187,6 +191,7 @@ impl AppState {
             downloads: Arc::new(Semaphore::new(DOWNLOADS)),
             stop: parts.stop,
             write_permits: TaskTracker::new(),
+            changes: Arc::default(),
             starting: tokio::sync::Mutex::default(),
             settings: RwLock::new(Arc::new(parts.settings)),
             creating: Mutex::default(),
@@ -261,6 +266,11 @@ impl AppState {
     pub fn forget(&self, id: &DatabaseId) {
         self.admission.forget(id.as_str());
         self.load_turns.lock().remove(id);
+    }
+
+    /// A text as callers may see it: files of the volume without this machine's directory.
+    pub fn shown(&self, text: &str) -> String {
+        on_volume(text, &self.facts.data_dir)
     }
 
     /// A fresh id for a request that brought none.
@@ -451,6 +461,7 @@ impl Host for AppState {
             },
             databases: self.databases().iter().map(|info| info.id.to_string()).collect(),
             volume_epoch,
+            identity: None,
         }
     }
 
@@ -470,7 +481,7 @@ impl Host for AppState {
             disk_used_mib: disk.used >> 20,
             disk_free_mib: disk.free >> 20,
             fenced,
-            active_queries: self.engines.usage().active_queries as u64,
+            active_queries: self.engines.usage().running() as u64,
         }
     }
 

@@ -5,8 +5,10 @@
 //! with the error `interrupted by restart`: neither a materialise nor a backup nor a restore is repeated on its own, because the
 //! caller (or the control plane) may have moved on.
 
+mod asked;
 mod record;
 mod store;
 
-pub use record::{TaskRecord, TaskStatus, TaskType, timestamp};
-pub use store::{TaskContext, TaskError, TaskHandle, TaskStats, TaskStore};
+pub use asked::Asked;
+pub use record::{Interruption, TaskRecord, TaskStatus, TaskType, timestamp};
+pub use store::{Retention, TaskContext, TaskError, TaskHandle, TaskStats, TaskStore};

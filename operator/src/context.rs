@@ -12,6 +12,7 @@ use crate::provider::Listing;
 use graphplane_core::backoff::{Backoff, Limits};
 use graphplane_core::fleet::NodeView;
 use graphplane_core::names;
+use graphplane_core::prices::Region;
 use graphplane_crds::SYSTEM_NAMESPACE;
 use jiff::Timestamp;
 use kube::Client;
@@ -31,6 +32,8 @@ pub(crate) struct Context {
     pub(crate) events: Events,
     pub(crate) metrics: Metrics,
     pub(crate) cluster_id: String,
+    /// What machines and disks cost, where that is known.
+    pub(crate) prices: Option<Region>,
     pub(crate) resync: Duration,
     /// When this operator began to watch.
     pub(crate) watched_since: Timestamp,

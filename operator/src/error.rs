@@ -74,6 +74,7 @@ impl Error {
     pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::Agent(_) => reasons::AGENT_ERROR,
+            Self::Provider(ProviderError::NoCapacity { .. }) => reasons::NO_CAPACITY,
             Self::Provider(_) | Self::Store(_) => reasons::PROVIDER_ERROR,
             _ => reasons::RECONCILING,
         }

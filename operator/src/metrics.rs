@@ -64,6 +64,7 @@ struct Inner {
     call_seconds: Timings<CallTo>,
     conditions: Family<ConditionOf, Gauge>,
     leader: Gauge,
+    orphans: Family<OfKind, Gauge>,
     count_conditions: Mutex<Option<CountConditions>>,
 }
 
@@ -83,6 +84,7 @@ impl Default for Metrics {
         let call_seconds: Timings<CallTo> = Family::new_with_constructor(seconds);
         let conditions = Family::default();
         let leader = Gauge::default();
+        let orphans = Family::default();
         registry.register("reconciles", "Reconciles by kind and outcome", reconciles.clone());
         registry.register_with_unit(
             "reconcile_duration",
@@ -98,6 +100,11 @@ impl Default for Metrics {
         registry.register_with_unit("call_duration", "Time of a call", Unit::Seconds, call_seconds.clone());
         registry.register("conditions", "Objects by condition type and status", conditions.clone());
         registry.register("leader", "1 while this operator acts", leader.clone());
+        registry.register(
+            "orphans",
+            "Things at the provider that belong to no object",
+            orphans.clone(),
+        );
         let inner = Inner {
             registry,
             reconciles,
@@ -106,6 +113,7 @@ impl Default for Metrics {
             call_seconds,
             conditions,
             leader,
+            orphans,
             count_conditions: Mutex::new(None),
         };
         Self { inner: Arc::new(inner) }
@@ -150,6 +158,11 @@ impl Metrics {
 
     pub(crate) fn leading(&self, leads: bool) {
         self.inner.leader.set(i64::from(leads));
+    }
+
+    pub(crate) fn orphans(&self, kind: &'static str, count: usize) {
+        let gauge = self.inner.orphans.get_or_create(&OfKind { kind });
+        gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     pub(crate) fn count_conditions_with(&self, count: impl Fn() -> HashMap<ConditionOf, i64> + Send + 'static) {

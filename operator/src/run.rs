@@ -3,17 +3,20 @@
 use crate::agent::Agents;
 use crate::backup::ObjectStore;
 use crate::context::{Context, Restarts};
+use crate::costs;
 use crate::error::{Error, already_exists};
 use crate::events::Events;
 use crate::hub::Hub;
 use crate::kinds::{Hubs, Managed};
 use crate::leader::Leader;
 use crate::mappers as map;
+use crate::orphans;
 use crate::placer::Placer;
 use crate::provider::aws::Aws;
 use crate::provider::local::Local;
 use crate::provider::{Listing, Provider};
 use crate::reconcile::{Reconcile, after_error, reconcile};
+use crate::registry;
 use crate::settings::{ProviderChoice, Settings};
 use futures::{Stream, StreamExt};
 use graphplane_core::backoff::{Backoff, Limits};
@@ -117,6 +120,7 @@ async fn act(
         events,
         metrics: metrics.clone(),
         cluster_id,
+        prices: costs::prices(&settings.provider)?,
         resync: settings.resync,
         watched_since: Timestamp::now(),
         backoff: Mutex::new(Backoff::new(Limits::default())),
@@ -132,14 +136,17 @@ async fn act(
     let _end_watches = watching.clone().drop_guard();
     let mut background = JoinSet::new();
     background.spawn(send_events);
-    let controllers = controllers(&ctx, provider.as_ref(), settings, &stop);
+    let mut controllers = controllers(&ctx, provider.as_ref(), settings, &stop);
+    if let Some(registries) = settings.registries.clone() {
+        controllers.push(Box::pin(registry::run(ctx.clone(), registries, stop.clone())));
+    }
     watch_all(&hubs, &client, &mut background, &watching);
     let controllers = async {
         hubs_ready(&hubs).await?;
-        orphans(&ctx).await?;
         tracing::info!(provider = provider.name(), "the operator acts");
         // A task each, so that a busy kind does not hold up the others.
         let mut running: JoinSet<()> = controllers.into_iter().collect();
+        running.spawn(orphans::run(ctx.clone(), settings.orphans, stop.clone()));
         while let Some(ended) = running.join_next().await {
             if let Err(error) = ended
                 && error.is_panic()
@@ -333,27 +340,6 @@ impl<K: Reconcile> Triggers<K> {
         });
         Box::pin(finished)
     }
-}
-
-/// Tells of machines and disks that no object stands for. They are left alone: what made them may be a state that was
-/// restored from an older copy.
-async fn orphans(ctx: &Context) -> Result<(), Error> {
-    let world = ctx.listing.world().await?;
-    for node in world
-        .instances
-        .keys()
-        .filter(|n| ctx.hubs.nodes.cache().get("", n).is_none())
-    {
-        tracing::warn!(node, "a machine exists that no GraphNode stands for; it is left alone");
-    }
-    for volume in world
-        .disks
-        .keys()
-        .filter(|v| ctx.hubs.volumes.cache().get("", v).is_none())
-    {
-        tracing::warn!(volume, "a disk exists that no GraphVolume stands for; it is left alone");
-    }
-    Ok(())
 }
 
 /// The UID of the system namespace, which is made where it is missing: it lives as long as the cluster's state.

@@ -3,6 +3,8 @@
 use crate::metrics::Metrics;
 use crate::provider::Provider;
 use crate::provider::aws::AwsSettings;
+use crate::registry::Registries;
+use graphplane_core::orphans::Patience;
 use graphplane_core::sources::SourceRules;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,6 +28,10 @@ pub struct Settings {
     pub stop_nodes_on_shutdown: bool,
     /// Of several operators, only the one that holds the lease acts. `None`: this is the only one.
     pub leader_election: Option<LeaderElection>,
+    /// Tables in which clients outside of Kubernetes find nodes, graphs and volumes. `None`: there are none.
+    pub registries: Option<Registries>,
+    /// How long machines and disks that belong to no object are left alone.
+    pub orphans: Patience,
     /// Where figures are counted; the caller serves [`Metrics::encode`].
     pub metrics: Metrics,
 }
@@ -136,6 +142,8 @@ impl Settings {
             resync: Duration::from_secs(600),
             stop_nodes_on_shutdown: false,
             leader_election: None,
+            registries: None,
+            orphans: Patience::default(),
             metrics: Metrics::default(),
         }
     }

@@ -55,7 +55,15 @@ impl Context {
     /// How a node stands now.
     pub(crate) fn view(&self, node: &GraphNode) -> NodeView {
         let lease = lease_of(&self.hubs, &node.name_any());
-        fleet::view(node, lease.as_ref(), self.now(), self.watched_since)
+        let view = fleet::view(node, lease.as_ref(), self.now(), self.watched_since);
+        let tier = self.hubs.tiers.cache().get("", &node.spec.tier);
+        match fleet::never_had_a_machine(node) && tier.is_some_and(|tier| self.zone(&tier) != node.spec.zone) {
+            true => NodeView {
+                accepts: Accepts::Never(format!("gets no machine in zone {} at present", node.spec.zone)),
+                ..view
+            },
+            false => view,
+        }
     }
 
     /// The node that a status names.
@@ -106,9 +114,9 @@ impl Context {
         }
     }
 
-    /// Zone of a tier's new nodes.
+    /// Zone of a tier's new nodes: the first that it allows, of those where its machines can be had, if there is one.
     pub(crate) fn zone(&self, tier: &Tier) -> String {
-        let zones = self.listing.provider().zones();
+        let zones = self.listing.provider().zones_with(&tier.spec.instance.types);
         let allowed = zones.iter().find(|z| tier.spec.instance.zones.contains(z));
         allowed.or(zones.first()).cloned().unwrap_or_default()
     }

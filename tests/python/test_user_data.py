@@ -105,6 +105,7 @@ def test_a_new_writer_formats_its_volume_and_registers_with_its_token(machine, p
     status, said = machine.boot(writer(published))
     assert status == 0, said
     assert machine.commands.read_text().count("systemctl restart --no-block graphplane-node.service") == 1
+    assert "systemctl enable --now graphplane-grow.timer" in machine.commands.read_text()
     status, said = machine.prepare()
     assert status == 0, said
     assert (facts(disk)["TYPE"], facts(disk)["LABEL"]) == ("xfs", "graphplane")
@@ -256,6 +257,23 @@ def test_a_missing_volume_is_waited_for(booted):
     said, _ = waiting.communicate(timeout=60)
     assert waiting.returncode == 0, said
     assert booted.read("mounted") == str(disk)
+
+
+def test_a_volume_that_has_grown_is_filled_while_the_agent_runs(booted):
+    booted.disk("nvme1n1", VOLUME)
+    grow = [str(booted.root / "opt/graphplane/current/boot.sh"), "grow"]
+    status, said = booted.run(grow)
+    assert status == 0, said
+    assert "xfs_growfs" not in booted.commands.read_text(), "nothing is mounted yet"
+    assert booted.prepare()[0] == 0
+    before = booted.commands.read_text().count("xfs_growfs")
+    status, said = booted.run(grow)
+    assert status == 0, said
+    assert booted.commands.read_text().count("xfs_growfs") == before + 1
+    timer = (booted.root / "etc/systemd/system/graphplane-grow.timer").read_text()
+    assert "OnUnitInactiveSec=15s" in timer
+    service = (booted.root / "etc/systemd/system/graphplane-grow.service").read_text()
+    assert "ExecStart=/opt/graphplane/current/boot.sh grow" in service
 
 
 def test_another_disk_on_its_place_is_refused(booted):

@@ -7,11 +7,13 @@
 mod binaries;
 mod command;
 mod http;
+mod moto;
 mod plane;
 mod processes;
 
 pub use binaries::{binary, repository};
 pub use command::{Output, run};
 pub use http::Response;
+pub use moto::Moto;
 pub use plane::Plane;
 pub use processes::{alive, command_lines_with};

@@ -1,8 +1,7 @@
 //! `graphplane infra`, as a process, against an emulator of AWS.
 #![allow(clippy::unwrap_used)]
 
-use graphplane_tests::emulator::Moto;
-use graphplane_tests::{Output, binary, run};
+use graphplane_tests::{Moto, Output, binary, run};
 use serde_json::Value;
 use std::{process::Command, time::Duration};
 

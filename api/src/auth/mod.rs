@@ -13,7 +13,7 @@ pub use key::BootstrapKey;
 pub(crate) use ring::{KeyRing, index_words};
 
 use crate::names::is_namespace;
-use crate::problem::{Problem, kind};
+use crate::problem::{Kind, Problem, kind};
 use crate::query::UrlQuery;
 use crate::state::App;
 use axum::extract::{ConnectInfo, FromRequestParts, Request, State};
@@ -171,11 +171,16 @@ pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
 
 /// Counts a failure and says 401, or 429 when there were too many from the same place.
 pub(crate) fn refuse(app: &App, source: IpAddr, reason: &'static str, detail: &str) -> Problem {
+    refuse_as(&kind::UNAUTHORIZED, app, source, reason, detail)
+}
+
+/// As [`refuse`], with another problem than 401.
+pub(crate) fn refuse_as(what: &'static Kind, app: &App, source: IpAddr, reason: &'static str, detail: &str) -> Problem {
     match app.failures.count(source) {
         Ok(()) => {
             app.metrics.refused_key(reason);
             tracing::info!(%source, reason, "a request was refused for its key");
-            Problem::new(&kind::UNAUTHORIZED, detail)
+            Problem::new(what, detail)
         }
         Err(wait) => {
             app.metrics.refused_key("limited");

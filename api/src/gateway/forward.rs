@@ -53,6 +53,11 @@ fn declines(status: StatusCode) -> bool {
     )
 }
 
+/// Whether that holds for every question: it does not know our key, or has no seed or no room at the moment.
+fn is_out_of_service(status: StatusCode) -> bool {
+    matches!(status, StatusCode::UNAUTHORIZED | StatusCode::SERVICE_UNAVAILABLE)
+}
+
 /// Why an attempt failed.
 enum Failure {
     /// No connection: nothing reached the agent.
@@ -152,7 +157,11 @@ impl Exchange<'_> {
             };
             let failure = match self.attempt(gateway, replica, payload).await? {
                 Ok(answer) => {
-                    permit.answered();
+                    // The next questions had better go past a node that can answer none of them.
+                    match is_out_of_service(answer.status()) {
+                        true => permit.declined(),
+                        false => permit.answered(),
+                    }
                     if declines(answer.status()) {
                         continue;
                     }

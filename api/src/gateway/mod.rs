@@ -6,7 +6,6 @@
 
 mod access;
 mod body;
-pub(crate) mod breaker;
 mod forward;
 mod headers;
 mod replicas;
@@ -19,7 +18,7 @@ pub(crate) use routes::{Op, call};
 use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::settings::GatewaySettings;
-use breaker::{Breaker, Decision};
+use graphplane_client::breaker::{Breaker, Decision};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -137,6 +136,14 @@ impl Permit<'_> {
         self.gateway.metrics.upstream(&self.node, "answered");
         self.gateway
             .with_breaker(&self.node, &self.address, |breaker, _| breaker.succeeded());
+    }
+
+    /// The node answered that it cannot serve now.
+    fn declined(mut self) {
+        self.ended = true;
+        self.gateway.metrics.upstream(&self.node, "answered");
+        self.gateway
+            .with_breaker(&self.node, &self.address, |breaker, now| breaker.declined(now));
     }
 
     /// The node did not answer; `outcome` is one of [`OUTCOMES`].

@@ -1,6 +1,7 @@
 //! `/v1/graphs`: graphs as resources.
 
 pub(crate) mod find;
+mod readers;
 mod request;
 mod view;
 
@@ -81,7 +82,11 @@ pub(crate) async fn get(
     Path(graph): Path<String>,
 ) -> Result<Response, Problem> {
     let graph = find(&app, &caller.namespace, &graph).await?;
-    Ok(resources::with_etag(&graph, GraphView::of(&graph)))
+    let view = GraphView {
+        read_endpoints: readers::of(&app.caches, &graph),
+        ..GraphView::of(&graph)
+    };
+    Ok(resources::with_etag(&graph, view))
 }
 
 /// Changes a graph.

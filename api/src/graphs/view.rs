@@ -4,6 +4,7 @@ use super::effective_id;
 use graphplane_crds::Graph;
 use graphplane_crds::conditions;
 use graphplane_crds::graph::{BackupPolicy, DeletionPolicy, GraphPhase, GraphSchema, GraphStorage, LastBackup, Sizes};
+use graphplane_crds::quantities::Epoch;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::ResourceExt;
 use schemars::JsonSchema;
@@ -48,6 +49,15 @@ pub struct GraphView {
     /// The node that holds it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
+    /// URL of that node's agent, for callers inside of the network that have its key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// Epoch of that agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<Epoch>,
+    /// URLs that answer reads beside it; in the description of one graph only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub read_endpoints: Vec<String>,
     /// How large it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sizes: Option<Sizes>,
@@ -91,6 +101,9 @@ impl GraphView {
             deletion_policy: spec.deletion_policy,
             suspended: spec.suspended,
             node: status.node,
+            endpoint: status.endpoint,
+            epoch: status.epoch,
+            read_endpoints: Vec::new(),
             sizes: status.sizes,
             subgraphs: status.subgraphs,
             last_backup: status.last_backup,

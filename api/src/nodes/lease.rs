@@ -3,12 +3,13 @@
 //! In steady state a renewal costs one write and no read. The epoch comes from the watch cache, which may lag; that is
 //! safe as long as the previous lease has not run out, because an operator who raises the epoch waits for the lease to run
 //! out before anyone else may write. After a lapse the epoch is read from the API server, after the lease was written:
-//! then either the operator sees the new lease, or the agent hears of the new epoch.
+//! then either the operator sees the new lease, or the agent hears of the new epoch. The answer also brings the agent a new
+//! credential when the present one is old ([`secret::rotate`]).
 
 use super::register::{apply_registration, tier_of};
 use super::secret::{self, Token};
 use super::wire::{ADDRESS_RULE, LeaseRequest, LeaseResponse, NodeSettings, is_address};
-use super::{is_leaving, missing};
+use super::{identity, is_leaving, missing};
 use crate::FIELD_MANAGER;
 use crate::auth::{self, Source};
 use crate::body::Body;
@@ -22,6 +23,7 @@ use graphplane_core::names::node_object;
 use graphplane_crds::GraphNode;
 use graphplane_crds::annotations::{NODE_LABEL, USAGE};
 use http::HeaderMap;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference, Time};
@@ -91,7 +93,8 @@ async fn serve(
             "send the node's credential as `Authorization: Bearer`",
         )
     })?;
-    authenticate(app, source, name, token).await?;
+    let (secret, kind) = authenticate(app, source, name, token).await?;
+    let bound = secret::machine(&secret);
     let request = Body::<LeaseRequest>::parse_known(bytes)?.content;
     if !is_address(&request.address) {
         return Err(Problem::field(
@@ -101,9 +104,9 @@ async fn serve(
         ));
     }
     let usage = usage_text(&request)?;
-    let node = current_node(app, name, request.epoch).await?;
+    let node = current_node(app, name, request.epoch, bound).await?;
     let tier = tier_of(app, &node).await?;
-    follow_address(app, &node, &request.address).await?;
+    follow_address(app, &node, bound, &request.address).await?;
     let registration = node.status.as_ref().and_then(|status| status.registration.as_ref());
     let holder = registration.map_or(name, |registration| registration.instance_id.as_str());
     let continuous = write(app, name, &node.uid().unwrap_or_default(), holder, usage).await?;
@@ -113,29 +116,29 @@ async fn serve(
             .get_opt(name)
             .await?
             .ok_or_else(|| missing(name))?;
-        same_epoch(&fresh, request.epoch)?;
+        is_current(&fresh, request.epoch, bound)?;
     }
+    let credential = rotate(app, name, token, &secret, kind).await;
     Ok(LeaseResponse {
         epoch: request.epoch,
         lease_duration_seconds: app.settings.lease.duration_seconds,
         renew_interval_seconds: app.settings.lease.renew_interval_seconds,
         draining: is_leaving(&node),
         settings: NodeSettings::of(&tier),
+        credential,
     })
 }
 
-/// Checks the credential, in the cache first: it may not have a credential that was made a moment ago.
-async fn authenticate(app: &App, source: IpAddr, name: &str, token: &str) -> Result<(), Problem> {
+/// Checks the credential, in the cache first: it may not have a credential that was made a moment ago. Gives the Secret that
+/// has it.
+async fn authenticate(app: &App, source: IpAddr, name: &str, token: &str) -> Result<(Arc<Secret>, Token), Problem> {
     let system = &app.settings.system_namespace;
     let secret_name = node_object(name);
-    let good = |secret: &Secret| secret::recognize(secret, token) == Some(Token::Credential);
-    if app
-        .caches
-        .secrets
-        .get(system, &secret_name)
-        .is_some_and(|secret| good(&secret))
+    let good = |secret: &Secret| secret::recognize(secret, token).filter(|kind| *kind != Token::Bootstrap);
+    if let Some(secret) = app.caches.secrets.get(system, &secret_name)
+        && let Some(kind) = good(&secret)
     {
-        return Ok(());
+        return Ok((secret, kind));
     }
     let refused = || {
         auth::refuse(
@@ -149,8 +152,10 @@ async fn authenticate(app: &App, source: IpAddr, name: &str, token: &str) -> Res
         return Err(refused());
     }
     match app.api::<Secret>(system).get_opt(&secret_name).await? {
-        Some(secret) if good(&secret) => Ok(()),
-        Some(_) => Err(refused()),
+        Some(secret) => match good(&secret) {
+            Some(kind) => Ok((Arc::new(secret), kind)),
+            None => Err(refused()),
+        },
         // An agent of a node that was removed should hear so, and stop, instead of asking for ever.
         None => match app.cluster_api::<GraphNode>().get_opt(name).await? {
             Some(_) => Err(refused()),
@@ -159,10 +164,46 @@ async fn authenticate(app: &App, source: IpAddr, name: &str, token: &str) -> Res
     }
 }
 
-/// The node, whose epoch must be that of the agent. The cache decides only when it agrees.
-async fn current_node(app: &App, name: &str, epoch: u64) -> Result<Arc<GraphNode>, Problem> {
+/// Replaces the agent's credential step by step; gives the one that is offered to it now. Mostly there is nothing to do,
+/// and a step that fails is made at the next renewal: the lease is renewed in any case.
+async fn rotate(app: &App, name: &str, token: &str, known: &Secret, kind: Token) -> Option<String> {
+    let now = Timestamp::now();
+    let age = SignedDuration::try_from(app.settings.credential_age).unwrap_or(SignedDuration::MAX);
+    secret::rotate(known, kind, now, age)?;
+    rotate_stored(app, name, token, now, age).await.unwrap_or_else(|error| {
+        tracing::warn!(node = name, %error, "a node's credential was not replaced; the next renewal tries again");
+        None
+    })
+}
+
+/// What is written is made of what is there: the cache may be behind.
+async fn rotate_stored(
+    app: &App,
+    name: &str,
+    token: &str,
+    now: Timestamp,
+    age: SignedDuration,
+) -> Result<Option<String>, kube::Error> {
+    let api = app.api::<Secret>(&app.settings.system_namespace);
+    let Some(before) = api.get_opt(&node_object(name)).await? else {
+        return Ok(None);
+    };
+    let rotated = secret::recognize(&before, token).and_then(|kind| secret::rotate(&before, kind, now, age));
+    let Some((after, offered)) = rotated else {
+        return Ok(None);
+    };
+    let params = PostParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PostParams::default()
+    };
+    api.replace(&after.name_any(), &params, &after).await?;
+    Ok(offered)
+}
+
+/// The node, whose epoch and machine must be those of the agent. The cache decides only when it agrees.
+async fn current_node(app: &App, name: &str, epoch: u64, bound: Option<&str>) -> Result<Arc<GraphNode>, Problem> {
     if let Some(node) = app.caches.nodes.get("", name)
-        && same_epoch(&node, epoch).is_ok()
+        && is_current(&node, epoch, bound).is_ok()
     {
         return Ok(node);
     }
@@ -171,8 +212,13 @@ async fn current_node(app: &App, name: &str, epoch: u64) -> Result<Arc<GraphNode
         .get_opt(name)
         .await?
         .ok_or_else(|| missing(name))?;
-    same_epoch(&node, epoch)?;
+    is_current(&node, epoch, bound)?;
     Ok(Arc::new(node))
+}
+
+fn is_current(node: &GraphNode, epoch: u64, bound: Option<&str>) -> Result<(), Problem> {
+    same_epoch(node, epoch)?;
+    identity::belongs(node, bound)
 }
 
 fn same_epoch(node: &GraphNode, epoch: u64) -> Result<(), Problem> {
@@ -192,8 +238,9 @@ fn same_epoch(node: &GraphNode, epoch: u64) -> Result<(), Problem> {
     Err(Problem::new(&kind::EPOCH, detail))
 }
 
-/// An agent that moved to another port keeps its registration, with the new address.
-async fn follow_address(app: &App, node: &GraphNode, address: &str) -> Result<(), Problem> {
+/// An agent that moved to another port keeps its registration, with the new address. The host of a machine that proved to
+/// be the node's does not change: who has only its credential cannot draw its callers elsewhere.
+async fn follow_address(app: &App, node: &GraphNode, bound: Option<&str>, address: &str) -> Result<(), Problem> {
     let address = address.trim_end_matches('/');
     let Some(registration) = node.status.as_ref().and_then(|status| status.registration.as_ref()) else {
         return Ok(());
@@ -201,10 +248,22 @@ async fn follow_address(app: &App, node: &GraphNode, address: &str) -> Result<()
     if registration.address == address {
         return Ok(());
     }
+    if bound.is_some() && host(&registration.address) != host(address) {
+        let detail = format!(
+            "the machine of node `{}` is at {}; register again from there",
+            node.name_any(),
+            registration.address
+        );
+        return Err(Problem::new(&kind::FORBIDDEN, detail));
+    }
     let mut registration = registration.clone();
     registration.address = address.to_owned();
-    registration.time = Time(jiff::Timestamp::now());
+    registration.time = Time(Timestamp::now());
     apply_registration(app, &node.name_any(), &registration).await
+}
+
+fn host(address: &str) -> Option<String> {
+    url::Url::parse(address).ok()?.host_str().map(str::to_owned)
 }
 
 fn usage_text(request: &LeaseRequest) -> Result<String, Problem> {
@@ -225,7 +284,7 @@ fn usage_text(request: &LeaseRequest) -> Result<String, Problem> {
 async fn write(app: &App, node: &str, uid: &str, holder: &str, usage: String) -> Result<bool, Problem> {
     let api = app.api::<Lease>(&app.settings.system_namespace);
     let name = node_object(node);
-    let (from, now) = (Instant::now(), MicroTime(jiff::Timestamp::now()));
+    let (from, now) = (Instant::now(), MicroTime(Timestamp::now()));
     let seconds = app.settings.lease.duration_seconds;
     let mut lease = Lease {
         metadata: ObjectMeta {

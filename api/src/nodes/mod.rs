@@ -1,6 +1,8 @@
 //! `/v1/nodes`: machines. Admins look at them; node agents register and renew their leases.
 
+pub(crate) mod identity;
 pub(crate) mod lease;
+pub(crate) mod misuse;
 pub(crate) mod register;
 pub(crate) mod secret;
 pub(crate) mod wire;

@@ -1,11 +1,12 @@
 //! `POST /v1/nodes/register`: a node agent introduces itself.
 //!
 //! Everything is checked before the one-time token is spent, and the token is given back if what follows fails, so that
-//! an agent can try again. The answer is also the agent's first lease.
+//! an agent can try again. On AWS the machine has to prove that it is the node's ([`super::identity`]), whatever token it
+//! has. The answer is also the agent's first lease.
 
-use super::missing;
 use super::secret::{self, Token};
 use super::wire::{NodeSettings, RegisterRequest, RegisterResponse, faults};
+use super::{identity, missing};
 use crate::FIELD_MANAGER;
 use crate::auth::{self, Source};
 use crate::body::Body;
@@ -141,16 +142,23 @@ async fn admit(app: &App, source: IpAddr, token: &str, request: &RegisterRequest
             .get_opt(&request.node)
             .await?
             .ok_or_else(|| missing(&request.node))?;
+        let machine = identity::prove(app, source, &node, &before, kind, request).await?;
         let epoch = checked_epoch(&node, request.volume_epoch)?;
         let tier = tier_of(app, &node).await?;
+        let now = jiff::Timestamp::now();
         let (after, credential) = match kind {
             Token::Bootstrap => {
-                let (after, credential) = secret::exchange(&before);
+                let (after, credential) = secret::exchange(&before, machine.as_deref(), now);
                 (Some(after), Some(credential))
             }
             Token::Credential => {
                 let mut after = before.clone();
                 (secret::with_api_key(&mut after).then_some(after), None)
+            }
+            Token::Offered => {
+                let mut after = secret::promote(&before, now);
+                secret::with_api_key(&mut after);
+                (Some(after), None)
             }
         };
         let stored = match after {

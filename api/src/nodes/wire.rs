@@ -36,6 +36,21 @@ pub struct RegisterRequest {
     /// The newest epoch that its volume has seen; 0 for a new volume.
     #[serde(default)]
     pub volume_epoch: u64,
+    /// On AWS: the proof that it runs on the machine of the node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<MachineIdentity>,
+}
+
+/// What the metadata service of a machine on AWS says of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MachineIdentity {
+    /// The instance identity document, byte for byte.
+    #[schemars(length(max = 8192))]
+    pub document: String,
+    /// Its signature in base64, `/latest/dynamic/instance-identity/signature`.
+    #[schemars(length(max = 2048))]
+    pub signature: String,
 }
 
 /// The control plane takes the agent in.
@@ -124,6 +139,9 @@ pub struct LeaseResponse {
     pub draining: bool,
     /// Figures of its tier, as they are now.
     pub settings: NodeSettings,
+    /// Token of this node from its first use on. Until then the one in use stays good; keep both.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential: Option<String>,
 }
 
 /// Figures of a tier that a node agent applies.

@@ -437,7 +437,10 @@ fn agents() -> Vec<Path> {
     let path = |line, id, summary| Path::new("agents", Access::Node, line, id, summary);
     vec![
         path("post /v1/nodes/register", "registerNode", "Registers a node agent")
-            .notes("The bootstrap token is good once; the credential of the answer is good from then on.")
+            .notes(
+                "The bootstrap token is good once; the credential of the answer is good from then on. 403: the token is good, \
+                 and the machine does not prove to be that of the node; the token was not spent.",
+            )
             .takes::<RegisterRequest>()
             .gives::<RegisterResponse>("The agent may write for the time of the lease."),
         path(
@@ -445,7 +448,10 @@ fn agents() -> Vec<Path> {
             "renewLease",
             "Renews a node agent's lease",
         )
-        .notes("404: the node was removed. 409: another epoch holds; the agent refuses writes and registers again.")
+        .notes(
+            "A credential in the answer takes the place of the present one when it is used. 404: the node was removed. 409: \
+             another epoch holds; the agent refuses writes and registers again.",
+        )
         .takes::<LeaseRequest>()
         .gives::<LeaseResponse>("The lease is renewed."),
     ]

@@ -30,6 +30,10 @@ pub(crate) struct Seen {
 #[derive(Default)]
 pub(crate) struct Book {
     pub(crate) seen: Mutex<Vec<Seen>>,
+    /// Calls that were refused.
+    pub(crate) refused: AtomicUsize,
+    /// While it is true, everything is refused.
+    pub(crate) busy: AtomicBool,
     /// Bytes of uploads so far.
     pub(crate) uploaded: AtomicUsize,
     /// While it is false, uploads are not read.
@@ -96,7 +100,13 @@ impl Drop for Guard {
 async fn answer(State(book): State<Arc<Book>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let line = format!("{} {}", parts.method, parts.uri);
+    if book.busy.load(Ordering::SeqCst) {
+        book.refused.fetch_add(1, Ordering::SeqCst);
+        let detail = axum::Json(json!({"detail": {"error": "busy", "reason": "warming"}}));
+        return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], detail).into_response();
+    }
     if parts.headers.get("x-graph-api-key").is_none_or(|key| key != KEY) {
+        book.refused.fetch_add(1, Ordering::SeqCst);
         return (StatusCode::UNAUTHORIZED, axum::Json(json!({"detail": "wrong key"}))).into_response();
     }
     let path = parts.uri.path().to_owned();

@@ -9,6 +9,7 @@ mod events;
 mod fake_agent;
 mod gateway;
 mod gateway_faults;
+mod identity;
 mod plane;
 mod replicas;
 mod resources;

@@ -180,9 +180,13 @@ impl Plane {
 
     /// A node with a bootstrap token and an epoch, as the operator makes it.
     pub(crate) async fn node(&self, name: &str, token: &str, epoch: u64) {
+        self.node_in("local", name, token, epoch).await;
+    }
+
+    pub(crate) async fn node_in(&self, zone: &str, name: &str, token: &str, epoch: u64) {
         let node: GraphNode = serde_json::from_value(json!({
             "apiVersion": "graphplane.dev/v1alpha1", "kind": "GraphNode", "metadata": {"name": name},
-            "spec": {"tier": "t", "zone": "local", "volume": name},
+            "spec": {"tier": "t", "zone": zone, "volume": name},
         }))
         .unwrap();
         Api::all(self.client.clone())

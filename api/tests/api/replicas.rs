@@ -7,6 +7,8 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::json;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// A graph with its writer, and a fleet of one node that serves it.
 struct Fleet {
@@ -17,7 +19,10 @@ struct Fleet {
 
 impl Fleet {
     async fn start(reads: &str) -> Self {
-        let plane = Plane::start().await;
+        Self::on(Plane::start().await, reads).await
+    }
+
+    async fn on(plane: Plane, reads: &str) -> Self {
         let (writer, replica) = (FakeAgent::start().await, FakeAgent::start().await);
         plane.tier("t").await;
         let id = plane.serving("default", "karate", "n1", &writer.address).await;
@@ -127,6 +132,13 @@ async fn what_only_reads_goes_to_a_replica_and_everything_else_to_the_writer() {
 }
 
 #[tokio::test]
+async fn the_description_of_a_graph_says_who_answers_reads() {
+    let fleet = Fleet::start("OnRequest").await;
+    let graph = fleet.plane.get("/v1/graphs/karate").await.expect(200);
+    assert_eq!(graph.body["readEndpoints"], json!([fleet.replica.address]));
+}
+
+#[tokio::test]
 async fn a_request_may_ask_for_the_writer() {
     let fleet = Fleet::start("Prefer").await;
     fleet.ask(EDITOR, Some("writer"), "RETURN 1").await.expect(200);
@@ -161,6 +173,42 @@ async fn the_writer_answers_when_no_replica_can() {
     assert_eq!(fleet.calls(), (20, 0));
     let metrics = fleet.plane.get("/metrics").await.body.to_string();
     assert!(metrics.contains("readers-0"), "its failures are counted: {metrics}");
+}
+
+#[tokio::test]
+async fn a_replica_that_refuses_is_not_asked_at_every_question() {
+    for wrong_key in [true, false] {
+        let plane = Plane::with(|mut settings| {
+            // Longer than the test takes on any machine.
+            settings.gateway.breaker.pause = Duration::from_secs(3600);
+            settings.gateway.breaker.longest_pause = Duration::from_secs(3600);
+            settings
+        })
+        .await;
+        let fleet = Fleet::on(plane, "Prefer").await;
+        let refused = || fleet.replica.book.refused.load(Ordering::SeqCst);
+        if wrong_key {
+            let secrets = fleet.plane.system::<Secret>();
+            let patch = json!({"stringData": {"apiKey": "old"}});
+            secrets
+                .patch("node-readers-0", &PatchParams::default(), &Patch::Merge(&patch))
+                .await
+                .unwrap();
+        } else {
+            fleet.replica.book.busy.store(true, Ordering::SeqCst);
+        }
+        until("the replica has refused", async || {
+            fleet.ask(EDITOR, None, "RETURN 1").await.expect(200);
+            (refused() > 0).then_some(())
+        })
+        .await;
+        fleet.forget();
+        for _ in 0..20 {
+            let answer = fleet.ask(EDITOR, None, "RETURN 1").await.expect(200);
+            assert_eq!(answer.headers["x-graphplane-node"], "n1");
+        }
+        assert_eq!((fleet.calls(), refused()), ((20, 0), 1));
+    }
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use super::Observed;
 use crate::backup_plan::Task;
 use crate::ending::{NodeSeen, after};
 use crate::fleet::Serving;
+use crate::names;
 use graphplane_crds::conditions::reasons;
 use graphplane_crds::ids::GraphId;
 use graphplane_crds::replica::{Replica, ReplicaStatus};
@@ -38,12 +39,26 @@ pub struct Seed {
 /// The graph that is published.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GraphSeen {
+    /// UID of its object.
+    pub uid: Option<String>,
     /// Its id, once its database was made.
     pub id: Option<GraphId>,
     /// The node of its writer.
     pub node: NodeSeen,
     /// Its state, if the writer tells; see [`Usage::mark`](crate::usage::Usage::mark).
     pub mark: Option<String>,
+}
+
+impl GraphSeen {
+    /// Whether the seeds that a Replica has published are those of this graph, as far as it has any.
+    pub(super) fn owns_seeds(&self, replica: &Replica) -> bool {
+        let Some((status, seeds)) = replica.status.as_ref().and_then(|s| Some((s, s.seeds.as_ref()?))) else {
+            return true;
+        };
+        let name = replica.metadata.name.as_deref().unwrap_or_default();
+        let other = status.graph_uid.is_some() && self.uid.is_some() && status.graph_uid != self.uid;
+        !other && self.id.as_ref().is_none_or(|id| *seeds == names::seeds_key(id, name))
+    }
 }
 
 /// A publication that failed is repeated after this time.

@@ -53,6 +53,23 @@ pub struct Copied {
     pub size_bytes: u64,
 }
 
+/// What is copied beside the graph, if there is any.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// Its staging tables.
+    pub staging: bool,
+    /// Its vectors and its semantic memory.
+    pub vectors: bool,
+}
+
+impl Extent {
+    /// Everything.
+    pub const ALL: Self = Self {
+        staging: true,
+        vectors: true,
+    };
+}
+
 /// Copies of what belongs to one database; they disappear when this is dropped.
 #[derive(Debug)]
 pub struct Copies {
@@ -63,16 +80,16 @@ pub struct Copies {
 }
 
 impl Copies {
-    /// Copies the database, its staging if it has any and `with_staging` asks for it, and its vectors. Writers of the graph
-    /// and of staging wait meanwhile, at most for `timeout`; nobody waits for the copy of the vectors. The graph, the
-    /// staging and each table of vectors are consistent by themselves.
+    /// Copies the database, and what is wanted beside it. Writers of the graph and of staging wait meanwhile, at most for
+    /// `timeout`; nobody waits for the copy of the vectors. The graph, the staging and each table of vectors are consistent
+    /// by themselves.
     ///
     /// # Errors
     /// When the copies cannot be made.
     pub async fn take(
         engines: &Engines,
         database: &Database,
-        with_staging: bool,
+        extent: Extent,
         scratch: &Path,
         timeout: Duration,
     ) -> Result<Self, BackupError> {
@@ -84,7 +101,7 @@ impl Copies {
             source: Source::File(graph.clone()),
             size_bytes: snapshot.size_bytes,
         }];
-        if with_staging && engines.has_staging(database.id()) {
+        if extent.staging && engines.has_staging(database.id()) {
             let path = directory.0.join("staging.duckdb");
             files.push(Copied {
                 piece: Piece::Staging,
@@ -92,7 +109,10 @@ impl Copies {
                 source: Source::File(path),
             });
         }
-        let names = engines.vectors(database.id())?.names().await?;
+        let names = match extent.vectors {
+            true => engines.vectors(database.id())?.names().await?,
+            false => Vec::new(),
+        };
         let vectors = directory.0.join("vectors");
         for copy in engines.copy_vectors(database.id(), &vectors, names).await? {
             files.push(Copied {

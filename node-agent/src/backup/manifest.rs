@@ -198,8 +198,13 @@ pub struct Manifest {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unusable {
     /// Another version of the document.
-    #[error("its manifest has format {0}, and this agent reads format {own}", own = Manifest::FORMAT)]
-    Format(u32),
+    #[error("its manifest has format {found}, and this agent reads format {own}")]
+    Format {
+        /// Which.
+        found: u32,
+        /// What this agent reads.
+        own: u32,
+    },
     /// A newer engine made it.
     #[error(
         "LadybugDB {ladybug} wrote it in storage version {found}, and this agent reads up to {own}: restore it on a newer agent"
@@ -280,7 +285,10 @@ impl Manifest {
     pub fn content(&self, abilities: Abilities) -> Result<Content, Unusable> {
         let field = |message: String| Err(Unusable::Field(message));
         if self.format != Self::FORMAT {
-            return Err(Unusable::Format(self.format));
+            return Err(Unusable::Format {
+                found: self.format,
+                own: Self::FORMAT,
+            });
         }
         if self.storage_version > abilities.storage_version {
             return Err(Unusable::Storage {
@@ -497,7 +505,7 @@ mod tests {
             change(&mut manifest);
             manifest.content(ABILITIES).unwrap_err()
         };
-        assert_eq!(with(|m| m.format = 2), Unusable::Format(2));
+        assert_eq!(with(|m| m.format = 2), Unusable::Format { found: 2, own: 1 });
         assert!(matches!(
             with(|m| m.storage_version = 50),
             Unusable::Storage { found: 50, own: 49, .. }

@@ -40,7 +40,7 @@ pub struct DatabaseInfo {
     pub active_queries: usize,
     /// Statements since it was opened.
     pub queries: u64,
-    /// Another number after everything that changed the graph, for as long as the process lives.
+    /// Another number after everything that changed the graph or its vectors, for as long as the process lives.
     pub revision: u64,
 }
 
@@ -53,14 +53,36 @@ pub struct EngineUsage {
     pub open_databases: usize,
     /// Staging databases that are open.
     pub open_staging: usize,
-    /// Statements that run or wait now.
+    /// Statements on graphs that run or wait now.
     pub active_queries: usize,
+    /// Queries and changes of staging tables that run now.
+    pub staging_queries: usize,
+    /// Searches of vectors and memories that run now.
+    pub vector_searches: usize,
     /// Memory that open databases may use, in bytes.
     pub reserved_bytes: u64,
     /// Memory that they may use at most, in bytes.
     pub budget_bytes: u64,
     /// Statements of the databases that are open, since they were opened.
     pub queries: u64,
+}
+
+impl EngineUsage {
+    /// What runs now, by engine.
+    #[must_use]
+    pub fn by_engine(&self) -> [(&'static str, usize); 3] {
+        [
+            ("ladybug", self.active_queries),
+            ("duckdb", self.staging_queries),
+            ("lance", self.vector_searches),
+        ]
+    }
+
+    /// What runs now in all engines together.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        self.by_engine().iter().map(|(_, running)| running).sum()
+    }
 }
 
 impl Engines {
@@ -137,6 +159,7 @@ impl Engines {
         let slots = self.inner.slots.read();
         let mut usage = EngineUsage {
             databases: slots.values().filter(|slot| slot.exists()).count(),
+            vector_searches: self.inner.lance.searching(),
             reserved_bytes: self.inner.budget.reserved(),
             budget_bytes: self.inner.budget.total(),
             ..EngineUsage::default()
@@ -147,7 +170,10 @@ impl Engines {
                 usage.active_queries += open.active();
                 usage.queries += open.started();
             }
-            usage.open_staging += usize::from(slot.staging.read().is_some());
+            if let Some(open) = slot.staging.read().as_ref() {
+                usage.open_staging += 1;
+                usage.staging_queries += open.active();
+            }
         }
         usage
     }

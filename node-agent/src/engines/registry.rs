@@ -69,7 +69,7 @@ pub(crate) struct Slot {
     pub(crate) last_used: AtomicU64,
     /// True while statements of callers may not change the graph, since it is about to be replaced.
     pub(crate) writes_held: Arc<AtomicBool>,
-    /// Moves with every change of the graph.
+    /// Moves with every change of the graph and of its vectors.
     pub(crate) revision: Revision,
     /// More memory than usual, for a while.
     pub(crate) boost: Mutex<Option<Boost>>,

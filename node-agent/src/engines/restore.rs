@@ -3,6 +3,7 @@
 //! The files are written beside the databases, opened once for reading, and only then exchanged for the old ones, which
 //! are kept until the new ones have answered.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -54,6 +55,17 @@ impl Candidate {
     #[must_use]
     pub fn graph(&self) -> &Path {
         &self.graph
+    }
+
+    /// The number in the file system of the graph that was written, which is the database's once it is
+    /// [installed](Engines::install).
+    ///
+    /// # Errors
+    /// There is none yet.
+    pub fn inode(&self) -> Result<u64, EngineError> {
+        let found = std::fs::metadata(&self.graph);
+        let found = found.map_err(|error| EngineError::io("look at", &self.graph, error))?;
+        Ok(found.ino())
     }
 
     /// Where the staging tables are to be written, if there are any.
@@ -120,6 +132,13 @@ impl Engines {
             keeps: false,
             keeps_vectors: false,
         })
+    }
+
+    /// The number in the file system of a database's graph, if there is such a database.
+    #[must_use]
+    pub fn graph_inode(&self, id: &DatabaseId) -> Option<u64> {
+        let there = self.contains(id).then(|| self.inner.files.graph(id))?;
+        std::fs::metadata(there).ok().map(|found| found.ino())
     }
 
     /// Opens a candidate for reading, and counts what is in it.

@@ -1,4 +1,4 @@
-//! The revision of a graph: a number that is another one after everything that changed it.
+//! The revision of a graph: a number that is another one after everything that changed it, or its vectors and memories.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

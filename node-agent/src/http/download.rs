@@ -7,7 +7,7 @@ use super::{
     openapi::{Operation, Written},
 };
 use crate::{
-    backup::{Archive, BackupError, Copies, archive},
+    backup::{Archive, BackupError, Copies, Extent, archive},
     engines::DatabaseId,
     state::AppState,
 };
@@ -65,7 +65,7 @@ pub(super) async fn download(
     // The copies of vectors are second names of their files.
     state.check_disk(info.size_bytes + info.staging_bytes)?;
     let database = state.engines.database(&id).await?;
-    let copies = Copies::take(&state.engines, &database, true, &state.scratch(), COPY_TIMEOUT).await;
+    let copies = Copies::take(&state.engines, &database, Extent::ALL, &state.scratch(), COPY_TIMEOUT).await;
     // The copy needs it no more, and who sends it for an hour should not keep the database open.
     drop(database);
     let copies = copies.map_err(|error| match error {

@@ -240,6 +240,11 @@ impl From<SourceError> for ApiError {
             SourceError::NotFound(_) => StatusCode::NOT_FOUND,
             SourceError::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             SourceError::Store { .. } => StatusCode::BAD_GATEWAY,
+            SourceError::Full(_) => {
+                return Self::from(EngineError::Capacity {
+                    message: error.to_string(),
+                });
+            }
             SourceError::Io { .. } => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self::new(status, error.to_string())

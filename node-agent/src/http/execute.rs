@@ -5,7 +5,7 @@ use super::{
     databases::{elapsed_ms, missing},
     error::ApiError,
     openapi::Operation,
-    rebuild::check_not_rebuilt,
+    rebuild::begin_change,
     tables::UNLIMITED,
     validation::{ANY, Fields, IDENTIFIER},
 };
@@ -86,7 +86,7 @@ pub(super) async fn post(
     if !state.engines.contains(&id) {
         return Err(missing(&id));
     }
-    check_not_rebuilt(&state, &id)?;
+    let _change = begin_change(&state, &id).await?;
     state.admission.check_memory()?;
     let turn = state.load_turn(&id);
     let _turn = turn.acquire().await.map_err(|_| ApiError::from(TaskError::Stopping))?;

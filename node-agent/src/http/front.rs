@@ -5,10 +5,12 @@ use super::{
     auth::Denied,
     error::{ApiError, Rejected},
     keys::KeyId,
+    shown,
 };
 use crate::{
     metrics::{Operation, Reason, RequestLabels, status_class},
     state::{AppState, REGISTRATION_PATIENCE},
+    tasks::Asked,
 };
 use axum::{
     Router,
@@ -65,11 +67,12 @@ impl Front {
             Ok(_) if !is_text(request.uri().path()) => {
                 ApiError::bad_request("The path is not UTF-8 when its %-escapes are decoded").into_response()
             }
-            Ok(_) => {
+            Ok(key) => {
+                let request_id = seen.id.clone();
                 request.extensions_mut().insert(seen.change.clone());
                 let mut router = self.router.clone();
                 let answer = AssertUnwindSafe(async move { router.call(request.map(Body::new)).await });
-                match answer.catch_unwind().await {
+                match (Asked { request_id, key }).during(answer.catch_unwind()).await {
                     Ok(Ok(response)) => response,
                     Ok(Err(never)) => match never {},
                     Err(_) => {
@@ -85,6 +88,9 @@ impl Front {
         };
         let elapsed = seen.started.elapsed();
         let status = response.status();
+        if status.is_client_error() || status.is_server_error() {
+            response = shown::failure(response, &self.state.facts.data_dir, operation.name).await;
+        }
         let metrics = &self.state.metrics;
         let labels = RequestLabels {
             operation: operation.name,

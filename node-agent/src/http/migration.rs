@@ -270,15 +270,8 @@ async fn import_all(
             failed.push(format!("{}: not begun", database.graph_id));
             continue;
         }
-        match import_one(state, database, store.clone(), permit, context).await {
-            Ok(result) => {
-                imported.push(result);
-                // What is in place must not be imported again: it may have been written to by then.
-                pending.databases.retain(|other| other != database);
-                pending
-                    .write(&state.facts.data_dir)
-                    .map_err(|error| error.to_string())?;
-            }
+        match import_one(state, &mut pending, database, store.clone(), permit, context).await {
+            Ok(result) => imported.push(result),
             Err(error) => failed.push(format!("{}: {error}", database.graph_id)),
         }
         context.progress(done as u64 + 1, waiting.len() as u64);
@@ -296,6 +289,7 @@ async fn import_all(
 
 async fn import_one(
     state: &AppState,
+    pending: &mut Pending,
     database: &PendingDatabase,
     store: BackupStore,
     permit: &WritePermit,
@@ -316,8 +310,19 @@ async fn import_one(
     };
     let prepare = |stop: CancellationToken| async move { job.prepare(|_, _| (), &stop).await };
     let prepared = stoppable(permit, context, prepare).await?;
-    let imported = prepared.install(replace).await.map_err(|error| error.to_string())?;
+    let data_dir = &state.facts.data_dir;
+    // What is in place must not be imported again, since it may have been written to by then: noted before and after.
+    let inode = prepared.inode().map_err(|error| error.to_string())?;
+    for other in pending.databases.iter_mut().filter(|other| *other == database) {
+        other.installing = Some(inode);
+    }
+    pending.write(data_dir).map_err(|error| error.to_string())?;
+    let imported = prepared.install(replace).await;
     drop(place);
+    pending.settle(|id| state.engines.graph_inode(id));
+    let noted = pending.write(data_dir);
+    let imported = imported.map_err(|error| error.to_string())?;
+    noted.map_err(|error| format!("it is in place, and that could not be noted: {error}"))?;
     Ok(imported.result())
 }
 
@@ -368,7 +373,7 @@ pub(super) async fn cleanup(State(state): State<AppState>, request: Request) -> 
 }
 
 fn pending(state: &AppState) -> Result<Option<Pending>, ApiError> {
-    Ok(Pending::read(&state.facts.data_dir)?)
+    Ok(Pending::read(&state.facts.data_dir, &state.engines)?)
 }
 
 /// The answer while a migration of the whole node is under way: the same task, or 409 for the other direction.

@@ -13,6 +13,7 @@ use super::{
     validation::Fields,
 };
 use crate::{
+    changes::Change,
     engines::{DatabaseId, ProgressUpdate, Rebuilt, TableName},
     registration::lease::Refusal,
     state::{AppState, WritePermit},
@@ -115,10 +116,21 @@ pub(super) fn check_not_rebuilt(state: &AppState, id: &DatabaseId) -> Result<(),
     check_none(state, id, &[TaskType::Rebuild, TaskType::Migration])
 }
 
+/// For a request that changes staging tables itself, for as long as it holds what it gets.
+///
+/// # Errors
+/// 409 while the graph is rebuilt or imported.
+pub(super) async fn begin_change(state: &AppState, id: &DatabaseId) -> Result<Change, ApiError> {
+    // What replaces the graph must not look between the two.
+    let _starting = state.starting.lock().await;
+    check_not_rebuilt(state, id)?;
+    Ok(state.changes.begin(id))
+}
+
 /// For what replaces a graph.
 ///
 /// # Errors
-/// 409 while the graph is loaded or replaced.
+/// 409 while the graph is loaded or replaced, or a request changes its staging tables.
 pub(super) fn check_idle(state: &AppState, id: &DatabaseId) -> Result<(), ApiError> {
     let kinds = [
         TaskType::Ingestion,
@@ -127,7 +139,16 @@ pub(super) fn check_idle(state: &AppState, id: &DatabaseId) -> Result<(), ApiErr
         TaskType::Rebuild,
         TaskType::Migration,
     ];
-    check_none(state, id, &kinds)
+    check_none(state, id, &kinds)?;
+    match state.changes.of(id) {
+        0 => Ok(()),
+        requests => Err(ApiError::new(
+            StatusCode::CONFLICT,
+            format!(
+                "Graph {id} is at work ({requests} uploads or statements change its staging tables); try again when they have ended"
+            ),
+        )),
+    }
 }
 
 fn check_none(state: &AppState, id: &DatabaseId, kinds: &[TaskType]) -> Result<(), ApiError> {

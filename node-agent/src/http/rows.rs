@@ -166,9 +166,10 @@ pub(super) struct QueryFailed {
 }
 
 impl QueryFailed {
-    pub(super) fn after(error: &EngineError, execution_time_ms: f64) -> Self {
+    /// `said` is what its reader is told.
+    pub(super) fn after(error: &EngineError, said: String, execution_time_ms: f64) -> Self {
         Self {
-            error: error.to_string(),
+            error: said,
             error_type: error.contract_type(),
             execution_time_ms,
         }

@@ -6,6 +6,7 @@ use super::{
     validation::{ANY, Fields, IDENTIFIER, Text},
 };
 use crate::{
+    disk::FLOOR,
     engines::{DatabaseId, FileFormat, FileId, StageMode, StageOptions, StageReport, StagedFile, Staging, TableName},
     objects::{Admitted, Bounds, Credentials, Reach},
     state::{AppState, WritePermit},
@@ -301,7 +302,7 @@ pub(super) async fn stage_sources(
         let (mut incoming, mut staged) = (Vec::new(), Vec::new());
         for file in &files {
             let target = staging.incoming()?;
-            fetched += file.fetch(target.path(), bounds.bytes).await?;
+            fetched += file.fetch(target.path(), bounds.bytes, FLOOR).await?;
             // Fetching is half of the work as far as progress goes.
             context.progress(fetched / 2, total);
             staged.push(StagedFile {
@@ -316,6 +317,7 @@ pub(super) async fn stage_sources(
             cancel: context.cancelled().child_token(),
             null_columns: sources.wishes.null_columns.clone(),
             max_bytes: bounds.bytes,
+            ..StageOptions::default()
         };
         stage(&staging, table, staged, mode, options, permit).await
     };

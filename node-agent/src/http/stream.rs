@@ -153,9 +153,10 @@ impl Writer {
         line.into()
     }
 
-    fn failure_line(&self, error: &EngineError) -> Bytes {
+    /// The last line of a stream that failed; `said` is what its reader is told.
+    fn failure_line(&self, error: &EngineError, said: String) -> Bytes {
         let failure = StreamFailure {
-            error: error.to_string(),
+            error: said,
             error_type: error.contract_type(),
             chunk_index: self.index,
             is_last_chunk: true,
@@ -206,7 +207,7 @@ fn ndjson(running: Running) -> Response {
                 line
             }
             Ok(None) => return None,
-            Err(error) => writer.failure_line(&error),
+            Err(error) => writer.failure_line(&error, running.state.shown(&error.to_string())),
         };
         Some((Ok(line), None))
     });
@@ -215,7 +216,10 @@ fn ndjson(running: Running) -> Response {
 
 /// A statement that failed before its first row, as the contract's clients read it from a stream.
 fn ndjson_failure(error: &EngineError, shape: Shape, started: Instant) -> Response {
-    streaming(Body::from(Writer::new(shape, started).failure_line(error)), NDJSON)
+    streaming(
+        Body::from(Writer::new(shape, started).failure_line(error, error.to_string())),
+        NDJSON,
+    )
 }
 
 fn streaming(body: Body, media_type: &'static str) -> Response {
@@ -278,7 +282,8 @@ fn sse(running: Running) -> Response {
                 Ok(None) => None,
                 Err(error) => {
                     let elapsed = running.started.elapsed().as_secs_f64() * 1e3;
-                    let data = json!(QueryFailed::after(&error, elapsed));
+                    let said = running.state.shown(&error.to_string());
+                    let data = json!(QueryFailed::after(&error, said, elapsed));
                     Some((vec![event("error", &data)], Step::Done))
                 }
             },
@@ -355,7 +360,11 @@ pub(super) fn sse_response(events: impl Stream<Item = Vec<Event>> + Send + 'stat
 
 /// A statement that failed before its first row, as events.
 fn sse_failure(error: &EngineError, graph: &str, started: Instant) -> Response {
-    let data = json!(QueryFailed::after(error, started.elapsed().as_secs_f64() * 1e3));
+    let data = json!(QueryFailed::after(
+        error,
+        error.to_string(),
+        started.elapsed().as_secs_f64() * 1e3
+    ));
     sse_response(stream::iter([vec![event("error", &data)]]), Some(graph))
 }
 
@@ -398,7 +407,8 @@ mod tests {
             (&line["rows"], &line["columns"]),
             (&json!([[1, null]]), &json!(["x", "y"]))
         );
-        let failure: Value = serde_json::from_slice(&writer.failure_line(&EngineError::Cancelled)).unwrap();
+        let failure: Value =
+            serde_json::from_slice(&writer.failure_line(&EngineError::Cancelled, "cancelled".into())).unwrap();
         assert_eq!(
             (&failure["error_type"], &failure["chunk_index"]),
             (&json!("CancelledError"), &json!(1))

@@ -13,7 +13,7 @@ use crate::{
     admission::sample,
     config::CopySettings,
     disk::disk,
-    metrics::{DatabaseLabels, Kind, StateLabel, StatusLabel},
+    metrics::{DatabaseLabels, EngineLabel, Kind, StateLabel, StatusLabel},
     registration::{client::EngineVersions, lease::State},
     state::AppState,
     tasks::TaskStatus,
@@ -310,7 +310,7 @@ pub(super) async fn drain(Extract(state): Extract<AppState>, request: Request) -
     tracing::info!(operation = "drain", wait_seconds = wait, "draining");
     let until = tokio::time::Instant::now() + Duration::from_secs(wait);
     loop {
-        let queries = state.engines.usage().active_queries;
+        let queries = state.engines.usage().running();
         let tasks = state
             .tasks
             .list(None, None, None, usize::MAX)
@@ -361,7 +361,7 @@ struct Connections {
     active_connections: usize,
     waiting_connections: usize,
     max_connections_per_database: usize,
-    /// Statements inside of the engine.
+    /// Statements and searches inside of the engines.
     active_queries: usize,
     active_tasks: usize,
     pending_tasks: usize,
@@ -387,7 +387,7 @@ pub(super) async fn connections(Extract(state): Extract<AppState>) -> Result<Res
         active_connections: running,
         waiting_connections: waiting,
         max_connections_per_database: state.settings().engine.connections_per_database,
-        active_queries: state.engines.usage().active_queries,
+        active_queries: state.engines.usage().running(),
         active_tasks: count(TaskStatus::Running),
         pending_tasks: count(TaskStatus::Pending),
         write_permits: state.write_permits.len(),
@@ -441,7 +441,12 @@ fn refresh(state: &AppState) {
             .get_or_create(&StateLabel { state: name })
             .set(count as i64);
     }
-    metrics.active_queries.set(usage.active_queries as i64);
+    for (engine, running) in usage.by_engine() {
+        metrics
+            .active_queries
+            .get_or_create(&EngineLabel { engine })
+            .set(running as i64);
+    }
     for (kind, bytes) in [("reserved", usage.reserved_bytes), ("budget", usage.budget_bytes)] {
         metrics.buffer_pool.get_or_create(&Kind { kind }).set(gauge(bytes));
     }

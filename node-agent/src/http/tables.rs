@@ -6,7 +6,7 @@ use super::{
     error::ApiError,
     headers,
     openapi::Operation,
-    rebuild::check_not_rebuilt,
+    rebuild::{begin_change, check_not_rebuilt},
     sources::{Asked, Wanted, stage_sources},
     tasks::{Finish, monitor_url, started_body, wait_for},
 };
@@ -293,7 +293,7 @@ pub(super) async fn delete(
     if !state.engines.contains(&id) {
         return Err(missing(&id));
     }
-    check_not_rebuilt(&state, &id)?;
+    let _change = begin_change(&state, &id).await?;
     let existed = state.engines.has_staging(&id) && state.engines.staging(&id).await?.drop_table(&table).await?;
     tracing::info!(operation = "delete_table", graph = %id, table = %table, existed, "staging table deleted");
     let what = if existed {
@@ -322,7 +322,7 @@ pub(super) async fn delete_file(
     if !state.engines.contains(&id) {
         return Err(missing(&id));
     }
-    check_not_rebuilt(&state, &id)?;
+    let _change = begin_change(&state, &id).await?;
     let deleted = if state.engines.has_staging(&id) {
         state.engines.staging(&id).await?.remove_file(&table, &file_id).await?
     } else {

@@ -6,11 +6,12 @@ use super::{
     error::ApiError,
     headers,
     openapi::{self, Operation},
-    rebuild::check_not_rebuilt,
+    rebuild::begin_change,
     sources::stage,
     tables::{UNLIMITED, kind_word},
 };
 use crate::{
+    disk::{FLOOR, check_room},
     engines::{DatabaseId, FileFormat, FileId, StageMode, StageOptions, StagedFile, StagingColumn, TableName},
     state::AppState,
 };
@@ -89,12 +90,12 @@ pub(super) async fn put(
     if !state.engines.contains(&id) {
         return Err(missing(&id));
     }
-    check_not_rebuilt(&state, &id)?;
+    let _change = begin_change(&state, &id).await?;
     state.admission.check_memory()?;
     let settings = state.settings();
     let staging = state.engines.staging(&id).await?;
     let incoming = staging.incoming()?;
-    let size_bytes = receive(body, incoming.path(), settings.copy.max_file_bytes()).await?;
+    let size_bytes = receive(body, incoming.path(), settings.copy.max_file_bytes(), FLOOR).await?;
 
     // The engine works one file at a time in any case; waiting here keeps the queue where it can be seen.
     let turn = state.load_turn(&id);
@@ -137,9 +138,11 @@ pub(super) async fn put(
     })
 }
 
-/// Writes a body to a file, within a limit that also holds for a body of unknown length.
-pub(super) async fn receive(body: Body, target: &FilePath, limit: Option<u64>) -> Result<u64, ApiError> {
+/// Writes a body to a file, within a limit that also holds for a body of unknown length, and as long as `floor` bytes of the
+/// volume are free.
+pub(super) async fn receive(body: Body, target: &FilePath, limit: Option<u64>, floor: u64) -> Result<u64, ApiError> {
     let limit = limit.unwrap_or(u64::MAX);
+    let volume = target.parent().unwrap_or(target);
     if body.size_hint().lower() > limit {
         return Err(body::too_large(limit));
     }
@@ -162,6 +165,8 @@ pub(super) async fn receive(body: Body, target: &FilePath, limit: Option<u64>) -
         if size > limit {
             return Err(body::too_large(limit));
         }
+        check_room(volume, floor)
+            .map_err(|full| ApiError::new(StatusCode::INSUFFICIENT_STORAGE, full.to_string()).rejected("disk"))?;
         file.write_all(&chunk).await.map_err(failed)?;
     }
     file.flush().await.map_err(failed)?;
@@ -184,10 +189,10 @@ mod tests {
             let chunks = (0..n).map(|_| Ok::<_, std::io::Error>(axum::body::Bytes::from_static(b"12345")));
             Body::from_stream(futures::stream::iter(chunks.collect::<Vec<_>>()))
         };
-        assert_eq!(receive(chunked(2), &target, Some(10)).await.unwrap(), 10);
+        assert_eq!(receive(chunked(2), &target, Some(10), 0).await.unwrap(), 10);
         assert_eq!(std::fs::read(&target).unwrap(), b"1234512345");
         assert_eq!(
-            receive(chunked(3), &target, Some(10))
+            receive(chunked(3), &target, Some(10), 0)
                 .await
                 .unwrap_err()
                 .status
@@ -195,7 +200,7 @@ mod tests {
             413
         );
         assert_eq!(
-            receive(Body::from("12345678901"), &target, Some(10))
+            receive(Body::from("12345678901"), &target, Some(10), 0)
                 .await
                 .unwrap_err()
                 .status
@@ -203,12 +208,27 @@ mod tests {
             413
         );
         assert_eq!(
-            receive(Body::empty(), &target, None).await.unwrap_err().status.as_u16(),
+            receive(Body::empty(), &target, None, 0)
+                .await
+                .unwrap_err()
+                .status
+                .as_u16(),
             400
+        );
+        assert_eq!(
+            receive(chunked(2), &target, None, u64::MAX)
+                .await
+                .unwrap_err()
+                .status
+                .as_u16(),
+            507
         );
         let broken = Body::from_stream(futures::stream::iter([Err::<axum::body::Bytes, _>(
             std::io::Error::other("x"),
         )]));
-        assert_eq!(receive(broken, &target, None).await.unwrap_err().status.as_u16(), 400);
+        assert_eq!(
+            receive(broken, &target, None, 0).await.unwrap_err().status.as_u16(),
+            400
+        );
     }
 }

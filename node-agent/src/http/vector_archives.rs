@@ -13,7 +13,12 @@ use super::{
     vector_tasks::{Job, check_idle},
     vectors::{VectorTable, megabytes, table_body, vectors},
 };
-use crate::{disk::disk, engines::EngineError, objects::BackupStore, state::AppState};
+use crate::{
+    disk::{FLOOR, disk},
+    engines::EngineError,
+    objects::BackupStore,
+    state::AppState,
+};
 use axum::{
     body::Body,
     extract::{Path, Request, State},
@@ -29,8 +34,6 @@ use std::{
 };
 use tokio_util::{io::ReaderStream, sync::CancellationToken};
 
-/// What an archive must leave free on the volume, in bytes.
-const SPARE: u64 = 256 << 20;
 const GZIP: &str = "application/gzip";
 
 /// The operations of this module.
@@ -216,7 +219,7 @@ pub(super) async fn import(
         Some(place.ok_or_else(|| ApiError::bad_request("key: the key of an archive is missing"))?)
     } else {
         let limit = room(&job.state).min(job.state.settings().copy.max_file_bytes().unwrap_or(u64::MAX));
-        receive(body, archive.path(), Some(limit)).await?;
+        receive(body, archive.path(), Some(limit), FLOOR).await?;
         None
     };
     let turn = Some(job.state.engines.vector_turn());
@@ -243,7 +246,7 @@ pub(super) async fn import(
 
 /// What there is room for on the volume, in bytes.
 fn room(state: &AppState) -> u64 {
-    disk(&state.facts.data_dir).free.saturating_sub(SPARE)
+    disk(&state.facts.data_dir).free.saturating_sub(FLOOR)
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

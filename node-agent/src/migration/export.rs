@@ -2,7 +2,7 @@
 
 use super::{EXPORT, ExportManifest, ExportedFile, ExportedTable, MigrationError, until_stopped};
 use crate::{
-    backup::{BackupKey, Copies, Encryption, Manifest, Scratch, Source, upload_compressed},
+    backup::{BackupKey, Copies, Encryption, Extent, Manifest, Scratch, Source, upload_compressed},
     engines::{DatabaseId, Engines, Portable, duckdb_version},
     objects::BackupStore,
 };
@@ -52,7 +52,12 @@ impl ExportJob {
         let copies = {
             // Kept open no longer than for the copy: what follows needs its memory.
             let database = self.engines.database(&self.id).await?;
-            let copies = Copies::take(&self.engines, &database, self.with_staging, &self.scratch, self.timeout);
+            // Vectors are not what differs between versions of LadybugDB: they stay where they are.
+            let extent = Extent {
+                staging: self.with_staging,
+                vectors: false,
+            };
+            let copies = Copies::take(&self.engines, &database, extent, &self.scratch, self.timeout);
             until_stopped(stop, copies).await?
         };
         let directory = Scratch::new(&self.scratch)?;

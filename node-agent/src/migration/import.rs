@@ -109,6 +109,14 @@ impl ImportJob {
 }
 
 impl PreparedImport {
+    /// Number of the file that is to become the database.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn inode(&self) -> Result<u64, MigrationError> {
+        Ok(self.candidate.inode()?)
+    }
+
     /// Puts the new database in place, and keeps the files that it replaces. This is short and cannot be cancelled: either
     /// it happens or it does not.
     ///

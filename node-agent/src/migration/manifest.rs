@@ -111,7 +111,10 @@ impl ExportManifest {
     pub fn check(&self) -> Result<(), Unusable> {
         let field = |message: String| Err(Unusable::Field(message));
         if self.format != Self::FORMAT {
-            return Err(Unusable::Format(self.format));
+            return Err(Unusable::Format {
+                found: self.format,
+                own: Self::FORMAT,
+            });
         }
         if DatabaseId::parse(&self.graph_id).is_err() || self.created_at.len() > 64 {
             return field("graph_id or created_at".into());
@@ -284,6 +287,10 @@ mod tests {
             let mut manifest = manifest();
             change(&mut manifest);
             assert!(manifest.check().is_err(), "change {index}");
+            if manifest.format != ExportManifest::FORMAT {
+                let (found, own) = (manifest.format, ExportManifest::FORMAT);
+                assert_eq!(manifest.check(), Err(Unusable::Format { found, own }));
+            }
         }
     }
 }

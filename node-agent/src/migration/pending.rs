@@ -2,7 +2,10 @@
 //! imported. What an agent with another engine finds when it starts on the volume.
 
 use super::{ExportManifest, MigrationError};
-use crate::registration::files::write_atomically;
+use crate::{
+    engines::{DatabaseId, Engines},
+    registration::files::write_atomically,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -27,6 +30,10 @@ pub struct PendingDatabase {
     pub size_bytes: u64,
     /// When it was begun (RFC 3339, UTC).
     pub exported_at: String,
+    /// The file that is about to become the database, by its number in the file system. Noted before that happens: whoever
+    /// finds the database to be this file knows that it has happened, also after a crash.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub installing: Option<u64>,
 }
 
 impl From<&ExportManifest> for PendingDatabase {
@@ -39,6 +46,7 @@ impl From<&ExportManifest> for PendingDatabase {
             relationship_tables: export.tables.iter().filter(|table| table.table.ends.is_some()).count(),
             size_bytes: export.size_bytes(),
             exported_at: export.created_at.clone(),
+            installing: None,
         }
     }
 }
@@ -63,11 +71,47 @@ impl Pending {
         data_dir.join("migration.json")
     }
 
-    /// What waits on this volume, if anything does.
+    /// What waits on this volume, if anything does. A database that was put in place does not wait, even if a crash has kept
+    /// that from being noted.
     ///
     /// # Errors
     /// The file cannot be read.
-    pub fn read(data_dir: &Path) -> Result<Option<Self>, MigrationError> {
+    pub fn read(data_dir: &Path, engines: &Engines) -> Result<Option<Self>, MigrationError> {
+        let mut pending = Self::noted(data_dir)?;
+        if let Some(pending) = &mut pending {
+            pending.settle(|id| engines.graph_inode(id));
+        }
+        Ok(pending.filter(|pending| !pending.databases.is_empty()))
+    }
+
+    /// Notes what has become of a database that was about to be put in place when the agent ended. Before anything else
+    /// changes its file.
+    ///
+    /// # Errors
+    /// The file cannot be read or written.
+    pub fn settle_volume(data_dir: &Path, engines: &Engines) -> Result<(), MigrationError> {
+        match Self::noted(data_dir)? {
+            Some(mut pending) if pending.settle(|id| engines.graph_inode(id)) => pending.write(data_dir),
+            _ => Ok(()),
+        }
+    }
+
+    /// Forgets the databases that are the files which were about to become them, and that the others were about to change.
+    /// Returns whether there were any.
+    pub fn settle(&mut self, inode: impl Fn(&DatabaseId) -> Option<u64>) -> bool {
+        let about = |database: &PendingDatabase| database.installing.is_some();
+        let changed = self.databases.iter().any(about);
+        self.databases.retain(|database| {
+            let id = DatabaseId::parse(&database.graph_id).ok();
+            database.installing.is_none() || id.and_then(|id| inode(&id)) != database.installing
+        });
+        for database in &mut self.databases {
+            database.installing = None;
+        }
+        changed
+    }
+
+    fn noted(data_dir: &Path) -> Result<Option<Self>, MigrationError> {
         let path = Self::file(data_dir);
         let text = match fs::read(&path) {
             Ok(text) => text,
@@ -104,32 +148,63 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    #[test]
-    fn what_waits_is_there_until_nothing_waits() {
-        let volume = tempfile::tempdir().unwrap();
-        assert_eq!(Pending::read(volume.path()).unwrap(), None);
-        let mut pending = Pending {
+    fn database(id: &str, installing: Option<u64>) -> PendingDatabase {
+        PendingDatabase {
+            graph_id: id.into(),
+            export_path: format!("exports/{id}"),
+            node_count: 1,
+            relationship_count: 2,
+            relationship_tables: 1,
+            size_bytes: 3,
+            exported_at: "2026-01-01T00:00:00.000Z".into(),
+            installing,
+        }
+    }
+
+    fn pending(databases: &[PendingDatabase]) -> Pending {
+        Pending {
             source_version: "0.22.1".into(),
             target_version: "0.23.0".into(),
             created_at: "2026-01-01T00:00:00.000Z".into(),
             export_format: "parquet".into(),
-            databases: vec![PendingDatabase {
-                graph_id: "kg1".into(),
-                export_path: "exports/kg1".into(),
-                node_count: 1,
-                relationship_count: 2,
-                relationship_tables: 1,
-                size_bytes: 3,
-                exported_at: "2026-01-01T00:00:00.000Z".into(),
-            }],
-        };
+            databases: databases.to_vec(),
+        }
+    }
+
+    #[test]
+    fn what_waits_is_there_until_nothing_waits() {
+        let volume = tempfile::tempdir().unwrap();
+        assert_eq!(Pending::noted(volume.path()).unwrap(), None);
+        let mut pending = pending(&[database("kg1", None)]);
         pending.write(volume.path()).unwrap();
-        assert_eq!(Pending::read(volume.path()).unwrap().as_ref(), Some(&pending));
+        assert_eq!(Pending::noted(volume.path()).unwrap().as_ref(), Some(&pending));
         pending.databases.clear();
         pending.write(volume.path()).unwrap();
         pending.write(volume.path()).unwrap();
-        assert_eq!(Pending::read(volume.path()).unwrap(), None);
+        assert_eq!(Pending::noted(volume.path()).unwrap(), None);
         std::fs::write(volume.path().join("migration.json"), "{").unwrap();
-        Pending::read(volume.path()).unwrap_err();
+        Pending::noted(volume.path()).unwrap_err();
+    }
+
+    #[test]
+    fn only_what_is_not_in_place_waits_on() {
+        let there = |id: &DatabaseId| match id.as_str() {
+            "placed" => Some(7),
+            "old" | "waiting" => Some(8),
+            _ => None,
+        };
+        let waiting = database("waiting", None);
+        let mut before = pending(&[
+            waiting.clone(),
+            database("placed", Some(7)),
+            database("old", Some(9)),
+            database("gone", Some(9)),
+        ]);
+        assert!(before.settle(there));
+        assert_eq!(
+            before,
+            pending(&[waiting, database("old", None), database("gone", None)])
+        );
+        assert!(!before.settle(there));
     }
 }

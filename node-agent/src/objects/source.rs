@@ -6,13 +6,18 @@ use super::{
     glob::Pattern,
     import_dir::ImportDir,
 };
-use crate::engines::DatabaseId;
+use crate::{
+    disk::{Full, check_room},
+    engines::DatabaseId,
+};
 use futures::StreamExt;
 use graphplane_core::sources::{Location, SourceRules};
 use object_store::{ObjectStore, ObjectStoreExt, path::Path as ObjectPath};
 use parking_lot::RwLock;
 use std::{
     collections::HashMap,
+    fs::File,
+    io::Read,
     path::{Component, Path, PathBuf},
     sync::Arc,
 };
@@ -20,6 +25,8 @@ use tokio::io::AsyncWriteExt;
 
 /// Longest pattern that is taken.
 pub(super) const MAX_PATTERN: usize = 1024;
+/// Bytes that are copied between two looks at what is free on the volume.
+const PORTION: u64 = 16 << 20;
 /// Most places that a refusal names.
 const SHOWN_PLACES: usize = 5;
 
@@ -46,6 +53,9 @@ pub enum SourceError {
         /// Why it failed.
         message: String,
     },
+    /// The volume has no room for it.
+    #[error(transparent)]
+    Full(#[from] Full),
     /// The local file system failed.
     #[error("cannot read or write {path}: {source}")]
     Io {
@@ -346,21 +356,29 @@ impl Admitted {
 }
 
 impl SourceFile {
-    /// Copies the file to `target`, which must not exist; at most `limit` bytes, whatever the listing said.
+    /// Copies the file to `target`, which must not exist; at most `limit` bytes, whatever the listing said, and as long as
+    /// `floor` bytes of the volume are free.
     ///
     /// # Errors
-    /// When it cannot be read or written, or has grown beyond the limit.
-    pub async fn fetch(&self, target: &Path, limit: Option<u64>) -> Result<u64, SourceError> {
+    /// When it cannot be read or written, has grown beyond the limit, or there is no room.
+    pub async fn fetch(&self, target: &Path, limit: Option<u64>, floor: u64) -> Result<u64, SourceError> {
+        let volume = target.parent().unwrap_or(target);
         let io = |source| SourceError::Io {
             path: target.to_owned(),
             source,
         };
         match &self.place {
             Place::Local(path) => {
-                let size = tokio::fs::copy(path, target).await.map_err(|source| SourceError::Io {
-                    path: path.clone(),
-                    source,
-                })?;
+                let (from, to, volume) = (path.clone(), target.to_owned(), volume.to_owned());
+                let most = limit.map_or(u64::MAX, |limit| limit.saturating_add(1));
+                let copied = tokio::task::spawn_blocking(move || copy(&from, &to, most, || check_room(&volume, floor)));
+                let failed = |error| {
+                    Err(SourceError::Io {
+                        path: path.clone(),
+                        source: std::io::Error::other(error),
+                    })
+                };
+                let size = copied.await.unwrap_or_else(failed)?;
                 if limit.is_some_and(|limit| size > limit) {
                     return Err(self.grown());
                 }
@@ -377,6 +395,7 @@ impl SourceFile {
                 let mut size = 0u64;
                 while let Some(chunk) = stream.next().await {
                     let chunk = chunk.map_err(failed)?;
+                    check_room(volume, floor)?;
                     size += chunk.len() as u64;
                     if limit.is_some_and(|limit| size > limit) {
                         return Err(self.grown());
@@ -391,6 +410,24 @@ impl SourceFile {
 
     fn grown(&self) -> SourceError {
         SourceError::TooLarge(format!("{} grew beyond the limit while it was read", self.uri))
+    }
+}
+
+/// Copies at most `most` bytes of a file, as long as there is room for the next portion.
+fn copy(from: &Path, to: &Path, most: u64, room: impl Fn() -> Result<(), Full>) -> Result<u64, SourceError> {
+    let io = |source| SourceError::Io {
+        path: from.to_owned(),
+        source,
+    };
+    let mut source = File::open(from).map_err(io)?.take(most);
+    let mut target = File::create_new(to).map_err(io)?;
+    let mut size = 0;
+    loop {
+        room()?;
+        match std::io::copy(&mut source.by_ref().take(PORTION), &mut target).map_err(io)? {
+            0 => return Ok(size),
+            copied => size += copied,
+        }
     }
 }
 

@@ -46,7 +46,7 @@ async fn local_files_are_read_below_the_import_directory_only() {
     let names: Vec<&str> = files.iter().map(|file| file.uri.rsplit('/').next().unwrap()).collect();
     assert_eq!(names, ["a.parquet", "b.parquet"]);
     let target = root.join("copy");
-    assert_eq!(files[0].fetch(&target, None).await.unwrap(), 9);
+    assert_eq!(files[0].fetch(&target, None, 0).await.unwrap(), 9);
     assert_eq!(std::fs::read(&target).unwrap(), b"a.parquet");
     assert_eq!(resolve(at("**/*.parquet")).await.unwrap().len(), 3);
     let absent = resolve(at("nothing.parquet")).await;
@@ -73,6 +73,27 @@ async fn local_files_are_read_below_the_import_directory_only() {
         resolve(at("**/*.parquet")).await,
         Err(SourceError::TooLarge(_))
     ));
+}
+
+#[tokio::test]
+async fn a_local_file_that_grew_is_not_copied_beyond_the_limit() {
+    let dir = tempfile::tempdir().unwrap();
+    let import = dir.path().canonicalize().unwrap();
+    let grown = import.join("grown.csv");
+    std::fs::write(&grown, "a\n1\n").unwrap();
+    let sources = sources(&[], Some(&import));
+    let files = found(&sources, format!("file://{}", grown.display())).await.unwrap();
+    std::fs::write(&grown, vec![b'1'; 1 << 20]).unwrap();
+    let target = import.join("copy");
+    let refused = files[0].fetch(&target, Some(100), 0).await;
+    assert!(matches!(refused, Err(SourceError::TooLarge(_))), "{refused:?}");
+    assert!(std::fs::metadata(&target).unwrap().len() <= 101);
+
+    // Nor is anything copied to a volume that is full.
+    std::fs::remove_file(&target).unwrap();
+    let refused = files[0].fetch(&target, None, u64::MAX).await;
+    assert!(matches!(refused, Err(SourceError::Full(_))), "{refused:?}");
+    assert_eq!(std::fs::metadata(&target).unwrap().len(), 0);
 }
 
 #[tokio::test]

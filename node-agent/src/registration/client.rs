@@ -1,5 +1,6 @@
 //! The two calls that the agent makes to its control plane.
 
+use super::metadata::MachineIdentity;
 use crate::config::Settings;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,9 @@ pub struct RegisterRequest {
     pub databases: Vec<String>,
     /// The epoch that the volume has seen.
     pub volume_epoch: u64,
+    /// The proof of the machine, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<MachineIdentity>,
 }
 
 /// Versions of the engines that are linked into this program.
@@ -118,7 +122,7 @@ pub struct DatabaseSize {
 }
 
 /// Answer to a renewal.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LeaseResponse {
     /// The epoch under which the agent may write.
@@ -133,13 +137,16 @@ pub struct LeaseResponse {
     /// Figures of the tier.
     #[serde(default)]
     pub settings: Option<Settings>,
+    /// Token that takes the place of the present one as soon as it is used.
+    #[serde(default)]
+    pub credential: Option<String>,
 }
 
 /// A call that did not succeed.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
-    /// The token is wrong, or was used already.
-    #[error("the control plane does not accept the token (401): {0}")]
+    /// The token is wrong, was used already, or belongs to another machine.
+    #[error("the control plane does not accept the token (401 or 403): {0}")]
     Unauthorized(String),
     /// The control plane does not know this node.
     #[error("the control plane does not know this node (404): {0}")]

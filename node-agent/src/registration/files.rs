@@ -41,6 +41,10 @@ pub struct Identity {
     pub node: String,
     /// Token that authenticates the node to the control plane.
     pub credential: String,
+    /// Token that the control plane has offered instead, and that was not used yet. Until it was accepted once, either may
+    /// be the one that is good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offered: Option<String>,
     /// Key that callers of the agent present.
     pub api_key: String,
     /// The epoch that came with it.
@@ -219,6 +223,7 @@ mod tests {
         let identity = Identity {
             node: "n1".into(),
             credential: "c-secret".into(),
+            offered: Some("o-secret".into()),
             api_key: "k-secret".into(),
             epoch: 2,
         };

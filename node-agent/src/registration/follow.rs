@@ -4,9 +4,10 @@ use super::{
     client::{CallError, ControlPlane, LeaseRequest, RegisterRequest},
     files::{FileError, Identity, VolumeFiles},
     lease::{Grant, Outcome, State},
+    metadata::{Metadata, MetadataError},
     standing::Standing,
 };
-use crate::config::{ConfigError, NodeConfig, Settings};
+use crate::config::{ConfigError, IdentitySource, NodeConfig, Settings};
 use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
@@ -37,6 +38,8 @@ pub struct Follower {
     pub host: Arc<dyn Host>,
     /// Client of the control plane.
     pub control_plane: ControlPlane,
+    /// Where the machine's proof comes from, if the configuration says that it has one.
+    pub metadata: Metadata,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +50,8 @@ enum Trouble {
     File(#[from] FileError),
     #[error(transparent)]
     Call(#[from] CallError),
+    #[error(transparent)]
+    Metadata(#[from] MetadataError),
     #[error("the control plane names epoch {answered}, but this volume has seen epoch {volume}; refused")]
     StaleEpoch { answered: u64, volume: u64 },
     #[error("the answer took longer than the lease that it grants")]
@@ -56,9 +61,8 @@ enum Trouble {
 }
 
 struct Session {
-    node: String,
-    credential: String,
-    epoch: u64,
+    /// As it is on the volume.
+    identity: Identity,
     renew_every: Duration,
 }
 
@@ -110,7 +114,7 @@ impl Follower {
                 })?
         };
         match session {
-            Some(current) if current.node == config.node => match self.renew(&config, current).await {
+            Some(current) if current.identity.node == config.node => match self.renew(&config, current).await {
                 Ok(pause) => Ok(pause),
                 Err(trouble) => {
                     match &trouble {
@@ -138,13 +142,22 @@ impl Follower {
         let known = self.files.identity(&config.node);
         let tokens: Vec<String> = known
             .iter()
-            .map(|identity| identity.credential.clone())
+            .flat_map(|identity| [identity.offered.clone(), Some(identity.credential.clone())])
+            .flatten()
             .chain(Some(config.bootstrap_token.clone()))
             .filter(|token| !token.is_empty())
             .collect();
+        // Read anew: it changes when a machine is stopped and started.
+        let proof = match config.identity {
+            Some(IdentitySource::Aws) => Some(self.metadata.identity().await?),
+            None => None,
+        };
         let mut last = Trouble::NoToken(config.node.clone());
         for token in tokens {
-            let request = self.host.register_request(config, self.standing.volume_epoch());
+            let request = RegisterRequest {
+                identity: proof.clone(),
+                ..self.host.register_request(config, self.standing.volume_epoch())
+            };
             let sent = self.standing.now();
             let answer = match self
                 .control_plane
@@ -169,7 +182,7 @@ impl Follower {
                     volume: self.standing.volume_epoch(),
                 });
             }
-            let credential = answer.credential.clone().unwrap_or(token);
+            let credential = answer.credential.unwrap_or(token);
             self.host
                 .apply_identity(answer.role.as_deref(), &answer.api_key, config);
             if let Some(settings) = &answer.settings {
@@ -177,16 +190,17 @@ impl Follower {
             }
             // The epoch is on the volume before the first write under it, and the credential before it is needed again:
             // the one-time token is spent by now. What is there already is not written again, since requests wait.
-            let (files, epoch, before) = (self.files.clone(), answer.epoch, self.standing.volume_epoch());
+            let (epoch, before) = (answer.epoch, self.standing.volume_epoch());
             let identity = Identity {
                 node: config.node.clone(),
-                credential: credential.clone(),
+                credential,
+                offered: None,
                 api_key: answer.api_key,
                 epoch,
             };
-            let identity = (known.as_ref() != Some(&identity)).then_some(identity);
-            tokio::task::spawn_blocking(move || {
-                if let Some(identity) = identity {
+            let written = (known.as_ref() != Some(&identity)).then(|| identity.clone());
+            self.write(move |files| {
+                if let Some(identity) = written {
                     files.write_identity(&identity)?;
                 }
                 if epoch == before {
@@ -195,18 +209,11 @@ impl Follower {
                     files.write_epoch(epoch)
                 }
             })
-            .await
-            .map_err(|error| FileError::Io {
-                action: "write",
-                path: self.config.clone(),
-                source: std::io::Error::other(error),
-            })??;
+            .await?;
             let lease = Duration::from_secs(answer.lease_duration_seconds);
             return match self.standing.registered(Grant { epoch, sent, lease }) {
                 Outcome::Held => Ok(Session {
-                    node: config.node.clone(),
-                    credential,
-                    epoch,
+                    identity,
                     renew_every: renew_pause(answer.renew_interval_seconds, answer.lease_duration_seconds),
                 }),
                 Outcome::TooLate => Err(Trouble::TooLate),
@@ -222,14 +229,21 @@ impl Follower {
     async fn renew(&self, config: &NodeConfig, session: &mut Session) -> Result<Duration, Trouble> {
         let fenced = matches!(self.standing.state(), State::Fenced { .. });
         // Looks at files, so it is not for a thread that serves requests.
-        let (host, epoch) = (Arc::clone(&self.host), session.epoch);
+        let (host, epoch) = (Arc::clone(&self.host), session.identity.epoch);
         let request = tokio::task::spawn_blocking(move || host.lease_request(epoch, fenced))
             .await
             .map_err(|error| CallError::Transport(error.to_string()))?;
         let sent = self.standing.now();
+        let Identity {
+            node,
+            credential,
+            offered,
+            ..
+        } = &session.identity;
+        let token = offered.as_ref().unwrap_or(credential);
         let answer = self
             .control_plane
-            .renew(&config.control_plane, &session.node, &session.credential, &request)
+            .renew(&config.control_plane, node, token, &request)
             .await?;
         if answer.draining {
             self.host.drain();
@@ -244,13 +258,49 @@ impl Follower {
             sent,
             lease,
         }) {
-            Outcome::Held => Ok(session.renew_every),
+            Outcome::Held => {
+                self.keep(session, answer.credential).await?;
+                Ok(session.renew_every)
+            }
             Outcome::TooLate => Err(Trouble::TooLate),
             Outcome::WrongEpoch => Err(Trouble::StaleEpoch {
                 answered: answer.epoch,
                 volume: self.standing.volume_epoch(),
             }),
         }
+    }
+
+    /// Notes what a renewal that was accepted says of credentials: the one that was offered before is in use now, and perhaps
+    /// there is a new offer. What is not on the volume is not used, so that a crash at any moment leaves a good one there.
+    async fn keep(&self, session: &mut Session, offered: Option<String>) -> Result<(), FileError> {
+        let mut identity = session.identity.clone();
+        if let Some(used) = identity.offered.take() {
+            identity.credential = used;
+        }
+        identity.offered = offered.filter(|token| !token.is_empty());
+        if identity == session.identity {
+            return Ok(());
+        }
+        let written = identity.clone();
+        self.write(move |files| files.write_identity(&written)).await?;
+        session.identity = identity;
+        Ok(())
+    }
+
+    async fn write(
+        &self,
+        write: impl FnOnce(&VolumeFiles) -> Result<(), FileError> + Send + 'static,
+    ) -> Result<(), FileError> {
+        let files = self.files.clone();
+        tokio::task::spawn_blocking(move || write(&files))
+            .await
+            .unwrap_or_else(|error| {
+                Err(FileError::Io {
+                    action: "write",
+                    path: self.config.clone(),
+                    source: std::io::Error::other(error),
+                })
+            })
     }
 }
 

@@ -88,6 +88,11 @@ impl Standing {
         Ok(guarded.writing.clone())
     }
 
+    /// Cancelled when the right to write that is held now ends; already, if there is none any more.
+    pub fn ends(&self) -> CancellationToken {
+        self.0.machine.lock().writing.clone()
+    }
+
     /// Waits, at most for `patience`, until the agent is past its registration. The control plane sends requests as soon
     /// as it has answered, and the answer may still be on its way to the volume then.
     pub async fn registered_within(&self, patience: Duration) {

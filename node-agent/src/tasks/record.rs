@@ -102,6 +102,20 @@ impl TaskStatus {
     }
 }
 
+/// What ended a task before its work was done, and says nothing about whether that would succeed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Interruption {
+    /// A caller asked for it.
+    Request,
+    /// The node was about to stop.
+    Shutdown,
+    /// The process ended.
+    Restart,
+    /// The node lost the right to write.
+    Fenced,
+}
+
 /// One task, with the fields of the contract.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TaskRecord {
@@ -128,6 +142,9 @@ pub struct TaskRecord {
     pub last_heartbeat: Option<String>,
     /// Why it failed.
     pub error: Option<String>,
+    /// What ended it, if it was not its own work: the same may be started again.
+    #[serde(default)]
+    pub interrupted: Option<Interruption>,
     /// What came of it.
     pub result: Option<Value>,
     /// What it was asked to do; never a secret.

@@ -1,8 +1,11 @@
 //! All tasks of an agent: on disk, in memory, and at work.
 
-use super::record::{TaskRecord, TaskStatus, TaskType, timestamp};
+use super::asked::{Asked, audit};
+use super::record::{Interruption, TaskRecord, TaskStatus, TaskType, timestamp};
 use crate::engines::TableName;
+use crate::http::on_volume;
 use crate::metrics::{Histograms, TaskLabels};
+use crate::registration::Standing;
 use crate::registration::files::{FileError, write_atomically};
 use parking_lot::{Mutex, RwLock};
 use serde_json::{Map, Value};
@@ -17,10 +20,23 @@ use std::{
 use tokio::sync::{Semaphore, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// Finished tasks are kept at least this long, unless there are more than [`KEEP_COUNT`].
-const KEEP_FOR: Duration = Duration::from_secs(24 * 3600);
-/// Finished tasks beyond this number are forgotten, oldest first.
-const KEEP_COUNT: usize = 1000;
+/// Which finished tasks are remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// How long, unless there are more than `most`.
+    pub time: Duration,
+    /// How many; beyond this number the oldest are forgotten.
+    pub most: usize,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self {
+            time: Duration::from_secs(24 * 3600),
+            most: 1000,
+        }
+    }
+}
 
 /// How the name of a file ends that belongs to a task, beside its record.
 const ATTACHED: &str = "attached";
@@ -29,7 +45,7 @@ const ATTACHED: &str = "attached";
 #[derive(Debug, thiserror::Error)]
 pub enum TaskError {
     /// There is no such task, or it finished so long ago that it was forgotten.
-    #[error("Task {0} not found; finished tasks are kept for 24 hours")]
+    #[error("Task {0} not found; finished tasks are forgotten after some time")]
     NotFound(String),
     /// It has ended already.
     #[error("Task {id} is {status} already")]
@@ -71,14 +87,16 @@ struct Entry {
     state: watch::Sender<TaskRecord>,
     cancel: CancellationToken,
     /// Why `cancel` was called: what the record will say.
-    reason: Mutex<Option<(TaskStatus, &'static str)>>,
+    reason: Mutex<Option<Interruption>>,
 }
 
 struct Inner {
     dir: PathBuf,
+    retention: Retention,
     entries: RwLock<HashMap<String, Arc<Entry>>>,
     work: TaskTracker,
     durations: OnceLock<Histograms<TaskLabels>>,
+    standing: OnceLock<Standing>,
 }
 
 /// The tasks of one agent. Cheap to clone.
@@ -129,7 +147,7 @@ impl TaskStore {
     ///
     /// # Errors
     /// When the directory cannot be made or read.
-    pub fn open(dir: &Path) -> Result<Self, TaskError> {
+    pub fn open(dir: &Path, retention: Retention) -> Result<Self, TaskError> {
         let io = |action| {
             move |source| FileError::Io {
                 action,
@@ -166,9 +184,11 @@ impl TaskStore {
             };
             if !record.status.is_final() {
                 record.error = Some(interrupted(&record));
+                record.interrupted = Some(Interruption::Restart);
                 record.status = TaskStatus::Failed;
                 record.completed_at = Some(timestamp());
                 write(dir, &record)?;
+                audit(&record, None);
             }
             let cancel = CancellationToken::new();
             let (state, _) = watch::channel(record.clone());
@@ -183,9 +203,11 @@ impl TaskStore {
         }
         let store = Self(Arc::new(Inner {
             dir: dir.to_owned(),
+            retention,
             entries: RwLock::new(entries),
             work: TaskTracker::new(),
             durations: OnceLock::new(),
+            standing: OnceLock::new(),
         }));
         store.forget_old();
         Ok(store)
@@ -195,6 +217,12 @@ impl TaskStore {
     pub fn measure(&self, durations: Histograms<TaskLabels>) {
         // A store has one owner with one set of figures; a second set would miss what the first has.
         let _ = self.0.durations.set(durations);
+    }
+
+    /// Learns from now on which tasks fail because the node has lost the right to write.
+    pub fn follow(&self, standing: Standing) {
+        // There is one node, as there is one store.
+        let _ = self.0.standing.set(standing);
     }
 
     /// Records a task durably and starts it. `name` is the part of its id that tells what it is about; `turn` makes it
@@ -230,6 +258,7 @@ impl TaskStore {
             records_processed: None,
             last_heartbeat: None,
             error: None,
+            interrupted: None,
             result: None,
             metadata,
         };
@@ -243,15 +272,19 @@ impl TaskStore {
         self.0.entries.write().insert(id.clone(), entry.clone());
         self.forget_old();
         let store = self.clone();
-        self.0.work.spawn(async move { store.run(entry, turn, work).await });
+        let asked = Asked::now();
+        self.0
+            .work
+            .spawn(async move { store.run(entry, turn, work, asked).await });
         Ok(TaskHandle { id, state: receiver })
     }
 
-    async fn run<F, W>(&self, entry: Arc<Entry>, turn: Option<Arc<Semaphore>>, work: F)
+    async fn run<F, W>(&self, entry: Arc<Entry>, turn: Option<Arc<Semaphore>>, work: F, asked: Option<Asked>)
     where
         F: FnOnce(TaskContext) -> W + Send + 'static,
         W: Future<Output = Result<Value, String>> + Send + 'static,
     {
+        let ends = self.0.standing.get().map(Standing::ends);
         let permit = match turn {
             None => None,
             Some(turn) => tokio::select! {
@@ -285,13 +318,17 @@ impl TaskStore {
                 record.progress_percent = 100.0;
                 record.result = Some(value);
             }
-            (Err(_), Some((status, why))) => {
-                record.status = status;
-                record.error = Some(why.to_owned());
-            }
-            (Err(error), None) => {
-                record.status = TaskStatus::Failed;
-                record.error = Some(error);
+            (Err(error), reason) => {
+                let fenced = ends.is_some_and(|ends| ends.is_cancelled());
+                record.interrupted = reason.or(fenced.then_some(Interruption::Fenced));
+                (record.status, record.error) = match reason {
+                    Some(Interruption::Request) => (TaskStatus::Cancelled, Some("cancelled by request".to_owned())),
+                    Some(Interruption::Shutdown) => (
+                        TaskStatus::Failed,
+                        Some("interrupted by the node's shutdown".to_owned()),
+                    ),
+                    Some(Interruption::Restart | Interruption::Fenced) | None => (TaskStatus::Failed, Some(error)),
+                };
             }
         }
         let duration = record.duration();
@@ -312,6 +349,11 @@ impl TaskStore {
             duration_ms,
             "task ended"
         );
+        audit(&record, asked.as_ref());
+        // The log has the whole path.
+        if let (Some(error), Some(data_dir)) = (&mut record.error, self.0.dir.parent()) {
+            *error = on_volume(error, data_dir);
+        }
         if let Err(error) = self.persist(record.clone()).await {
             tracing::error!(operation = "tasks", task = record.task_id, %error, "the end of a task could not be recorded");
         }
@@ -347,10 +389,7 @@ impl TaskStore {
                 status: status.as_str(),
             });
         }
-        entry
-            .reason
-            .lock()
-            .get_or_insert((TaskStatus::Cancelled, "cancelled by request"));
+        entry.reason.lock().get_or_insert(Interruption::Request);
         entry.cancel.cancel();
         Ok(())
     }
@@ -448,10 +487,7 @@ impl TaskStore {
         }
         for entry in self.0.entries.read().values() {
             if !entry.state.borrow().status.is_final() {
-                entry
-                    .reason
-                    .lock()
-                    .get_or_insert((TaskStatus::Failed, "interrupted by the node's shutdown"));
+                entry.reason.lock().get_or_insert(Interruption::Shutdown);
                 entry.cancel.cancel();
             }
         }
@@ -488,7 +524,7 @@ impl TaskStore {
 
     fn forget_old(&self) {
         let horizon = jiff::Timestamp::now()
-            .checked_sub(jiff::SignedDuration::try_from(KEEP_FOR).unwrap_or_default())
+            .checked_sub(jiff::SignedDuration::try_from(self.0.retention.time).unwrap_or_default())
             .map(|time| format!("{time:.3}"))
             .unwrap_or_default();
         let mut entries = self.0.entries.write();
@@ -503,7 +539,7 @@ impl TaskStore {
         finished.sort_unstable_by(|a, b| b.cmp(a));
         let mut forgotten = HashSet::new();
         for (index, (ended, id)) in finished.into_iter().enumerate() {
-            if index >= KEEP_COUNT || ended < horizon {
+            if index >= self.0.retention.most || ended < horizon {
                 entries.remove(&id);
                 forgotten.insert(id);
             }

@@ -1,5 +1,9 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
+use crate::registration::{
+    SystemClock,
+    lease::{Grant, Machine},
+};
 use serde_json::json;
 
 fn metadata(graph: &str) -> Map<String, Value> {
@@ -13,7 +17,7 @@ async fn ended(mut state: watch::Receiver<TaskRecord>) -> TaskRecord {
 #[tokio::test]
 async fn a_task_is_recorded_from_start_to_end() {
     let dir = tempfile::tempdir().unwrap();
-    let store = TaskStore::open(dir.path()).unwrap();
+    let store = TaskStore::open(dir.path(), Retention::default()).unwrap();
     let task = store
         .start(
             TaskType::Backup,
@@ -33,7 +37,7 @@ async fn a_task_is_recorded_from_start_to_end() {
     let record = ended(task.state).await;
     assert_eq!((record.status, record.progress_percent), (TaskStatus::Completed, 100.0));
     assert_eq!((record.records_processed, record.estimated_size), (Some(10), Some(10)));
-    let again = TaskStore::open(dir.path()).unwrap();
+    let again = TaskStore::open(dir.path(), Retention::default()).unwrap();
     assert_eq!(again.get(&id).unwrap(), record, "a restart shows the same");
     assert!(matches!(again.cancel(&id), Err(TaskError::Final { .. })));
     assert!(matches!(again.get("nope"), Err(TaskError::NotFound(_))));
@@ -42,7 +46,7 @@ async fn a_task_is_recorded_from_start_to_end() {
 #[tokio::test]
 async fn errors_and_panics_fail_the_task() {
     let dir = tempfile::tempdir().unwrap();
-    let store = TaskStore::open(dir.path()).unwrap();
+    let store = TaskStore::open(dir.path(), Retention::default()).unwrap();
     let failing = store
         .start(TaskType::Ingestion, "a", metadata("g"), None, |_| async {
             Err("no".to_owned())
@@ -71,7 +75,7 @@ async fn errors_and_panics_fail_the_task() {
 #[tokio::test]
 async fn a_task_that_waits_or_works_can_be_cancelled() {
     let dir = tempfile::tempdir().unwrap();
-    let store = TaskStore::open(dir.path()).unwrap();
+    let store = TaskStore::open(dir.path(), Retention::default()).unwrap();
     let turn = Arc::new(Semaphore::new(1));
     let start = |name: &'static str| {
         store.start(
@@ -105,6 +109,7 @@ async fn a_task_that_waits_or_works_can_be_cancelled() {
         (record.status, record.error.as_deref()),
         (TaskStatus::Cancelled, Some("cancelled by request"))
     );
+    assert_eq!(record.interrupted, Some(Interruption::Request));
     assert_eq!(
         store.find_unfinished(TaskType::Ingestion, &[("graph_id", "second")]),
         None
@@ -114,7 +119,7 @@ async fn a_task_that_waits_or_works_can_be_cancelled() {
 #[tokio::test]
 async fn shutdown_interrupts_what_does_not_end() {
     let dir = tempfile::tempdir().unwrap();
-    let store = TaskStore::open(dir.path()).unwrap();
+    let store = TaskStore::open(dir.path(), Retention::default()).unwrap();
     let task = store
         .start(TaskType::Backup, "slow", metadata("g"), None, |context| async move {
             context.cancelled().cancelled().await;
@@ -126,12 +131,45 @@ async fn shutdown_interrupts_what_does_not_end() {
     let record = ended(task.state).await;
     assert_eq!(record.status, TaskStatus::Failed);
     assert_eq!(record.error.as_deref(), Some("interrupted by the node's shutdown"));
+    assert_eq!(record.interrupted, Some(Interruption::Shutdown));
     let refused = store
         .start(TaskType::Backup, "late", metadata("g"), None, |_| async {
             Ok(json!(1))
         })
         .await;
     assert!(matches!(refused, Err(TaskError::Stopping)));
+}
+
+#[tokio::test]
+async fn a_task_that_the_end_of_the_lease_cut_off_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = TaskStore::open(dir.path(), Retention::default()).unwrap();
+    let standing = Standing::new(Machine::registering(0), SystemClock);
+    let _ = standing.registered(Grant {
+        epoch: 1,
+        sent: standing.now(),
+        lease: Duration::from_secs(3600),
+    });
+    store.follow(standing.clone());
+    let failing = store.start(TaskType::Fork, "a", metadata("g"), None, |_| async {
+        Err("interrupted is not a column of lease".to_owned())
+    });
+    let record = ended(failing.await.unwrap().state).await;
+    assert_eq!((record.status, record.interrupted), (TaskStatus::Failed, None));
+    let ends = standing.permit().unwrap();
+    let cut = store.start(TaskType::Fork, "b", metadata("g"), None, |_| async move {
+        ends.cancelled().await;
+        Err("no right to write any more".to_owned())
+    });
+    let mut cut = cut.await.unwrap();
+    let begun = |record: &TaskRecord| record.status == TaskStatus::Running;
+    cut.state.wait_for(begun).await.unwrap();
+    standing.refused();
+    let record = ended(cut.state).await;
+    assert_eq!(
+        (record.status, record.interrupted),
+        (TaskStatus::Failed, Some(Interruption::Fenced))
+    );
 }
 
 #[test]
@@ -149,6 +187,7 @@ fn what_was_under_way_is_told_honestly_after_a_restart() {
         records_processed: None,
         last_heartbeat: None,
         error: None,
+        interrupted: None,
         result: None,
         metadata: Map::new(),
     };
@@ -166,10 +205,11 @@ fn what_was_under_way_is_told_honestly_after_a_restart() {
     );
     std::fs::write(dir.path().join("half.json.123.new"), "{").unwrap();
     std::fs::write(dir.path().join("broken.json"), "{").unwrap();
-    let store = TaskStore::open(dir.path()).unwrap();
+    let store = TaskStore::open(dir.path(), Retention::default()).unwrap();
     let backup = store.get("b_1").unwrap();
     assert_eq!(backup.status, TaskStatus::Failed);
     assert!(backup.completed_at.is_some());
+    assert_eq!(backup.interrupted, Some(Interruption::Restart));
     assert!(backup.error.unwrap().starts_with("interrupted by restart: no manifest"));
     assert!(store.get("i_1").unwrap().error.unwrap().contains("had not started"));
     assert!(!dir.path().join("half.json.123.new").exists());
@@ -197,6 +237,7 @@ fn old_tasks_are_forgotten() {
         records_processed: None,
         last_heartbeat: None,
         error: None,
+        interrupted: None,
         result: Some(json!(null)),
         metadata: Map::new(),
     };
@@ -207,7 +248,7 @@ fn old_tasks_are_forgotten() {
             std::fs::write(dir.path().join(format!("{id}.{table}.attached")), id).unwrap();
         }
     }
-    let store = TaskStore::open(dir.path()).unwrap();
+    let store = TaskStore::open(dir.path(), Retention::default()).unwrap();
     assert!(store.get("old").is_err() && store.get("new").is_ok());
     assert!(!dir.path().join("old.json").exists());
     // What a task keeps goes with it.
@@ -219,11 +260,43 @@ fn old_tasks_are_forgotten() {
 }
 
 #[tokio::test]
+async fn as_many_tasks_are_remembered_as_was_chosen() {
+    let dir = tempfile::tempdir().unwrap();
+    let retention = Retention {
+        time: Duration::from_secs(3600),
+        most: 2,
+    };
+    let store = TaskStore::open(dir.path(), retention).unwrap();
+    let mut last = None;
+    for _ in 0..4 {
+        let started = store.start(TaskType::Backup, "b", metadata("g"), None, |_| async {
+            Ok(json!(null))
+        });
+        last = Some(ended(started.await.unwrap().state).await);
+    }
+    drop(store);
+    let store = TaskStore::open(dir.path(), retention).unwrap();
+    assert_eq!(store.stats().total, 2);
+    // And as long.
+    let old = TaskRecord {
+        completed_at: Some("2020-01-01T00:00:00.000Z".into()),
+        ..last.unwrap()
+    };
+    for (years, remembered) in [(1, 1), (50, 2)] {
+        write(dir.path(), &old).unwrap();
+        let time = Duration::from_secs(years * 365 * 24 * 3600);
+        let store = TaskStore::open(dir.path(), Retention { time, ..retention }).unwrap();
+        assert_eq!(store.stats().total, remembered, "{years} years");
+        assert_eq!(store.get(&old.task_id).is_ok(), remembered == 2);
+    }
+}
+
+#[tokio::test]
 async fn a_task_keeps_a_file_for_each_table() {
     let dir = tempfile::tempdir().unwrap();
     let [one, other, third] = ["A", "A-b", "C"].map(|name| TableName::parse(name).unwrap());
     let tables = [one.clone(), other.clone()];
-    let store = TaskStore::open(dir.path()).unwrap();
+    let store = TaskStore::open(dir.path(), Retention::default()).unwrap();
     let task = {
         let of = store.clone();
         let work = move |context| async move {
@@ -241,7 +314,7 @@ async fn a_task_keeps_a_file_for_each_table() {
     };
     assert_eq!(ended(task.state).await.status, TaskStatus::Completed);
     drop(store);
-    let store = TaskStore::open(dir.path()).unwrap();
+    let store = TaskStore::open(dir.path(), Retention::default()).unwrap();
     for (table, kept) in [(&one, Some("A")), (&other, Some("A-b")), (&third, None)] {
         let kept = kept.map(|text| text.as_bytes().to_vec());
         assert_eq!(store.attached(&task.id, table).await.unwrap(), kept, "{table}");

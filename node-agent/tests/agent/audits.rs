@@ -17,10 +17,89 @@ async fn quiet(args: &[&str]) -> Agent {
     Agent::launch(TempDir::new().unwrap(), args, &envs).await
 }
 
+/// The lines about requests.
 fn audited(agent: &Agent) -> Vec<Value> {
+    let (requests, _) = audit(agent);
+    requests
+}
+
+/// The lines about requests, and those about the ends of tasks.
+fn audit(agent: &Agent) -> (Vec<Value>, Vec<Value>) {
     let lines = agent.log();
     let lines = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    lines.filter(|line| line["target"] == "audit").collect()
+    let lines = lines.filter(|line| line["target"] == "audit");
+    lines.partition(|line| line["status"].is_number())
+}
+
+#[tokio::test]
+async fn the_end_of_a_task_is_audited_with_its_request() {
+    let root = TempDir::new().unwrap();
+    let bucket = Bucket::start().await;
+    let store = format!("file://{}", root.path().join("objects").display());
+    let args = [
+        "--object-store",
+        store.as_str(),
+        "--source-endpoint",
+        bucket.url.as_str(),
+    ];
+    let mut agent = quiet(&args).await;
+    agent.database("kg1", PEOPLE).await;
+    let backup = |request: &'static str| {
+        agent
+            .request(Method::POST, "/databases/kg1/backup")
+            .header("X-Request-Id", request)
+            .json(&json!({"destination": {"key": "backups/sesame"}}))
+    };
+    let started = Answer::to(backup("first")).await.ok();
+    let done = started["task_id"].as_str().unwrap().to_owned();
+    agent.task(&done).await;
+    let staging = agent
+        .request(Method::POST, "/databases/kg1/tables")
+        .header("X-Request-Id", "second")
+        .header("Prefer", "respond-async")
+        .json(&json!({
+            "table_name": "Person", "s3_pattern": "s3://lake/silent/sesame.parquet", "s3_credentials": {
+                "aws_access_key_id": "a", "aws_secret_access_key": "sesame", "endpoint_url": bucket.url, "region": "us-east-1",
+            },
+        }));
+    let cut = Answer::to(staging).await.ok()["task_id"].as_str().unwrap().to_owned();
+    // A task that the process did not live to end is told of when the next one finds it.
+    agent.restart_after_kill().await;
+    let (_, ends) = audit(&agent);
+    let told: Vec<_> = ends
+        .iter()
+        .map(|line| {
+            (
+                &line["task"],
+                &line["task_type"],
+                &line["graph"],
+                &line["outcome"],
+                &line["request_id"],
+            )
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (
+                &json!(done),
+                &json!("backup"),
+                &json!("kg1"),
+                &json!("completed"),
+                &json!("first")
+            ),
+            (
+                &json!(cut),
+                &json!("staging"),
+                &json!("kg1"),
+                &json!("failed"),
+                &Value::Null
+            ),
+        ]
+    );
+    assert_eq!(ends[0]["key"], json!(&hex::encode(Sha256::digest(KEY))[..8]));
+    assert!(ends[0]["duration_ms"].is_number());
+    assert!(!agent.log().contains("sesame"));
 }
 
 #[tokio::test]

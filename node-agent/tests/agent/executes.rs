@@ -1,6 +1,8 @@
 //! Changes of staging tables by SQL, and loads whose rows only pass through staging.
 
-use crate::fixture::{Agent, Answer, PEOPLE, acquaintances, parquet, people};
+use crate::fixture::{Agent, Answer, PEOPLE, acquaintances, eventually, parquet, people};
+use futures::{StreamExt, stream};
+use reqwest::{Body, Method};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -185,11 +187,70 @@ async fn rows_of_a_load_that_was_cut_do_not_stay_in_staging() {
                 .ok();
             (staged(&agent).await, record["status"].clone())
         };
-        crate::fixture::eventually("rows are staged", look, |(staged, status)| {
+        eventually("rows are staged", look, |(staged, status)| {
             staged[table].as_u64().is_some_and(|rows| rows > 5) || status == "completed"
         })
         .await;
         agent.restart_after_kill().await;
         assert_eq!(staged(&agent).await, json!({"Person": 5}), "after a load of {table}");
     }
+}
+
+#[tokio::test]
+async fn nothing_replaces_a_graph_while_requests_change_its_staging() {
+    let agent = Agent::start().await;
+    agent.database("kg1", PEOPLE).await;
+    agent.database("kg1-wip", PEOPLE).await;
+    let file = people(10);
+    agent
+        .put("/databases/kg1/tables/Person/files/own", file.clone())
+        .await
+        .ok();
+    let refused = async || {
+        for path in ["rebuild", "swap", "memory/restore", "memory/boost"] {
+            let answer = agent.post(&format!("/databases/kg1/{path}"), json!({})).await;
+            let said = answer.fails(409).to_string();
+            assert!(said.contains("staging tables"), "{path}: {said}");
+        }
+    };
+    let restore = || async {
+        agent
+            .post("/databases/kg1/memory/restore", json!({}))
+            .await
+            .status
+            .as_u16()
+    };
+
+    // An upload that is on its way.
+    let (go_on, gone_on) = tokio::sync::oneshot::channel::<()>();
+    let (first, rest) = (file[..20].to_vec(), file[20..].to_vec());
+    let parts = stream::once(async move { Ok::<_, std::io::Error>(first) }).chain(stream::once(async move {
+        // Also if the sender is gone: the test has failed then.
+        let _ = gone_on.await;
+        Ok(rest)
+    }));
+    let upload = agent
+        .request(Method::PUT, "/databases/kg1/tables/Person/files/f")
+        .body(Body::wrap_stream(parts));
+    let upload = tokio::spawn(async move { Answer::to(upload).await });
+    eventually("the upload has begun", restore, |status| *status == 409).await;
+    refused().await;
+    go_on.send(()).unwrap();
+    upload.await.unwrap().ok();
+    agent.post("/databases/kg1/memory/restore", json!({})).await.ok();
+
+    // A statement that does not end.
+    let sql = "UPDATE Person SET name = 'x' WHERE (SELECT count(*) FROM range(1000000) a, range(1000000) b \
+               WHERE a.range * b.range = -1) > 0";
+    let statement = agent
+        .request(Method::POST, "/databases/kg1/tables/execute")
+        .json(&json!({"sql": sql}));
+    let statement = tokio::spawn(statement.send());
+    let look = || async { (restore().await, statement.is_finished()) };
+    eventually("the statement runs", look, |(status, ended)| *status == 409 || *ended).await;
+    refused().await;
+    statement.abort();
+    eventually("the statement has ended", restore, |status| *status == 200).await;
+    agent.post("/databases/kg1/rebuild", json!({})).await.ok();
+    assert_eq!(agent.number("kg1", "MATCH (p:Person) RETURN count(p)").await, 10);
 }

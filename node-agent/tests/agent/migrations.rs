@@ -226,6 +226,18 @@ async fn what_an_export_cannot_say_is_refused() {
 }
 
 #[tokio::test]
+async fn an_export_needs_nothing_of_the_vectors() {
+    let root = TempDir::new().unwrap();
+    let agent = exported(root.path(), 10, "exports/kg1/0/a").await;
+    let vectors = agent.volume().join("vectors/kg1");
+    std::fs::create_dir_all(&vectors).unwrap();
+    std::fs::write(vectors.join("memory.json"), "no record").unwrap();
+    let result = completed(export(&agent, "kg1", json!({"destination": {"key": "exports/kg1/0/b"}})).await);
+    assert_eq!(result["node_count"], 10);
+    assert_eq!(agent.leftovers(), Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn an_export_that_lies_changes_nothing() {
     const KEY: &str = "exports/kg1/0/a";
     let root = TempDir::new().unwrap();
@@ -564,4 +576,51 @@ async fn a_node_moves_as_a_whole() {
         .await
         .ok();
     assert_eq!(agent.get("/migration/status").await.ok()["migration_pending"], false);
+}
+
+#[tokio::test]
+async fn a_database_in_place_is_not_imported_again_after_a_cut() {
+    let root = TempDir::new().unwrap();
+    let mut agent = exported(root.path(), 100, "exports/first").await;
+    let start = "/migration/export?source_version=0.22.1&target_version=0.23.0&bucket=any";
+    for replaced in [true, false] {
+        let started = agent.post(start, json!({})).await.ok();
+        completed(agent.task(started["task_id"].as_str().unwrap()).await);
+        let file = agent.volume().join("migration.json");
+        let mut waiting: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+        if !replaced {
+            agent.delete("/databases/kg1").await.ok();
+        }
+        let started = agent.post("/migration/import", json!({})).await.ok();
+        completed(agent.task(started["task_id"].as_str().unwrap()).await);
+        assert!(!file.exists());
+
+        // As if the agent had ended when the database was in place and that was not yet noted.
+        agent.kill();
+        let graph = std::fs::metadata(agent.volume().join("databases/kg1.lbug")).unwrap();
+        waiting["databases"][0]["installing"] = json!(std::os::unix::fs::MetadataExt::ino(&graph));
+        std::fs::write(&file, waiting.to_string()).unwrap();
+        agent.spawn().await;
+        agent.cypher("kg1", "CREATE (:Person {identifier: -1})").await.ok();
+        let status = agent.get("/migration/status").await.ok();
+        assert_eq!(status["migration_pending"], false, "{status}");
+        agent.post("/migration/import", json!({})).await.fails(404);
+        assert_eq!(agent.number("kg1", COUNT).await, 101);
+        assert!(!file.exists());
+        // Nothing keeps the kept files from being confirmed.
+        agent.post("/migration/cleanup", json!({})).await.ok();
+        agent
+            .cypher("kg1", "MATCH (p:Person {identifier: -1}) DELETE p")
+            .await
+            .ok();
+
+        // As if it had ended just before: then the database is imported.
+        agent.kill();
+        waiting["databases"][0]["installing"] = json!(u64::MAX);
+        std::fs::write(&file, waiting.to_string()).unwrap();
+        agent.spawn().await;
+        let started = agent.post("/migration/import", json!({})).await.ok();
+        completed(agent.task(started["task_id"].as_str().unwrap()).await);
+        agent.post("/migration/cleanup", json!({})).await.ok();
+    }
 }

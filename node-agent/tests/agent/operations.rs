@@ -159,4 +159,23 @@ async fn queues_connections_and_sizes_are_shown() {
         busy["active_connections"] == 0
     })
     .await;
+
+    // What staging does is counted, too, and told apart.
+    let sql = "SELECT a.i FROM range(3000000) a(i), range(3000000) b(i) WHERE a.i * b.i = -1";
+    let slow = agent
+        .request(reqwest::Method::POST, "/databases/kg1/tables/query")
+        .json(&json!({"sql": sql}));
+    let slow = tokio::spawn(async move { slow.send().await.map(|response| response.status()) });
+    crate::fixture::eventually("the query of staging is shown", connections, |busy| {
+        busy["active_queries"] == 1
+    })
+    .await;
+    let metrics = agent.bare(reqwest::Method::GET, "/metrics").send().await.unwrap();
+    let metrics = metrics.text().await.unwrap();
+    for (engine, running) in [("ladybug", 0), ("duckdb", 1), ("lance", 0)] {
+        let line = format!("graphplane_agent_active_queries{{engine=\"{engine}\"}} {running}");
+        assert!(metrics.contains(&line), "{line}");
+    }
+    slow.abort();
+    crate::fixture::eventually("nothing runs", connections, |busy| busy["active_queries"] == 0).await;
 }

@@ -27,6 +27,12 @@ pub(crate) struct Says {
     pub last_lease_seconds: Option<u64>,
     pub draining: bool,
     pub refuse_renewals: bool,
+    /// The next renewal brings this credential.
+    pub offer: Option<&'static str>,
+    /// The next renewal is served, and its answer is lost.
+    pub lose_answer: bool,
+    /// Nothing is answered after the next offer.
+    pub silent_after_offer: bool,
     pub role: &'static str,
     pub query_timeout: u64,
     pub loads_per_day: i64,
@@ -42,6 +48,9 @@ impl Default for Says {
             last_lease_seconds: None,
             draining: false,
             refuse_renewals: false,
+            offer: None,
+            lose_answer: false,
+            silent_after_offer: false,
             role: "writer",
             query_timeout: 20,
             loads_per_day: 10,
@@ -53,6 +62,9 @@ impl Default for Says {
 struct Inner {
     says: Mutex<Says>,
     token_used: Mutex<bool>,
+    /// The credential in use, and the one that takes its place.
+    credential: Mutex<String>,
+    offered: Mutex<Option<String>>,
     registrations: Mutex<Vec<(String, Value)>>,
     renewals: Mutex<Vec<Value>>,
 }
@@ -67,6 +79,7 @@ pub(crate) struct Plane {
 impl Plane {
     pub(crate) async fn start() -> Self {
         let inner = Arc::new(Inner::default());
+        *inner.credential.lock() = CREDENTIAL.to_owned();
         let router = Router::new()
             .route("/v1/nodes/register", post(register))
             .route("/v1/nodes/{name}/lease", post(renew))
@@ -87,6 +100,16 @@ impl Plane {
         self.inner.renewals.lock().clone()
     }
 
+    /// The credential in use.
+    pub(crate) fn credential(&self) -> String {
+        self.inner.credential.lock().clone()
+    }
+
+    /// Forgets what was offered.
+    pub(crate) fn withdraw(&self) {
+        *self.inner.offered.lock() = None;
+    }
+
     /// The file for `--config`.
     pub(crate) fn config(&self, dir: &std::path::Path) -> PathBuf {
         let path = dir.join("agent.json");
@@ -99,7 +122,7 @@ impl Plane {
     }
 }
 
-async fn serve(router: Router) -> String {
+pub(crate) async fn serve(router: Router) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
@@ -125,6 +148,17 @@ async fn silence(says: &Says) {
     }
 }
 
+impl Inner {
+    /// Whether a credential is good. One that was offered takes the place of the other one by being used.
+    fn accepts(&self, presented: &str) -> bool {
+        let (mut credential, mut offered) = (self.credential.lock(), self.offered.lock());
+        if offered.as_deref() == Some(presented) {
+            *credential = offered.take().unwrap();
+        }
+        *credential == presented
+    }
+}
+
 async fn register(State(inner): State<Arc<Inner>>, headers: HeaderMap, Json(body): Json<Value>) -> Response {
     let says = inner.says.lock().clone();
     silence(&says).await;
@@ -138,12 +172,12 @@ async fn register(State(inner): State<Arc<Inner>>, headers: HeaderMap, Json(body
         if std::mem::replace(&mut *used, true) {
             return problem(401, "the token was used already");
         }
-    } else if bearer != CREDENTIAL {
+    } else if !inner.accepts(&bearer) {
         return problem(401, "unknown token");
     }
     inner.registrations.lock().push((bearer, body));
     Json(json!({
-        "node": "node-1", "credential": CREDENTIAL, "epoch": says.epoch, "leaseDurationSeconds": says.lease_seconds,
+        "node": "node-1", "credential": *inner.credential.lock(), "epoch": says.epoch, "leaseDurationSeconds": says.lease_seconds,
         "renewIntervalSeconds": 1, "apiKey": API_KEY, "role": says.role, "settings": settings(&says),
     }))
     .into_response()
@@ -160,7 +194,8 @@ async fn renew(
     if name != "node-1" {
         return problem(404, "no such node");
     }
-    if headers["authorization"] != format!("Bearer {CREDENTIAL}") {
+    let bearer = headers["authorization"].to_str().unwrap().trim_start_matches("Bearer ");
+    if !inner.accepts(bearer) {
         return problem(401, "unknown token");
     }
     if says.refuse_renewals || body["epoch"] != json!(says.epoch) {
@@ -170,12 +205,26 @@ async fn renew(
         says.lease_seconds = seconds;
         inner.says.lock().silent = true;
     }
+    let lose_answer = {
+        let mut next = inner.says.lock();
+        if next.offer.take().is_some() {
+            *inner.offered.lock() = says.offer.map(str::to_owned);
+            next.silent |= next.silent_after_offer;
+        }
+        std::mem::take(&mut next.lose_answer)
+    };
     inner.renewals.lock().push(body);
-    Json(json!({
+    if lose_answer {
+        std::future::pending::<()>().await;
+    }
+    let mut answer = json!({
         "epoch": says.epoch, "leaseDurationSeconds": says.lease_seconds, "renewIntervalSeconds": 1,
         "draining": says.draining, "settings": settings(&says),
-    }))
-    .into_response()
+    });
+    if let Some(offer) = says.offer {
+        answer["credential"] = json!(offer);
+    }
+    Json(answer).into_response()
 }
 
 type Objects = Arc<Mutex<BTreeMap<String, Vec<u8>>>>;

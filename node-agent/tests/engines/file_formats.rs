@@ -414,12 +414,101 @@ async fn a_file_that_is_broken_on_purpose_changes_nothing() {
         .await
         .unwrap_err();
     assert!(error.to_string().contains("unpacked"), "{error}");
+    // Nor beyond what the volume has free, where the tier has no limit.
+    for format in [FileFormat::Csv, FileFormat::Arrow] {
+        let arrow = stream(&[batch()]);
+        let bytes = if format == FileFormat::Csv { &bomb } else { &arrow };
+        let options = StageOptions {
+            floor: u64::MAX,
+            ..StageOptions::default()
+        };
+        let files = [("f", format, &bytes[..])];
+        let error = load(&staging, "N", &files, StageMode::ReplaceFiles, options)
+            .await
+            .unwrap_err();
+        assert_eq!(error.class(), ErrorClass::Capacity, "{format:?}: {error}");
+        assert!(error.to_string().contains("free"), "{error}");
+    }
     assert_eq!(
         staging.table(&table("N")).await.unwrap().unwrap().files,
         [("p".to_owned(), 1)]
     );
     let left = std::fs::read_dir(directory.path().join("staging/g.incoming")).unwrap();
     assert_eq!(left.count(), 0);
+}
+
+#[tokio::test]
+async fn no_file_has_too_many_columns() {
+    let (_directory, engines, _g) = graph("").await;
+    let staging = engines.staging(&id("g")).await.unwrap();
+    let select = |start: usize, count: usize| {
+        let columns: Vec<String> = (start..start + count).map(|index| format!("1 AS c{index}")).collect();
+        format!("SELECT {}", columns.join(", "))
+    };
+    let parquet = |start, count| {
+        let incoming = crate::support::parquet(&staging, &select(start, count));
+        std::fs::read(incoming.path()).unwrap()
+    };
+    let arrow = |count: usize| {
+        let column: ArrayRef = Arc::new(Int64Array::from(vec![1]));
+        let columns = (0..count).map(|index| (format!("c{index}"), Arc::clone(&column)));
+        stream(&[RecordBatch::try_from_iter(columns).unwrap()])
+    };
+    let csv = |count: usize| {
+        let names: Vec<String> = (0..count).map(|index| format!("c{index}")).collect();
+        format!("{}\n", names.join(",")).into_bytes()
+    };
+    for (format, bytes) in [
+        (FileFormat::Parquet, parquet(0, 2001)),
+        (FileFormat::Arrow, arrow(2001)),
+        (FileFormat::Csv, csv(2001)),
+    ] {
+        // Which of several it is, too.
+        let few = parquet(0, 1);
+        let files = [("few", FileFormat::Parquet, &few[..]), ("many", format, &bytes[..])];
+        for files in [&files[..], &files[1..]] {
+            let error = load(&staging, "N", files, StageMode::ReplaceFiles, StageOptions::default())
+                .await
+                .unwrap_err();
+            assert_eq!(error.class(), ErrorClass::Invalid, "{format:?}: {error}");
+            let text = error.to_string();
+            for part in ["many cannot be read", "2001 columns", "at most 2000"] {
+                assert!(text.contains(part), "{format:?}: {part}: {text}");
+            }
+            assert!(!text.contains("few"), "{format:?}: {text}");
+        }
+    }
+    // Nor does a table, whose files are fine each by itself.
+    let (one, other) = (parquet(0, 2000), parquet(1, 2000));
+    let both = [
+        ("one", FileFormat::Parquet, &one[..]),
+        ("other", FileFormat::Parquet, &other[..]),
+    ];
+    let error = load(&staging, "N", &both, StageMode::ReplaceFiles, StageOptions::default())
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("2001 columns"), "{error}");
+    let report = load(
+        &staging,
+        "N",
+        &both[..1],
+        StageMode::ReplaceFiles,
+        StageOptions::default(),
+    );
+    assert_eq!(report.await.unwrap().columns.len(), 2000);
+    let error = load(
+        &staging,
+        "N",
+        &both[1..],
+        StageMode::ReplaceFiles,
+        StageOptions::default(),
+    )
+    .await
+    .unwrap_err();
+    assert!(
+        error.to_string().contains("the table would have 2001 columns"),
+        "{error}"
+    );
 }
 
 #[tokio::test]

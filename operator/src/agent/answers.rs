@@ -68,6 +68,9 @@ pub(super) struct TaskAnswer {
     status: String,
     #[serde(default)]
     error: Option<String>,
+    /// What ended it, if it was not its own work.
+    #[serde(default)]
+    interrupted: Option<String>,
 }
 
 /// A task of a list.
@@ -125,7 +128,7 @@ impl From<TaskAnswer> for TaskState {
             "completed" => Self::Completed,
             // Restarts, lost leases and cancellations say nothing about whether it would succeed.
             "cancelled" => Self::Interrupted,
-            "failed" if error.starts_with("interrupted") || error.contains("lease") => Self::Interrupted,
+            "failed" if answer.interrupted.is_some() => Self::Interrupted,
             "failed" => Self::Failed(error),
             _ => Self::Running,
         }
@@ -235,17 +238,22 @@ mod tests {
 
     #[test]
     fn a_task_that_was_cut_off_may_be_repeated() {
-        let of = |status: &str, error: Option<&str>| {
-            TaskState::from(TaskAnswer {
-                status: status.into(),
-                error: error.map(str::to_owned),
-            })
+        let of = |answer: Value| {
+            let answer: TaskAnswer = serde_json::from_value(answer).unwrap_or_else(|error| panic!("{error}"));
+            TaskState::from(answer)
         };
-        assert_eq!(of("pending", None), TaskState::Running);
-        assert_eq!(of("completed", None), TaskState::Completed);
-        assert_eq!(of("failed", Some("interrupted by restart: x")), TaskState::Interrupted);
-        assert_eq!(of("cancelled", None), TaskState::Interrupted);
-        assert_eq!(of("failed", Some("disk full")), TaskState::Failed("disk full".into()));
+        assert_eq!(of(json!({"status": "pending"})), TaskState::Running);
+        assert_eq!(of(json!({"status": "completed"})), TaskState::Completed);
+        assert_eq!(of(json!({"status": "cancelled"})), TaskState::Interrupted);
+        for what in ["restart", "shutdown", "fenced"] {
+            let answer = json!({"status": "failed", "error": "any", "interrupted": what});
+            assert_eq!(of(answer), TaskState::Interrupted);
+        }
+        // What it says is no sign: tables and columns may have any name.
+        for why in ["disk full", "table lease has no column", "interrupted is not a column"] {
+            let answer = json!({"status": "failed", "error": why, "interrupted": null});
+            assert_eq!(of(answer), TaskState::Failed(why.into()));
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Backups.
 
+mod snapshot;
 mod store;
 
 pub use store::StoreError;
@@ -14,8 +15,9 @@ use crate::views::whole;
 use crate::write;
 use graphplane_core::backup_plan::{self, Action, Observed, Stored, Task};
 use graphplane_core::ending::{Database, NodeSeen};
+use graphplane_core::volume_plan::State;
 use graphplane_core::{Plan, names};
-use graphplane_crds::backup::{Backup, BackupPhase, BackupStatus};
+use graphplane_crds::backup::{Backup, BackupMethod, BackupPhase, BackupStatus};
 use graphplane_crds::ids::{DatabaseId, GraphId};
 use graphplane_crds::{Graph, Subgraph};
 use jiff::Timestamp;
@@ -56,7 +58,7 @@ impl Reconcile for Backup {
 
     fn status(
         object: &Self,
-        _: &Observed,
+        seen: &Observed,
         phase: &BackupPhase,
         _: &Context,
         memory: &Memory,
@@ -64,6 +66,12 @@ impl Reconcile for Backup {
     ) -> impl Serialize {
         let mut status = object.status.clone().unwrap_or_default();
         status.phase = Some(*phase);
+        if let Some((id, state)) = &seen.snapshot {
+            status.snapshot_id = Some(id.clone());
+            if *state == State::Complete {
+                status.completed_at.get_or_insert_with(|| whole(now));
+            }
+        }
         if let (BackupPhase::Completed, Some(ReadBack::Good(manifest))) = (phase, &memory.read_back) {
             fill(&mut status, manifest);
             status.completed_at.get_or_insert_with(|| whole(now));
@@ -95,6 +103,8 @@ struct Source {
     /// Whether the database was made. What is being deleted was asked for by its own reconciler.
     made: bool,
     node: NodeSeen,
+    /// The GraphVolume that it is on.
+    volume: Option<String>,
 }
 
 fn source(backup: &Backup, ctx: &Context) -> Option<Source> {
@@ -121,6 +131,7 @@ fn source(backup: &Backup, ctx: &Context) -> Option<Source> {
         database,
         made,
         node,
+        volume: status.volume.clone(),
     })
 }
 
@@ -156,6 +167,8 @@ async fn observe(backup: &Arc<Backup>, ctx: &Context, memory: &Memory) -> Result
         },
         _ => Database::Unknown,
     };
+    let volume = source.as_ref().and_then(|s| s.volume.as_deref());
+    let snapped = snapshot::observe(backup, volume, ctx).await?;
     // A source that is gone was made once, since the backup was begun.
     let made = source.as_ref().is_none_or(|s| s.made);
     let database = status.database_id.clone().or_else(|| source.map(|s| s.database));
@@ -169,6 +182,9 @@ async fn observe(backup: &Arc<Backup>, ctx: &Context, memory: &Memory) -> Result
         task,
         cancelled,
         object_store,
+        snapshots: ctx.listing.provider().snapshots().is_some(),
+        disk: snapped.disk.is_some(),
+        snapshot: snapped.snapshot,
     })
 }
 
@@ -183,6 +199,30 @@ async fn act(
     let status = backup.status.clone().unwrap_or_default();
     let stored_at = status.key.clone().unwrap_or_default();
     match action {
+        Action::Begin if backup.spec.method == BackupMethod::VolumeSnapshot => {
+            let Some(source) = source(backup, ctx) else {
+                return Ok(Done::World);
+            };
+            let status = BackupStatus {
+                phase: Some(BackupPhase::Running),
+                graph_id: Some(source.graph_id),
+                database_id: Some(source.database),
+                started_at: Some(whole(ctx.now())),
+                ..status
+            };
+            write::guarded_status(ctx, backup, status).await.map(Done::Written)
+        }
+        Action::TakeSnapshot => {
+            let volume = source(backup, ctx).and_then(|s| s.volume);
+            snapshot::take(backup, volume.as_deref(), ctx).await?;
+            Ok(Done::World)
+        }
+        Action::DeleteSnapshot => {
+            if let Some((id, _)) = &seen.snapshot {
+                snapshot::delete(id, ctx).await?;
+            }
+            Ok(Done::World)
+        }
         Action::Begin => {
             let (Some(source), Some(node)) = (source(backup, ctx), seen.node.serving()) else {
                 return Ok(Done::World);

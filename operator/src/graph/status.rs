@@ -26,5 +26,6 @@ pub(super) fn status(graph: &Graph, seen: &Observed, phase: GraphPhase, ctx: &Co
     let subgraphs = seen.subgraphs.iter().filter(|s| !s.deleting).count();
     status.subgraphs = Some(u32::try_from(subgraphs).unwrap_or(u32::MAX));
     status.last_backup = ctx.last_backup(graph);
+    status.monthly_cost_usd = ctx.cost_of_graph(graph);
     status
 }

@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::reconcile::{Done, Reconcile};
 use crate::views::whole;
 use graphplane_core::Plan;
-use graphplane_core::node_plan::{self, Action, InstanceState};
+use graphplane_core::node_plan::{self, Action, Attachment, InstanceState};
 use graphplane_crds::node::{GraphNode, GraphNodeStatus, NodePhase, NodeResources};
 use jiff::Timestamp;
 use kube::ResourceExt;
@@ -20,6 +20,20 @@ use std::sync::Arc;
 pub(crate) struct Memory {
     credentials_deleted: bool,
     secret_made: bool,
+    /// The machine that the provider was asked to attach the disk to.
+    attaching: Option<String>,
+    /// It was asked to detach the disk.
+    detaching: bool,
+}
+
+impl Memory {
+    /// The disk as a listing shows it, unless that is from before what was asked for in this pass.
+    fn disk(&self, shown: Attachment) -> Attachment {
+        match (shown, &self.attaching) {
+            (Attachment::Detached, Some(machine)) => Attachment::Attaching(machine.clone()),
+            (shown, _) => shown,
+        }
+    }
 }
 
 /// What the plan looks at, and what only the status needs.
@@ -45,11 +59,11 @@ impl Reconcile for GraphNode {
     async fn act(
         object: &Arc<Self>,
         action: &Action,
-        _: &Seen,
+        seen: &Seen,
         ctx: &Context,
         memory: &mut Memory,
     ) -> Result<Done<Self>, Error> {
-        act::act(object, action, ctx, memory).await
+        act::act(object, action, seen, ctx, memory).await
     }
 
     fn status(

@@ -6,7 +6,7 @@ use graphplane_core::node_plan::Instance;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 struct Kept {
     world: Arc<World>,
@@ -41,12 +41,18 @@ impl Listing {
 
     /// Everything that the provider has, as of a moment ago.
     pub(crate) async fn world(&self) -> Result<Arc<World>, ProviderError> {
-        if let Some(world) = self.current() {
+        self.world_within(self.provider.listing_lasts()).await
+    }
+
+    /// Everything that the provider has, as of at most this long ago: for whoever waits for the end of something that the
+    /// provider does not tell of.
+    pub(crate) async fn world_within(&self, age: Duration) -> Result<Arc<World>, ProviderError> {
+        if let Some(world) = self.current(age) {
             return Ok(world);
         }
         let _one = self.one_at_a_time.lock().await;
         // Another reconcile may have asked while this one waited.
-        if let Some(world) = self.current() {
+        if let Some(world) = self.current(age) {
             return Ok(world);
         }
         let version = self.version.load(Ordering::SeqCst);
@@ -59,11 +65,10 @@ impl Listing {
         Ok(world)
     }
 
-    fn current(&self) -> Option<Arc<World>> {
+    fn current(&self, age: Duration) -> Option<Arc<World>> {
         let kept = self.kept.lock();
         let kept = kept.as_ref()?;
-        let valid =
-            kept.version == self.version.load(Ordering::SeqCst) && kept.at.elapsed() < self.provider.listing_lasts();
+        let valid = kept.version == self.version.load(Ordering::SeqCst) && kept.at.elapsed() < age;
         valid.then(|| kept.world.clone())
     }
 

@@ -6,6 +6,7 @@
 
 pub mod aws;
 pub mod fleets;
+pub mod inventory;
 mod listing;
 pub mod local;
 pub mod snapshots;
@@ -13,12 +14,15 @@ pub mod stacks;
 
 pub(crate) use listing::Listing;
 
+pub use graphplane_core::node_plan::Attachment;
+
 use async_trait::async_trait;
 use fleets::{FleetFacts, Fleets};
 use futures::stream::BoxStream;
 use graphplane_core::node_plan::{Instance, Pace};
 use graphplane_crds::quantities::{Epoch, GiB};
 use graphplane_crds::tier::{Tier, VolumeType};
+use inventory::Inventory;
 use jiff::Timestamp;
 use snapshots::{SnapshotFacts, Snapshots};
 use stacks::{StackFacts, StackRequest, Stacks};
@@ -40,6 +44,16 @@ pub enum ProviderError {
     /// Another machine than the one that was asked for lives in its place.
     #[error("{0}")]
     Occupied(String),
+    /// The provider has no machine of that type in that zone at present. None was started.
+    #[error("no {instance_type} can be had in {zone}: {message}")]
+    NoCapacity {
+        /// The type.
+        instance_type: String,
+        /// The zone.
+        zone: String,
+        /// What it said.
+        message: String,
+    },
     /// The operating system refused.
     #[error("{action} {path}: {source}")]
     Io {
@@ -66,6 +80,7 @@ impl ProviderError {
         match self {
             Self::NotEmpty { .. } => "not_empty",
             Self::Occupied(_) => "occupied",
+            Self::NoCapacity { .. } => "no_capacity",
             Self::Io { .. } => "io",
             Self::Call { .. } => "refused",
         }
@@ -124,21 +139,6 @@ impl Default for Performance {
             throughput_mibps: 125,
         }
     }
-}
-
-/// To which machine a disk is attached. Machines are named by their identity at the provider.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Attachment {
-    /// The provider's disks need not be attached.
-    NotNeeded,
-    /// To none.
-    Detached,
-    /// It is being attached.
-    Attaching(String),
-    /// It is attached.
-    Attached(String),
-    /// It is being detached.
-    Detaching(String),
 }
 
 /// A change of a disk's size or performance.
@@ -212,8 +212,9 @@ pub struct InstanceRequest {
     pub cluster_id: String,
     /// Where the machine has to be.
     pub zone: String,
-    /// Types that will do, in order of preference; empty on a provider without types.
-    pub instance_types: Vec<String>,
+    /// Its type. A request that is repeated under the same token names the same type, unless the provider has refused
+    /// the former one with [`ProviderError::NoCapacity`].
+    pub instance_type: Option<String>,
     /// Outputs of the stack of its Tier; empty on a provider without stacks.
     pub stack_outputs: BTreeMap<String, String>,
     /// Epoch under which it starts.
@@ -237,7 +238,7 @@ pub trait Volumes: Send + Sync {
     /// [`ProviderError::NotEmpty`] when databases are on it, as far as the provider can see.
     async fn delete_volume(&self, name: &str) -> Result<(), ProviderError>;
 
-    /// Begins to attach the disk of a GraphVolume to a machine, named by its identity at the provider. One that is
+    /// Begins to attach the disk of a GraphVolume to a machine, by the machine's [`name`](Instance::name). One that is
     /// attached there is left alone; a provider whose disks need not be attached does nothing.
     ///
     /// # Errors
@@ -260,7 +261,7 @@ pub trait Instances: Send + Sync {
     /// [`ProviderError::Occupied`] when a machine with another token lives in its place.
     async fn ensure_instance(&self, want: &InstanceRequest) -> Result<Instance, ProviderError>;
 
-    /// Asks the machine of a node to stop, or stops it by force. Returns before it has stopped; one that is dead or does
+    /// Asks the machine of a node that the listing shows to stop, or stops it by force. Returns before it has stopped; one that is dead or does
     /// not exist is left alone.
     ///
     /// # Errors
@@ -282,6 +283,17 @@ pub trait Provider: Volumes + Instances + 'static {
 
     /// The zones that it has; new nodes go to the first that their tier allows.
     fn zones(&self) -> Vec<String>;
+
+    /// Its zones, those first where one of these types can be had, as far as is known.
+    fn zones_with(&self, _types: &[String]) -> Vec<String> {
+        self.zones()
+    }
+
+    /// The first of these types that can be had in a zone, as far as is known; `None` where there is none, and from a
+    /// provider whose machines have no types.
+    fn instance_type(&self, _types: &[String], _zone: &str) -> Option<String> {
+        None
+    }
 
     /// How long things take.
     fn pace(&self) -> Pace;
@@ -310,6 +322,11 @@ pub trait Provider: Volumes + Instances + 'static {
 
     /// Its snapshots, where it has some.
     fn snapshots(&self) -> Option<&dyn Snapshots> {
+        None
+    }
+
+    /// All that it has, where it notes on everything whose it is.
+    fn inventory(&self) -> Option<&dyn Inventory> {
         None
     }
 

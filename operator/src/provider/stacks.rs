@@ -7,6 +7,9 @@ pub use graphplane_core::stack_plan::{Change, ChangeSet, ChangeSetState, Drift, 
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
+/// Outputs of a Tier's stack that its machines are started from: the identity and the version of a launch template.
+pub const LAUNCH_TEMPLATE: [&str; 2] = ["LaunchTemplateId", "LaunchTemplateVersion"];
+
 /// A stack that should exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StackRequest {

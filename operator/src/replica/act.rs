@@ -67,7 +67,8 @@ pub(super) async fn act(
             }
             let mut noted = (**replica).clone();
             let status = noted.status.get_or_insert_default();
-            (status.seeds, status.published_mark, status.publishing) = (None, None, None);
+            (status.seeds, status.graph_uid) = (None, None);
+            (status.published_mark, status.publishing) = (None, None);
             Ok(Done::Noted(Arc::new(noted)))
         }
         Action::RemoveFinalizer => {
@@ -87,6 +88,7 @@ async fn publish(replica: &Arc<Replica>, seen: &Observed, ctx: &Context) -> Resu
     let Some(seeds) = before.seeds.clone() else {
         let status = ReplicaStatus {
             seeds: Some(names::seeds_key(id, &replica.name_any())),
+            graph_uid: graph.and_then(|g| g.uid.clone()),
             ..before
         };
         return write::guarded_status(ctx, replica, status).await.map(Done::Written);

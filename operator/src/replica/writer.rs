@@ -47,7 +47,12 @@ impl Writer {
         let mark = id.as_ref().zip(usage);
         let mark = mark.and_then(|(id, (_, _, usage))| usage.mark(id.as_str()));
         let node = self.node.clone();
-        Some(GraphSeen { id, node, mark })
+        Some(GraphSeen {
+            uid: self.graph.metadata.uid.clone(),
+            id,
+            node,
+            mark,
+        })
     }
 
     /// How far a publication is.

@@ -57,11 +57,12 @@ impl Reconcile for Tier {
         Ok(Done::World)
     }
 
-    fn status(object: &Self, seen: &Observed, (): &(), _: &Context, _: &Memory, now: Timestamp) -> impl Serialize {
+    fn status(object: &Self, seen: &Observed, (): &(), ctx: &Context, _: &Memory, now: Timestamp) -> impl Serialize {
         let before = object.status.clone().unwrap_or_default();
         TierStatus {
             nodes: tier_plan::counts(&seen.nodes),
             capacity: tier_plan::capacity(object, &seen.nodes),
+            monthly_cost_usd: ctx.cost_of_tier(object),
             stack_outputs: seen.stack.as_ref().map(|s| s.outputs(now)).unwrap_or_default(),
             ..before
         }

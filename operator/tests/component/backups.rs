@@ -124,6 +124,7 @@ async fn a_backup_survives_operator_and_machine() {
     world.machines.disk("std-0").lock().tasks.values_mut().for_each(|task| {
         task["status"] = json!("failed");
         task["error"] = json!("interrupted by restart: no manifest was written");
+        task["interrupted"] = json!("restart");
     });
     world.machines.kill("std-0");
     world.machines.behaviour.hold_backups.store(false, Ordering::SeqCst);

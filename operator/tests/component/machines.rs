@@ -209,6 +209,7 @@ fn instance(node: &str, machine: &Machine) -> Instance {
         token: machine.token.clone(),
         state: machine.state,
         started: machine.started,
+        notice: None,
     }
 }
 
@@ -326,6 +327,8 @@ impl Provider for Machines {
             // Agents of tests that do not register are meant to be waited for.
             registration: Duration::from_secs(600),
             stop: Duration::from_secs(30),
+            look: None,
+            lag: Duration::ZERO,
         }
     }
 

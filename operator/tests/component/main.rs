@@ -12,6 +12,7 @@ mod lifecycle;
 mod machines;
 mod placement;
 mod registrar;
+mod registries;
 mod replicas;
 mod replicas_cut;
 mod restarts;

@@ -1,11 +1,11 @@
 //! The parts of the control plane in this process: the embedded API server, the operator, the REST API.
 
 use crate::data_dir::{DataDir, Endpoints};
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use axum::Router;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
-use graphplane_api::{BootstrapKey, ConnectionLimits};
+use graphplane_api::{AwsIdentity, BootstrapKey, ConnectionLimits, IdentityCertificates};
 use graphplane_crds::all_crds;
 use graphplane_embedded::{EmbeddedServer, ServerConfig};
 use graphplane_operator::{AwsSettings, ProviderChoice, SourceRules};
@@ -104,12 +104,16 @@ impl ControlPlane {
             .write_kubeconfig(&dir.kubeconfig(), &self.kube_url())
             .map_err(|error| could_not("write the kubeconfig", &error))?;
 
+        let aws_identity = aws_identity(&parts.nodes)?;
         let operator = graphplane_operator::Settings {
             cluster_id: Some(self.server.cluster_id().to_owned()),
             ..self.operator_settings(dir, parts.nodes, parts.sources)
         };
         let key = BootstrapKey::admin("up", &parts.api_key, NAMESPACE);
-        let settings = graphplane_api::Settings::new(self.server.cluster_id()).with_key(key);
+        let settings = graphplane_api::Settings {
+            aws_identity,
+            ..graphplane_api::Settings::new(self.server.cluster_id()).with_key(key)
+        };
         let router = graphplane_api::start(self.client(), settings)
             .await
             .map_err(|error| could_not("start the REST API", &error))?
@@ -232,6 +236,22 @@ fn log_end(ended: Result<(&'static str, Result<(), String>), tokio::task::JoinEr
         Ok((name, Err(error))) => tracing::warn!(error, "{name} did not stop in order"),
         Err(error) => tracing::warn!(%error, "a part of the control plane crashed while stopping"),
     }
+}
+
+/// What machines on AWS prove themselves with.
+fn aws_identity(nodes: &Nodes) -> Result<Option<AwsIdentity>, Failure> {
+    let Nodes::Aws(aws) = nodes else { return Ok(None) };
+    let Some(file) = &aws.identity_certificates else {
+        tracing::warn!("identityCertificates is not set: no machine on AWS can register");
+        return Ok(None);
+    };
+    let pem = std::fs::read(file).map_err(|error| Failure::io(format!("reading {}", file.display()), &error))?;
+    let certificates = IdentityCertificates::from_pem(&pem)
+        .map_err(|error| Failure::new(Exit::Usage, format!("{}: {error}", file.display())))?;
+    Ok(Some(AwsIdentity {
+        certificates,
+        account: aws.account_id.clone(),
+    }))
 }
 
 fn could_not(what: &str, error: &dyn Display) -> Failure {

@@ -17,6 +17,7 @@ use arrow::ipc::{CompressionType, Endianness, Message, RecordBatch as BatchHeade
 use super::super::error::EngineError;
 use super::super::names::sql_identifier;
 use super::control::SqlControl;
+use super::incoming::{Limits, check_columns};
 use super::json::{LONGEST_LINE, write_line};
 use super::staging::StagingColumn;
 
@@ -35,19 +36,19 @@ const LZ4_PLAIN: u32 = 1 << 31;
 /// Bytes between two looks at whether the load was cancelled.
 const PORTION: usize = 1 << 20;
 
-/// Writes the rows of `source` to `target`, at most `max_bytes` of them, and returns their columns.
+/// Writes the rows of `source` to `target`, within the limits, and returns their columns.
 ///
 /// # Errors
-/// `Invalid`, with what is wrong with the file, and what `control` says.
+/// `Invalid`, with what is wrong with the file, and what the limits and `control` say.
 pub(super) fn transcribe(
     source: &Path,
     target: &Path,
-    max_bytes: u64,
+    limits: &Limits<'_>,
     control: &SqlControl,
 ) -> Result<Vec<StagingColumn>, EngineError> {
     let work = || {
         let start = check_lengths(source)?;
-        write_rows(source, start, target, max_bytes, control)
+        write_rows(source, start, target, limits, control)
     };
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(bad("its parts contradict each other")))
 }
@@ -60,7 +61,7 @@ fn write_rows(
     source: &Path,
     start: u64,
     target: &Path,
-    max_bytes: u64,
+    limits: &Limits<'_>,
     control: &SqlControl,
 ) -> Result<Vec<StagingColumn>, EngineError> {
     let read = |error: std::io::Error| EngineError::io("read", source, error);
@@ -69,6 +70,7 @@ fn write_rows(
     file.seek(SeekFrom::Start(start)).map_err(read)?;
     let reader = StreamReader::try_new(BufReader::new(file), None).map_err(|error| bad(error.to_string()))?;
     let schema = reader.schema();
+    check_columns(schema.fields().len())?;
     let mut columns: Vec<StagingColumn> = Vec::new();
     for field in schema.fields() {
         let name = field.name();
@@ -104,9 +106,7 @@ fn write_rows(
             if lines.len() > PORTION || row + 1 == batch.num_rows() {
                 control.check()?;
                 size += lines.len() as u64;
-                if size > max_bytes {
-                    return Err(too_large(max_bytes));
-                }
+                limits.check(target, size)?;
                 out.write_all(&lines).map_err(write)?;
                 lines.clear();
             }
@@ -114,12 +114,6 @@ fn write_rows(
     }
     out.flush().map_err(write)?;
     Ok(columns)
-}
-
-pub(super) fn too_large(max_bytes: u64) -> EngineError {
-    bad(format!(
-        "unpacked it has more than the {max_bytes} bytes that this node loads from one file: split it, or choose a larger tier"
-    ))
 }
 
 /// The DuckDB type of a column, or `None` if what it holds cannot be written as JSON and read again.

@@ -1,5 +1,7 @@
 //! The files of a load together: what DuckDB can read of each, and the columns that they give.
 
+use std::path::Path;
+
 use duckdb::Connection;
 
 use super::super::error::EngineError;
@@ -11,16 +13,43 @@ use super::load::StagedFile;
 use super::relation::{Relation, unite};
 use super::staging::{FILE_ID, IncomingFile, OpenStaging, StagingColumn};
 use super::text_file::{check_depth, unpack};
+use crate::disk::check_room;
 
+/// Most columns of a file, and of a table that is loaded.
+const MAX_COLUMNS: usize = 2000;
 /// Most characters of a line that an error shows.
 const SHOWN_LINE: usize = 200;
 
-/// What a request allows.
+/// What a request allows, and the volume.
 pub(super) struct Limits<'a> {
     /// Columns whose values are not taken.
     pub(super) null_columns: &'a [String],
     /// Most bytes of a file when it is unpacked.
     pub(super) max_bytes: u64,
+    /// Bytes of the volume that must stay free.
+    pub(super) floor: u64,
+}
+
+impl Limits<'_> {
+    /// Whether a file of which `size` bytes are written may grow on.
+    ///
+    /// # Errors
+    /// `Invalid` if it is too large, `Capacity` if the volume is full.
+    pub(super) fn check(&self, target: &Path, size: u64) -> Result<(), EngineError> {
+        if size > self.max_bytes {
+            return Err(EngineError::invalid(
+                "files",
+                format!(
+                    "unpacked it has more than the {} bytes that this node loads from one file: split it, or choose a larger tier",
+                    self.max_bytes
+                ),
+            ));
+        }
+        let directory = target.parent().unwrap_or(target);
+        check_room(directory, self.floor).map_err(|full| EngineError::Capacity {
+            message: full.to_string(),
+        })
+    }
 }
 
 /// The columns of the files together, under the names they get.
@@ -49,15 +78,28 @@ impl Incoming {
         let (parquet, others): (Vec<&StagedFile>, Vec<&StagedFile>) =
             files.iter().partition(|file| file.format == FileFormat::Parquet);
         if !parquet.is_empty() {
+            if parquet.len() > 1 {
+                // Each by itself first: together nobody could tell which one it is.
+                for file in &parquet {
+                    control.check()?;
+                    Relation::parquet(connection, std::iter::once(file.path.as_path()))
+                        .map_err(failure)
+                        .and_then(|relation| check_columns(relation.columns.len()))
+                        .map_err(|error| unreadable(file.file_id.as_str(), FileFormat::Parquet, error))?;
+                }
+            }
             let relation = Relation::parquet(connection, parquet.iter().map(|file| file.path.as_path()));
             let names: Vec<&str> = parquet.iter().map(|file| file.file_id.as_str()).collect();
-            let relation =
-                relation.map_err(|error| unreadable(&names.join(", "), FileFormat::Parquet, failure(error)))?;
+            let relation = relation
+                .map_err(failure)
+                .and_then(|relation| check_columns(relation.columns.len()).map(|()| relation))
+                .map_err(|error| unreadable(&names.join(", "), FileFormat::Parquet, error))?;
             relations.push((None, relation));
         }
         for file in others {
             control.check()?;
             let relation = relation(open, connection, file, limits, control, &mut readable)
+                .and_then(|relation| check_columns(relation.columns.len()).map(|()| relation))
                 .map_err(|error| unreadable(file.file_id.as_str(), file.format, error))?;
             relations.push((Some(file.file_id.clone()), relation));
         }
@@ -108,6 +150,7 @@ impl Incoming {
                 })
                 .collect();
             incoming.columns = unite(connection, &incoming.columns, &columns).map_err(failure)?;
+            check_table(&incoming.columns)?;
             incoming.relations.push((file, relation));
         }
         Ok(incoming)
@@ -143,6 +186,37 @@ impl Incoming {
     }
 }
 
+/// Refuses a file whose columns alone would take the memory that its rows need.
+///
+/// # Errors
+/// `Invalid`, with their number.
+pub(super) fn check_columns(count: usize) -> Result<(), EngineError> {
+    match count > MAX_COLUMNS {
+        true => Err(EngineError::invalid(
+            "files",
+            format!("it has {count} columns, and at most {MAX_COLUMNS} are taken; leave some out"),
+        )),
+        false => Ok(()),
+    }
+}
+
+/// The same for the table that files make together, with what it has already.
+///
+/// # Errors
+/// `Invalid`, with the number of its columns.
+pub(super) fn check_table(columns: &[StagingColumn]) -> Result<(), EngineError> {
+    match columns.len() > MAX_COLUMNS {
+        true => Err(EngineError::invalid(
+            "files",
+            format!(
+                "the table would have {} columns, and at most {MAX_COLUMNS} are taken; load files with the same columns",
+                columns.len()
+            ),
+        )),
+        false => Ok(()),
+    }
+}
+
 /// A file that is not of Parquet, as DuckDB can read it; what was made for that is kept in `readable`.
 fn relation(
     open: &OpenStaging,
@@ -154,7 +228,7 @@ fn relation(
 ) -> Result<Relation, EngineError> {
     let failure = |error| open.failure(error);
     let unpacked = open.incoming_file()?;
-    let packed = unpack(&file.path, unpacked.path(), limits.max_bytes, control)?;
+    let packed = unpack(&file.path, unpacked.path(), limits, control)?;
     let path = if packed { unpacked.path() } else { file.path.as_path() };
     let relation = match file.format {
         FileFormat::Parquet => Relation::parquet(connection, std::iter::once(path)).map_err(failure),
@@ -165,7 +239,7 @@ fn relation(
         }
         FileFormat::Arrow => {
             let lines = open.incoming_file()?;
-            let columns = transcribe(path, lines.path(), limits.max_bytes, control)?;
+            let columns = transcribe(path, lines.path(), limits, control)?;
             let relation = Relation::arrow(lines.path(), columns);
             readable.push(lines);
             return Ok(relation);
@@ -183,6 +257,7 @@ pub(super) fn unreadable(file: &str, format: FileFormat, error: EngineError) -> 
         | EngineError::OutOfMemory { .. }
         | EngineError::Timeout { .. }
         | EngineError::Busy { .. }
+        | EngineError::Capacity { .. }
         | EngineError::Io { .. } => error,
         EngineError::Invalid { message, .. } => {
             EngineError::invalid("files", format!("{file} cannot be read as {format}: {message}"))

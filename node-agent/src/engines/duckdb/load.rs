@@ -12,9 +12,10 @@ use super::super::error::EngineError;
 use super::super::names::{BUILDING, FileId, TableName, sql_identifier, sql_string};
 use super::control::{CancelGuard, SqlControl};
 use super::format::FileFormat;
-use super::incoming::{Incoming, Limits, unreadable};
+use super::incoming::{Incoming, Limits, check_table, unreadable};
 use super::relation::{Relation, unite};
 use super::staging::{FILE_ID, OpenStaging, Staging, StagingColumn, StagingKind, table_columns, table_names};
+use crate::disk::FLOOR;
 
 /// A file that waits to be staged.
 #[derive(Clone, Debug)]
@@ -47,6 +48,8 @@ pub struct StageOptions {
     pub null_columns: Vec<String>,
     /// Most bytes that a file may have when it is unpacked.
     pub max_bytes: Option<u64>,
+    /// Bytes of the volume that must stay free while files are unpacked.
+    pub floor: u64,
 }
 
 impl Default for StageOptions {
@@ -56,6 +59,7 @@ impl Default for StageOptions {
             cancel: CancellationToken::new(),
             null_columns: Vec::new(),
             max_bytes: None,
+            floor: FLOOR,
         }
     }
 }
@@ -99,6 +103,7 @@ impl Staging {
             let limits = Limits {
                 null_columns: &options.null_columns,
                 max_bytes: options.max_bytes.unwrap_or(u64::MAX),
+                floor: options.floor,
             };
             let outcome = load(open, &table, &files, mode, &limits, &watched);
             watched.finish();
@@ -148,6 +153,7 @@ fn load(
         None => incoming.columns.clone(),
         Some(before) => unite(&connection, before, &incoming.columns).map_err(failure)?,
     };
+    check_table(&after)?;
     connection.execute_batch("BEGIN TRANSACTION").map_err(failure)?;
     let counts = fill(
         open,

@@ -114,6 +114,12 @@ impl OpenStaging {
         from_duckdb(error, self.options.memory_bytes >> 20)
     }
 
+    /// Queries and changes that run now.
+    pub(crate) fn active(&self) -> usize {
+        let reading = READERS.saturating_sub(self.readers.available_permits());
+        reading + usize::from(self.changes.try_lock().is_err())
+    }
+
     pub(crate) fn memory_bytes(&self) -> u64 {
         self.options.memory_bytes
     }

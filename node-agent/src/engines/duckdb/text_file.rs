@@ -7,13 +7,11 @@ use std::path::Path;
 use flate2::bufread::MultiGzDecoder;
 
 use super::super::error::EngineError;
-use super::arrow_file::too_large;
 use super::control::SqlControl;
+use super::incoming::{Limits, check_columns};
 
 /// Longest header of a CSV file.
 const MAX_HEADER: u64 = 256 << 10;
-/// Most columns of a CSV file.
-const MAX_COLUMNS: usize = 2000;
 /// Deepest nesting of JSON.
 const MAX_DEPTH: usize = 100;
 /// Memory for what a Zstandard file may refer back to, as a power of two.
@@ -23,11 +21,16 @@ fn bad(message: impl Into<String>) -> EngineError {
     EngineError::invalid("files", message)
 }
 
-/// Unpacks `source` to `target` if it is packed, as its first bytes say; at most `max_bytes`. False if it is not.
+/// Unpacks `source` to `target` if it is packed, as its first bytes say; within the limits. False if it is not.
 ///
 /// # Errors
-/// `Invalid` if it cannot be unpacked or is too large, and what `control` says.
-pub(super) fn unpack(source: &Path, target: &Path, max_bytes: u64, control: &SqlControl) -> Result<bool, EngineError> {
+/// `Invalid` if it cannot be unpacked, and what the limits and `control` say.
+pub(super) fn unpack(
+    source: &Path,
+    target: &Path,
+    limits: &Limits<'_>,
+    control: &SqlControl,
+) -> Result<bool, EngineError> {
     let read = |error: std::io::Error| EngineError::io("read", source, error);
     let mut packed = BufReader::with_capacity(1 << 20, File::open(source).map_err(read)?);
     let beginning = packed.fill_buf().map_err(read)?;
@@ -52,9 +55,7 @@ pub(super) fn unpack(source: &Path, target: &Path, max_bytes: u64, control: &Sql
             return Ok(true);
         }
         size += count as u64;
-        if size > max_bytes {
-            return Err(too_large(max_bytes));
-        }
+        limits.check(target, size)?;
         file.write_all(&portion[..count]).map_err(write)?;
     }
 }
@@ -122,9 +123,7 @@ pub(super) fn header(source: &Path) -> Result<Vec<String>, EngineError> {
     let file = File::open(source).map_err(read)?;
     file.take(MAX_HEADER).read_to_end(&mut bytes).map_err(read)?;
     let names = fields(bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes))?;
-    if names.len() > MAX_COLUMNS {
-        return Err(bad(format!("the header has more than {MAX_COLUMNS} columns")));
-    }
+    check_columns(names.len())?;
     for (index, name) in names.iter().enumerate() {
         let place = index + 1;
         if name.trim().is_empty() {

@@ -64,6 +64,7 @@ impl Change {
         &self,
         work: impl Future<Output = Result<T, EngineError>>,
     ) -> Result<T, EngineError> {
+        let _changing = self.vectors.changing();
         let before = self.stay(true);
         let done = work.await?;
         self.stay(before);
@@ -98,6 +99,7 @@ impl Change {
 
     /// Puts a generation that is complete in the place of the one before it.
     pub(crate) async fn publish(&self, mut made: Unfinished, dataset: Dataset) -> Result<Arc<Generation>, EngineError> {
+        let _changing = self.vectors.changing();
         let before = self.recorded().await?;
         self.record(&made.directory, &made.record).await?;
         made.published = true;
@@ -115,6 +117,7 @@ impl Change {
         if before.is_none() {
             return Ok(false);
         }
+        let _changing = self.vectors.changing();
         let (layout, name) = self.place();
         blocking(move || layout.forget(&name)).await?;
         self.stay(false);
@@ -155,6 +158,7 @@ impl Change {
 
     /// Makes another version of the table the one that readers see, once it is safely on the volume.
     pub(crate) async fn advance(&self, generation: &Generation, dataset: Dataset) -> Result<(), EngineError> {
+        let _changing = self.vectors.changing();
         let (directory, begun) = (generation.directory().to_owned(), self.begun);
         blocking(move || layout::sync(&directory, begun)).await?;
         generation.advance(dataset);
@@ -168,6 +172,7 @@ impl Change {
         record: Record,
         dataset: Dataset,
     ) -> Result<Arc<Generation>, EngineError> {
+        let _changing = self.vectors.changing();
         self.record(generation.directory(), &record).await?;
         let directory = generation.directory().to_owned();
         let advanced = Arc::new(Generation::new(record, directory, dataset));
@@ -278,6 +283,34 @@ mod tests {
         assert!(change.remove().await.unwrap());
         drop(change);
         assert!(!mark.exists());
+    }
+
+    #[tokio::test]
+    async fn what_changes_vectors_moves_the_revision_of_the_graph() {
+        let (_root, engines, id, _) = node().await;
+        let vectors = engines.vectors(&id).unwrap();
+        let revision = || engines.info(&id).unwrap().revision;
+        let begin = || vectors.change(Name::Memory);
+        let mut before = revision();
+        let mut moved = || {
+            let now = revision();
+            std::mem::replace(&mut before, now) < now
+        };
+        // Who only keeps others from changing them, such as an export, or finds nothing to remove.
+        let change = begin().await.unwrap();
+        assert!(!change.remove().await.unwrap());
+        drop(change);
+        assert!(!moved());
+        let change = begin().await.unwrap();
+        change.in_place(async { Ok(()) }).await.unwrap();
+        assert!(moved());
+        // What broke off may have come as far as its commit.
+        assert!(change.in_place(pending::<Result<(), _>>()).now_or_never().is_none());
+        assert!(moved());
+        let (layout, name) = change.place();
+        layout.write(&name, &Record::new(2)).unwrap();
+        assert!(change.remove().await.unwrap());
+        assert!(moved() && !moved());
     }
 
     #[tokio::test]

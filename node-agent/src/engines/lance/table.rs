@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::super::error::EngineError;
 use super::super::names::{DatabaseId, TableName};
 use super::super::registry::{Engines, Slot, not_found};
+use super::super::revision::Changing;
 use super::change::{Change, clean};
 use super::error::failed;
 use super::home::Share;
@@ -42,19 +43,27 @@ pub(crate) struct Lance {
     pub(crate) builds: Arc<Semaphore>,
     /// Searches at the same time: each may read a whole table.
     pub(crate) searches: Semaphore,
+    most_searches: usize,
     tables: Mutex<HashMap<(DatabaseId, Name), Arc<Table>>>,
 }
 
 impl Lance {
     pub(crate) fn new() -> Result<Self, EngineError> {
         let threads = std::thread::available_parallelism().map_or(2, usize::from);
+        let most_searches = threads.clamp(2, 8);
         Ok(Self {
             pool: Pool::start()?,
             session: Arc::new(Session::new(INDEX_CACHE, METADATA_CACHE, Arc::default())),
             builds: Arc::new(Semaphore::new(1)),
-            searches: Semaphore::new(threads.clamp(2, 8)),
+            searches: Semaphore::new(most_searches),
+            most_searches,
             tables: Mutex::default(),
         })
+    }
+
+    /// Searches that run now.
+    pub(crate) fn searching(&self) -> usize {
+        self.most_searches.saturating_sub(self.searches.available_permits())
     }
 
     fn table(&self, id: &DatabaseId, name: Name) -> Arc<Table> {
@@ -296,6 +305,11 @@ impl Vectors {
         &self.id
     }
 
+    /// To be held while they are changed: the revision of the graph moves with them.
+    pub(crate) fn changing(&self) -> Changing {
+        self.slot.revision.changing()
+    }
+
     /// A share of the directory in which they are.
     pub(crate) async fn share(&self) -> Share {
         self.slot.vectors.share().await
@@ -436,4 +450,19 @@ pub(crate) async fn describe(generation: Arc<Generation>) -> Result<IndexInfo, E
             .collect(),
         directory: generation.directory.clone(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[tokio::test]
+    async fn searches_that_run_are_counted() {
+        let lance = Lance::new().unwrap();
+        let (one, _other) = (lance.searches.acquire().await, lance.searches.acquire().await);
+        assert_eq!(lance.searching(), 2);
+        drop(one);
+        assert_eq!(lance.searching(), 1);
+    }
 }

@@ -2,30 +2,41 @@
 //!
 //! | file | what it knows |
 //! |---|---|
-//! | `instances` | machines of writers |
+//! | `instances`, `machines` | machines of writers |
+//! | `capacity` | which types cannot be had at present |
+//! | `notices` | what AWS is going to do to machines |
+//! | `user_data` | what a machine is told when it starts |
 //! | `disks`, `snapshots` | EBS |
 //! | `stacks`, `tier_stack`, `deploy`, `templates` | CloudFormation |
 //! | `fleets` | Auto Scaling groups of replicas |
+//! | `inventory` | all of these, for the collection of orphans |
 //!
 //! Whatever is made carries tags that say whose it is, and is made with a token, so that a repeated call finds what the
 //! first one made. One listing of a few paginated calls serves every reconcile.
 
+mod capacity;
 pub mod deploy;
 mod disks;
+mod ec2;
 mod fleets;
 mod instances;
+mod inventory;
+mod machines;
+mod notices;
 mod settings;
 mod snapshots;
 mod stacks;
 mod tags;
 pub mod templates;
 mod tier_stack;
+mod user_data;
 
 pub use settings::{AwsSettings, ControlPlane};
 pub use stacks::CloudFormation;
 
 use super::{Provider, ProviderError, World};
 use crate::provider::fleets::Fleets;
+use crate::provider::inventory::Inventory;
 use crate::provider::snapshots::Snapshots;
 use crate::provider::stacks::{StackRequest, Stacks};
 use async_trait::async_trait;
@@ -55,7 +66,9 @@ struct Inner {
     cloudformation: CloudFormation,
     autoscaling: aws_sdk_autoscaling::Client,
     machines: instances::Memory,
+    capacity: capacity::Capacity,
     disks: disks::Memory,
+    snapshots: snapshots::Memory,
 }
 
 /// The configuration of the SDK for every service: one HTTP client, adaptive retries (which slow down all calls of a
@@ -91,13 +104,20 @@ impl Aws {
     /// The provider for the cluster of that identity. Nothing is called yet.
     pub async fn open(settings: AwsSettings, cluster_id: String) -> Self {
         let config = sdk_config(&settings).await;
+        Self::with_config(settings, cluster_id, &config)
+    }
+
+    /// The provider with a configuration of the SDK, for one that brings its own credentials.
+    pub fn with_config(settings: AwsSettings, cluster_id: String, config: &SdkConfig) -> Self {
         Self {
             inner: Arc::new(Inner {
-                ec2: aws_sdk_ec2::Client::new(&config),
-                cloudformation: CloudFormation::new(&config),
-                autoscaling: aws_sdk_autoscaling::Client::new(&config),
+                ec2: aws_sdk_ec2::Client::new(config),
+                cloudformation: CloudFormation::new(config),
+                autoscaling: aws_sdk_autoscaling::Client::new(config),
                 machines: instances::Memory::default(),
+                capacity: capacity::Capacity::default(),
                 disks: disks::Memory::default(),
+                snapshots: snapshots::Memory::default(),
                 settings,
                 cluster_id,
             }),
@@ -150,12 +170,24 @@ impl Provider for Aws {
         self.inner.settings.subnets.keys().cloned().collect()
     }
 
+    fn zones_with(&self, types: &[String]) -> Vec<String> {
+        self.inner.capacity.order(self.zones(), types)
+    }
+
+    fn instance_type(&self, types: &[String], zone: &str) -> Option<String> {
+        self.inner.capacity.first(types, zone)
+    }
+
     fn pace(&self) -> Pace {
         Pace {
             // An image boots within a minute or two; a volume that is still attached elsewhere may take some more.
             registration: Duration::from_secs(600),
             // The agent's own limit for its last checkpoint, and the shutdown of a machine.
             stop: Duration::from_secs(180),
+            look: Some(Duration::from_secs(5)),
+            // What EC2 has made is described within seconds as a rule. No limit is promised: this is only for an operator
+            // that has just started, everything that one has made itself it remembers.
+            lag: Duration::from_secs(60),
         }
     }
 
@@ -176,7 +208,7 @@ impl Provider for Aws {
         })
     }
 
-    // Six listings an hour of some five calls each: with 1,000 graphs 0.03 calls per graph and hour, where at most 0.05 are
+    // Six listings an hour of some six calls each: with 1,000 graphs 0.04 calls per graph and hour, where at most 0.05 are
     // the goal. What the operator itself changes ends a listing at once.
     fn listing_lasts(&self) -> Duration {
         Duration::from_secs(600)
@@ -200,6 +232,10 @@ impl Provider for Aws {
     }
 
     fn snapshots(&self) -> Option<&dyn Snapshots> {
+        Some(self)
+    }
+
+    fn inventory(&self) -> Option<&dyn Inventory> {
         Some(self)
     }
 

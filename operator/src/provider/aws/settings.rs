@@ -4,7 +4,7 @@ use crate::error::Error;
 use graphplane_core::sources::SourceRules;
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Settings of the provider for AWS: where machines are, and what they are started with. Credentials come from the usual
 /// chain of AWS: environment, profile, web identity, metadata service.
@@ -18,6 +18,8 @@ use std::path::Path;
 /// agentSha256: 4b0f…
 /// artifactBucket: graphplane-artifacts-123456789012-eu-central-1
 /// objectBucket: graphplane-objects-123456789012-eu-central-1
+/// identityCertificates: /etc/graphplane/aws-eu-central-1.pem
+/// accountId: "123456789012"
 /// ```
 #[derive(Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -65,6 +67,13 @@ pub struct AwsSettings {
     /// What names of SSM parameters with keys of replica fleets begin with.
     #[serde(default = "key_parameter_prefix")]
     pub key_parameter_prefix: String,
+    /// File with the certificates of the keys that AWS signs instance identity documents with, in PEM. Without it no machine
+    /// can register; the REST API reads it.
+    #[serde(default)]
+    pub identity_certificates: Option<PathBuf>,
+    /// Account of all machines; absent: any.
+    #[serde(default)]
+    pub account_id: Option<String>,
     /// From where tenants may load with the machines' own role, and which endpoints they may name.
     #[serde(skip)]
     pub sources: SourceRules,
@@ -127,6 +136,11 @@ impl AwsSettings {
         if digest.len() != 64 || !digest.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
             return Err(format!("agentSha256: expected 64 hexadecimal digits, not {digest:?}"));
         }
+        if let Some(account) = &self.account_id
+            && (account.len() != 12 || !account.bytes().all(|b| b.is_ascii_digit()))
+        {
+            return Err(format!("accountId: expected 12 digits, not {account:?}"));
+        }
         if !self.object_prefix.is_empty() && (!self.object_prefix.ends_with('/') || self.object_prefix.starts_with('/'))
         {
             return Err(format!(
@@ -183,6 +197,7 @@ objectBucket: objects
             (GOOD.replace("eu-central-1a:", "us-east-1a:"), "us-east-1a"),
             (GOOD.replace("0123", "xyz"), "agentSha256"),
             (format!("{GOOD}objectPrefix: a\n"), "objectPrefix"),
+            (format!("{GOOD}accountId: '12345'\n"), "accountId"),
             (format!("{GOOD}vpc: x\n"), "vpc"),
             (GOOD.replace("region: eu-central-1\n", ""), "region"),
         ];

@@ -11,6 +11,11 @@ pub(super) const KIND: &str = "graphplane.dev/kind";
 /// Tag with its name; `<namespace>.<name>` of a namespaced object.
 pub(super) const NAME: &str = "graphplane.dev/name";
 
+/// Tag with the token of a snapshot.
+pub(super) const TOKEN: &str = "graphplane.dev/token";
+/// Bare name of the tag of what is kept though its object is gone, with the time since when.
+pub(super) const RETAINED: &str = "retained";
+
 /// Tags as AWS has them, from bare names.
 pub(super) fn prefixed(tags: &BTreeMap<String, String>) -> impl Iterator<Item = (String, String)> + '_ {
     tags.iter()

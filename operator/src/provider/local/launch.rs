@@ -114,6 +114,7 @@ pub(super) fn instance(node: &str, files: &NodeFiles, record: &Record) -> Result
         token: record.client_token.clone(),
         state,
         started: record.started_at,
+        notice: None,
     })
 }
 

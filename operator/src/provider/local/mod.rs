@@ -26,7 +26,7 @@ use std::time::Duration;
 use tokio::sync::broadcast;
 
 /// The only zone.
-pub const ZONE: &str = "local";
+pub const ZONE: &str = graphplane_core::identity::LOCAL_ZONE;
 
 /// The provider that `graphplane up` uses.
 #[derive(Clone)]
@@ -293,6 +293,9 @@ impl Provider for Local {
         Pace {
             registration: Duration::from_secs(60),
             stop: self.inner.settings.stop_grace,
+            // The end of a process is told, and what was started is written down first.
+            look: None,
+            lag: Duration::ZERO,
         }
     }
 

@@ -63,7 +63,7 @@ fn request(token: &str) -> InstanceRequest {
         bootstrap_token: "once".into(),
         cluster_id: "c".into(),
         zone: ZONE.into(),
-        instance_types: vec![],
+        instance_type: None,
         stack_outputs: BTreeMap::new(),
         epoch: Epoch(1),
         tags: BTreeMap::from([("uid".to_owned(), "u".to_owned())]),

@@ -1,4 +1,4 @@
-//! A circuit breaker: calls to a node that does not answer are stopped for a while.
+//! A circuit breaker: calls to what does not answer are stopped for a while.
 //!
 //! ```text
 //!            failures in a row                    pause is over
@@ -7,6 +7,8 @@
 //!    │                              └──────────── the probe fails ────┘    │
 //!    └──────────────────────────────────────────── the probe succeeds ─────┘
 //! ```
+//!
+//! A replica that answers, and says that it cannot serve now, is left alone in the same way from its first such answer on.
 //!
 //! Time is given by the caller, as a duration since any fixed moment, so that the rules can be tested without waiting.
 
@@ -120,6 +122,21 @@ impl Breaker {
         };
     }
 
+    /// A call was answered by a node that cannot do what it is there for at the moment: once is enough.
+    pub fn declined(&mut self, now: Duration) {
+        let pause = match self.state {
+            State::Closed { .. } => self.settings.pause,
+            State::HalfOpen { pause, .. } => pause * 2,
+            // A call that began before the breaker opened says nothing new.
+            State::Open { .. } => return,
+        };
+        let pause = pause.min(self.settings.longest_pause);
+        self.state = State::Open {
+            until: now + pause,
+            pause,
+        };
+    }
+
     /// A probe was given up by its caller, so that nothing is known: another may follow at once.
     pub fn abandoned(&mut self, now: Duration) {
         if let State::HalfOpen { pause, .. } = self.state {
@@ -183,6 +200,25 @@ mod tests {
             assert_eq!(breaker.ask(now), Decision::Wait(at(pause)));
             now += at(pause);
         }
+    }
+
+    #[test]
+    fn one_refusal_stops_calls_until_a_probe_is_answered() {
+        let mut breaker = Breaker::new(SETTINGS);
+        breaker.declined(at(0));
+        // The answer to a call that had begun before.
+        breaker.declined(at(0));
+        assert_eq!(breaker.ask(at(0)), Decision::Wait(at(1)));
+        let mut now = at(1);
+        for pause in [2, 4, 4] {
+            assert_eq!(breaker.ask(now), Decision::Probe);
+            breaker.declined(now);
+            assert_eq!(breaker.ask(now), Decision::Wait(at(pause)));
+            now += at(pause);
+        }
+        assert_eq!(breaker.ask(now), Decision::Probe);
+        breaker.succeeded();
+        assert_eq!(breaker.ask(now), Decision::Call);
     }
 
     #[test]

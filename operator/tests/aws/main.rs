@@ -1,0 +1,6 @@
+//! The provider for AWS against an independent emulator of AWS.
+#![allow(clippy::unwrap_used)]
+
+mod instances;
+mod moto;
+mod stacks;
