@@ -207,3 +207,34 @@ fn places_of_sources_are_checked_before_anything_starts() {
         assert!(error.contains("expected"), "{error}");
     }
 }
+
+#[test]
+fn infra_names_a_part_and_its_parameters() {
+    let line = [
+        "infra",
+        "deploy",
+        "network",
+        "--parameter",
+        "VpcCidr=10.80.0.0/16",
+        "-y",
+    ];
+    let Command::Infra {
+        what: InfraCommand::Deploy(deploy),
+    } = parse(&line).unwrap().command
+    else {
+        panic!("not deploy")
+    };
+    assert_eq!(
+        (deploy.stack.part, deploy.stack.name().as_str()),
+        (InfraPart::Network, "graphplane-network")
+    );
+    assert_eq!((deploy.parameters[0].name.as_str(), deploy.yes), ("VpcCidr", true));
+    assert_eq!(refused(&["infra", "deploy", "castle"]).kind(), ErrorKind::InvalidValue);
+    assert_eq!(refused(&["infra", "diff"]).kind(), ErrorKind::MissingRequiredArgument);
+    let unnamed = refused(&["infra", "diff", "storage", "--parameter", "Prefix"]);
+    assert!(unnamed.to_string().contains("NAME=VALUE"), "{unnamed}");
+    for name in ["1st", "a_b", ""] {
+        let error = refused(&["infra", "destroy", "storage", "--stack-name", name]);
+        assert_eq!(error.kind(), ErrorKind::ValueValidation, "{name}");
+    }
+}

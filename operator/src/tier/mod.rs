@@ -62,8 +62,8 @@ impl Reconcile for Tier {
         TierStatus {
             nodes: tier_plan::counts(&seen.nodes),
             capacity: tier_plan::capacity(object, &seen.nodes),
-            stack_outputs: seen.stack.as_ref().map(|s| s.outputs(now)).unwrap_or_default(),
             monthly_cost_usd: ctx.cost_of_tier(object),
+            stack_outputs: seen.stack.as_ref().map(|s| s.outputs(now)).unwrap_or_default(),
             ..before
         }
     }

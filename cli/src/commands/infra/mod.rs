@@ -168,7 +168,7 @@ fn provider(error: ProviderError) -> Failure {
         let advice = "give credentials as for the tools of AWS, for example in AWS_PROFILE";
         return Failure::new(Exit::Denied, message).advise(advice);
     }
-    match message.contains("dispatch failure") || message.contains("timeout") {
+    match message.contains("dispatch failure") || message.contains("timed out") {
         true => Failure::new(Exit::Unreachable, message),
         false => Failure::plain(message),
     }

@@ -4,6 +4,7 @@ use super::stacks::{CloudFormation, Found, does_not_exist};
 use super::{failed, templates};
 use crate::provider::ProviderError;
 use crate::provider::stacks::{ChangeSet, StackFacts, StackRequest, Stacks};
+use aws_sdk_cloudformation::types::Stack;
 use graphplane_core::plan::Verdict;
 use graphplane_core::stack_plan::{self, LOOK, Seen, Step};
 use jiff::Timestamp;
@@ -49,20 +50,25 @@ pub enum Mend {
 }
 
 impl CloudFormation {
-    /// A stack from one of our templates. Parameters that are not given keep the values that the stack has.
+    /// A stack from one of our templates. Parameters that are not given keep the values that the stack has; all others are
+    /// said, too, so that the same stack has the same digest whoever asks.
     ///
     /// # Errors
     /// When CloudFormation refuses or cannot be reached.
     pub async fn with_present_parameters(&self, mut want: StackRequest) -> Result<StackRequest, ProviderError> {
         let known: HashSet<&str> = templates::parameters(want.template).collect();
         let stack = self.describe(&want.name).await?;
-        for parameter in stack.iter().flat_map(|s| s.parameters()) {
+        for parameter in stack.iter().flat_map(Stack::parameters) {
             let (Some(key), Some(value)) = (parameter.parameter_key(), parameter.parameter_value()) else {
                 continue;
             };
             if known.contains(key) && !want.parameters.contains_key(key) {
                 want.parameters.insert(key.to_owned(), value.to_owned());
             }
+        }
+        for (key, value) in templates::defaults(want.template) {
+            let present = want.parameters.entry(key.to_owned());
+            present.or_insert_with(|| value.to_owned());
         }
         Ok(want)
     }

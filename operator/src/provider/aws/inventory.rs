@@ -77,6 +77,7 @@ impl Aws {
         let stacks = self
             .inner
             .cloudformation
+            .client()
             .describe_stacks()
             .into_paginator()
             .items()
@@ -149,7 +150,7 @@ impl Inventory for Aws {
                 _ => Ok(()),
             },
             Kind::Snapshot => self.delete_snapshot(&thing.id).await,
-            Kind::Stack => self.delete(&thing.id).await,
+            Kind::Stack => self.inner.cloudformation.delete(&thing.id).await,
         }
     }
 }

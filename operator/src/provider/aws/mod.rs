@@ -22,9 +22,9 @@ mod ec2;
 mod fleet_stack;
 mod fleets;
 mod instances;
+mod inventory;
 mod machines;
 mod notices;
-mod inventory;
 mod settings;
 mod snapshots;
 mod stacks;
@@ -149,8 +149,14 @@ where
 
 /// An error and what it comes from.
 fn chain(error: &dyn std::error::Error) -> String {
-    let sources = std::iter::successors(Some(error), |error| error.source());
-    sources.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
 }
 
 /// The code of a service's refusal, such as `InvalidVolume.NotFound`.

@@ -33,6 +33,19 @@ pub fn parameters(template: &str) -> impl Iterator<Item = &str> {
     section(template, "Parameters").filter_map(key)
 }
 
+/// The defaults of a template's parameters, by their names.
+pub fn defaults(template: &str) -> Vec<(&str, &str)> {
+    let (mut name, mut found) = ("", vec![]);
+    for line in section(template, "Parameters") {
+        if let Some(key) = key(line) {
+            name = key;
+        } else if let Some(value) = line.strip_prefix("    Default: ") {
+            found.push((name, value.trim_matches('"')));
+        }
+    }
+    found
+}
+
 /// The lines of a section. The templates are ours, and cfn-lint and these tests keep their form.
 fn section<'a>(template: &'a str, name: &'a str) -> impl Iterator<Item = &'a str> {
     let lines = template.lines();
@@ -88,5 +101,16 @@ mod tests {
         let names: Vec<&str> = parameters(TIER).collect();
         assert_eq!(names.len(), 15, "{names:?}");
         assert!(names.contains(&"VpcId") && names.contains(&"PermissionsBoundary"));
+    }
+
+    #[test]
+    fn what_an_account_has_once_has_a_default_for_everything() {
+        for template in [STORAGE, REGISTRIES, NETWORK, ALARMS] {
+            let named: Vec<&str> = defaults(template).iter().map(|(name, _)| *name).collect();
+            assert_eq!(named, parameters(template).collect::<Vec<_>>());
+        }
+        assert!(
+            defaults(STORAGE).contains(&("KmsKeyArn", "")) && defaults(STORAGE).contains(&("NoncurrentDays", "30"))
+        );
     }
 }
