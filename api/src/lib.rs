@@ -51,8 +51,8 @@ mod volumes;
 
 pub use auth::{BootstrapKey, Role};
 pub use error::Error;
-pub use nodes::identity::{CertificateError, IdentityCertificates};
 pub use graphplane_client::breaker::{Breaker, BreakerSettings, Decision};
+pub use nodes::identity::{CertificateError, IdentityCertificates};
 pub use server::{ConnectionLimits, serve};
 pub use settings::{AwsIdentity, GatewaySettings, LeaseSettings, Settings};
 

@@ -54,9 +54,14 @@ objectBucket: objects
 }
 
 fn tags(name: &str) -> BTreeMap<String, String> {
-    [("cluster", CLUSTER), ("kind", "GraphVolume"), ("name", name), ("uid", "u1")]
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
-        .into()
+    [
+        ("cluster", CLUSTER),
+        ("kind", "GraphVolume"),
+        ("name", name),
+        ("uid", "u1"),
+    ]
+    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    .into()
 }
 
 fn want(name: &str, size: u32) -> VolumeRequest {
@@ -74,14 +79,26 @@ fn want(name: &str, size: u32) -> VolumeRequest {
 async fn machine(ec2: &Client) -> String {
     let images = ec2.describe_images().owners("amazon").send().await.unwrap();
     let image = images.images().first().unwrap().image_id().unwrap().to_owned();
-    let run = ec2.run_instances().image_id(image).instance_type(InstanceType::M7gLarge);
+    let run = ec2
+        .run_instances()
+        .image_id(image)
+        .instance_type(InstanceType::M7gLarge);
     let made = run.min_count(1).max_count(1).send().await.unwrap();
     made.instances().first().unwrap().instance_id().unwrap().to_owned()
 }
 
 async fn count(ec2: &Client) -> usize {
-    let ours = Filter::builder().name("tag:graphplane.dev/cluster").values(CLUSTER).build();
-    ec2.describe_volumes().filters(ours).send().await.unwrap().volumes().len()
+    let ours = Filter::builder()
+        .name("tag:graphplane.dev/cluster")
+        .values(CLUSTER)
+        .build();
+    ec2.describe_volumes()
+        .filters(ours)
+        .send()
+        .await
+        .unwrap()
+        .volumes()
+        .len()
 }
 
 #[tokio::test]
@@ -96,7 +113,10 @@ async fn a_disk_that_is_made_twice_is_one() {
     assert_eq!(count(&world.ec2).await, 1);
     let listed = other.describe().await.unwrap().disks;
     let disk = &listed["std-0"];
-    assert_eq!((disk.size_gib, disk.performance), (Some(GiB(50)), Some(Performance::default())));
+    assert_eq!(
+        (disk.size_gib, disk.performance),
+        (Some(GiB(50)), Some(Performance::default()))
+    );
     assert_eq!((&disk.attachment, &disk.databases), (&Attachment::Detached, &None));
     let volume = world.ec2.describe_volumes().volume_ids(&first.id).send().await.unwrap();
     let volume = volume.volumes().first().unwrap().clone();
@@ -118,7 +138,11 @@ async fn a_disk_grows_and_never_shrinks() {
     assert_eq!((grown.id.as_str(), grown.size_gib), (id.as_str(), Some(GiB(80))));
     assert!(grown.modification.is_some(), "somebody has to count it");
     let same = world.aws.ensure_volume(&larger).await.unwrap();
-    assert_eq!((same.size_gib, same.modification), (Some(GiB(80)), None), "nothing was left to change");
+    assert_eq!(
+        (same.size_gib, same.modification),
+        (Some(GiB(80)), None),
+        "nothing was left to change"
+    );
     let mut smaller = want("std-0", 60);
     smaller.performance = larger.performance;
     assert_eq!(world.aws.ensure_volume(&smaller).await.unwrap().size_gib, Some(GiB(80)));
@@ -163,16 +187,28 @@ async fn a_snapshot_is_found_by_its_token_and_a_disk_is_made_from_it() {
     let snapshots = world.aws.snapshots().unwrap();
     let made = snapshots.ensure_snapshot(&request).await.unwrap();
     let other = Aws::open(settings(&world.url), CLUSTER.to_owned()).await;
-    assert_eq!(other.snapshots().unwrap().ensure_snapshot(&request).await.unwrap().id, made.id);
+    assert_eq!(
+        other.snapshots().unwrap().ensure_snapshot(&request).await.unwrap().id,
+        made.id
+    );
     let listed = other.describe().await.unwrap().snapshots;
     assert_eq!(listed.len(), 1);
-    assert_eq!((listed[0].token.as_str(), &listed[0].disk, listed[0].state), ("t1", &disk.id, SnapshotState::Complete));
+    assert_eq!(
+        (listed[0].token.as_str(), &listed[0].disk, listed[0].state),
+        ("t1", &disk.id, SnapshotState::Complete)
+    );
     let restored = VolumeRequest {
         snapshot: Some(made.id.clone()),
         ..want("std-1", 60)
     };
     let restored = world.aws.ensure_volume(&restored).await.unwrap();
-    let volume = world.ec2.describe_volumes().volume_ids(&restored.id).send().await.unwrap();
+    let volume = world
+        .ec2
+        .describe_volumes()
+        .volume_ids(&restored.id)
+        .send()
+        .await
+        .unwrap();
     assert_eq!(volume.volumes().first().unwrap().snapshot_id(), Some(made.id.as_str()));
     for _ in 0..2 {
         snapshots.delete_snapshot(&made.id).await.unwrap();
@@ -187,7 +223,14 @@ async fn a_disk_that_is_kept_is_nobodys_and_stays() {
     let inventory = world.aws.inventory().unwrap();
     inventory.keep_disk(&disk.id).await.unwrap();
     assert!(world.aws.describe().await.unwrap().disks.is_empty());
-    let next = world.aws.ensure_volume(&VolumeRequest { client_token: "next".into(), ..want("std-0", 50) }).await.unwrap();
+    let next = world
+        .aws
+        .ensure_volume(&VolumeRequest {
+            client_token: "next".into(),
+            ..want("std-0", 50)
+        })
+        .await
+        .unwrap();
     assert_ne!(next.id, disk.id, "a new volume of that name begins with an empty disk");
     let things = inventory.things().await.unwrap();
     let kept = things.iter().find(|t| t.id == disk.id).unwrap();
