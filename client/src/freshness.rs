@@ -123,7 +123,10 @@ mod tests {
         ) {
             let (age, old) = (age(is_positive, answered, asked, is_suspect), now.saturating_sub(answered));
             match FRESHNESS.judge(&age, at(now)) {
-                Use::Fresh => prop_assert!(!is_suspect && old < if is_positive { 30 } else { 2 }),
+                Use::Fresh => {
+                    let ttl = if is_positive { 30 } else { 2 };
+                    prop_assert!(!is_suspect && old < ttl);
+                }
                 Use::Stale | Use::AskOr => prop_assert!(is_positive && old < 600),
                 Use::Ask => {}
             }

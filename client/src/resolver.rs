@@ -160,7 +160,10 @@ impl Resolver {
                     endpoint(&id, &known.answer, true)
                 }
             },
-            (_, Use::Ask) | (None, _) => endpoint(&id, &self.flight(id.graph()).await?, false),
+            (_, Use::Ask) | (None, _) => {
+                let answer = self.flight(id.graph()).await?;
+                endpoint(&id, &answer, false)
+            }
         }
     }
 

@@ -13,6 +13,7 @@
 
 use crate::plan::Verdict;
 use crate::replica_plan::budget_of;
+use crate::plan::sooner;
 use crate::stack_plan::{self, Next, StackFacts, Step, Wanted};
 use graphplane_crds::replica::{FleetReplacement, FleetSizeSet, Replica, ReplicaFleet};
 use jiff::Timestamp;
@@ -243,7 +244,7 @@ pub fn keep(replica: &Replica, seen: &Observed, now: Timestamp) -> Kept {
     let look = (!seen.is_settled()).then_some(LOOK);
     Kept {
         action,
-        requeue: stack_plan::requeue(look, &stack),
+        requeue: sooner(look, stack.requeue),
         stack,
         machines,
     }

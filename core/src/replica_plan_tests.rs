@@ -145,6 +145,7 @@ impl World {
                 (self.task, self.copied) = (Task::Running, state);
             }
             Action::CancelPublish => (self.cancelled, self.task) = (true, Task::Interrupted),
+            Action::Fleet(action) => panic!("{action:?} without fleets"),
             Action::EnsureNodes(names) => {
                 assert!(self.seed.is_some(), "a node would have nothing to serve");
                 for name in names {

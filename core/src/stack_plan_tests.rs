@@ -329,7 +329,7 @@ impl Cloud {
         let ready = match self.proposed.get(&name) {
             Some((_, ready)) => *ready,
             // Not ready at once, or ready.
-            None => self.fate() % 2 == 0,
+            None => self.fate().is_multiple_of(2),
         };
         self.proposed.insert(name.clone(), (want.digest.clone(), true));
         ChangeSet {

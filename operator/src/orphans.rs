@@ -140,9 +140,9 @@ fn owners(ctx: &Context) -> Vec<Owner> {
     let status_of_node = |n: &GraphNode| n.status.as_ref().and_then(|s| s.provider_id.clone());
     let status_of_volume = |v: &GraphVolume| v.status.as_ref().and_then(|s| s.volume_id.clone());
     let status_of_backup = |b: &Backup| b.status.as_ref().and_then(|s| s.snapshot_id.clone());
-    let all = nodes.iter().map(|n| owner(&**n, status_of_node(&**n)));
-    let all = all.chain(volumes.iter().map(|v| owner(&**v, status_of_volume(&**v))));
-    let all = all.chain(backups.iter().map(|b| owner(&**b, status_of_backup(&**b))));
+    let all = nodes.iter().map(|n| owner(&**n, status_of_node(n)));
+    let all = all.chain(volumes.iter().map(|v| owner(&**v, status_of_volume(v))));
+    let all = all.chain(backups.iter().map(|b| owner(&**b, status_of_backup(b))));
     let all = all.chain(tiers.iter().map(|t| owner::<Tier>(t, None)));
     let all = all.chain(replicas.iter().map(|r| owner::<Replica>(r, None)));
     all.collect()

@@ -27,6 +27,8 @@ pub struct Kept {
 
 /// What a table holds at a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
+// There is one for each row, and nearly all are rows.
+#[allow(clippy::large_enum_variant)]
 pub enum Standing {
     /// Nothing.
     Absent,

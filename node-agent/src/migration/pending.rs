@@ -91,7 +91,10 @@ impl Pending {
     /// The file cannot be read or written.
     pub fn settle_volume(data_dir: &Path, engines: &Engines) -> Result<(), MigrationError> {
         match Self::noted(data_dir)? {
-            Some(mut pending) if pending.settle(|id| engines.graph_inode(id)) => pending.write(data_dir),
+            Some(mut pending) => match pending.settle(|id| engines.graph_inode(id)) {
+                true => pending.write(data_dir),
+                false => Ok(()),
+            },
             _ => Ok(()),
         }
     }

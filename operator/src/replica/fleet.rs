@@ -46,9 +46,11 @@ pub(super) async fn observe(replica: &Replica, ctx: &Context, memory: &Memory) -
         // Nothing was begun, so nothing is asked for.
         None => Seen::default(),
     };
-    seen.group = group(&seen, &ctx.listing.world().await?);
+    let world = ctx.listing.world().await?;
+    seen.group = group(&seen, &world);
     if !seen.is_settled() {
-        seen.group = group(&seen, &ctx.listing.world_within(fleet_plan::LOOK).await?);
+        let world = ctx.listing.world_within(fleet_plan::LOOK).await?;
+        seen.group = group(&seen, &world);
     }
     if let (false, Some(stack)) = (known, &seen.stack.stack) {
         // Nobody knows how large its machines should be: they stay as they are.

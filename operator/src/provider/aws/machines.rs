@@ -332,13 +332,13 @@ mod tests {
         memory.note(started.clone());
         assert_eq!(memory.merge(vec![]), [started], "not described yet");
         let running = machine("i-1", 1, InstanceState::Running);
-        assert_eq!(memory.merge(vec![running.clone()]), [running.clone()]);
+        assert_eq!(memory.merge(vec![running.clone()]), std::slice::from_ref(&running));
         let stopped = machine("i-1", 1, STOPPING);
         memory.note(stopped.clone());
         assert_eq!(memory.merge(vec![running.clone()]), [stopped]);
         let dead = machine("i-1", 1, InstanceState::Dead);
-        assert_eq!(memory.merge(vec![dead.clone()]), [dead.clone()]);
-        assert_eq!(memory.merge(vec![running]), [dead.clone()], "what is dead stays dead");
+        assert_eq!(memory.merge(vec![dead.clone()]), std::slice::from_ref(&dead));
+        assert_eq!(memory.merge(vec![running]), std::slice::from_ref(&dead), "what is dead stays dead");
         memory.forget(dead.clone());
         assert_eq!(memory.merge(vec![dead]), []);
         assert_eq!(memory.merge(vec![]), []);

@@ -130,9 +130,9 @@ impl Aws {
 }
 
 /// What became of a call: the code and the message of the service, or why there was no answer.
-fn failed<E: ProvideErrorMetadata, R>(call: &'static str) -> impl Fn(SdkError<E, R>) -> ProviderError
+fn failed<E, R>(call: &'static str) -> impl Fn(SdkError<E, R>) -> ProviderError
 where
-    E: std::error::Error + 'static,
+    E: ProvideErrorMetadata + std::error::Error + 'static,
     R: std::fmt::Debug,
 {
     move |error| ProviderError::Call {
