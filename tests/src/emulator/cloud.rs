@@ -1,0 +1,137 @@
+//! Calls to moto itself, past the proxy: what the world outside of the operator does and sees.
+
+use super::call::{Answer, Call};
+use super::xml::Element;
+use axum::http::{HeaderMap, HeaderValue, Method, Uri};
+use bytes::Bytes;
+use serde_json::Value;
+use std::{collections::BTreeMap, time::Duration};
+use tokio::runtime::Handle;
+use url::form_urlencoded;
+
+/// Where all of it is.
+pub const REGION: &str = "eu-central-1";
+
+/// The account that moto plays.
+pub const ACCOUNT: &str = "123456789012";
+
+/// A client of moto. Its calls wait for their answer: they are for threads, not for tasks.
+#[derive(Clone)]
+pub struct Cloud {
+    url: String,
+    http: reqwest::Client,
+    runtime: Handle,
+}
+
+impl Cloud {
+    /// A client of the server at a URL.
+    pub fn new(url: &str, runtime: &Handle) -> Self {
+        // Another test of this process may have done it.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            // It closes connections when it likes; a request on one that it closed would be lost.
+            .pool_max_idle_per_host(0)
+            .timeout(Duration::from_secs(120))
+            .build()
+            .expect("a client can be made");
+        Self {
+            url: url.to_owned(),
+            http,
+            runtime: runtime.clone(),
+        }
+    }
+
+    /// Sends a call on as it is.
+    pub(crate) fn forward(&self, call: &Call) -> Result<Answer, String> {
+        let mut headers = call.headers.clone();
+        for name in ["host", "content-length", "transfer-encoding", "connection", "expect"] {
+            headers.remove(name);
+        }
+        let path = call.uri.path_and_query().map_or("/", |path| path.as_str());
+        let request = self
+            .http
+            .request(call.method.clone(), format!("{}{path}", self.url))
+            .headers(headers)
+            .body(call.body());
+        self.runtime.block_on(async {
+            let text = |error: reqwest::Error| error.to_string();
+            let answer = request.send().await.map_err(text)?;
+            let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
+            let body = answer.bytes().await.map_err(text)?;
+            Ok(Answer { status, headers, body })
+        })
+    }
+
+    fn send(&self, service: &str, target: Option<&str>, kind: &'static str, body: String) -> Answer {
+        let mut headers = HeaderMap::new();
+        let signed = format!("AWS4-HMAC-SHA256 Credential=test/20261122/{REGION}/{service}/aws4_request, Signature=0");
+        headers.insert("authorization", HeaderValue::try_from(signed).expect("a service is a word"));
+        headers.insert("content-type", HeaderValue::from_static(kind));
+        if let Some(target) = target {
+            headers.insert("x-amz-target", HeaderValue::try_from(target).expect("a target is a word"));
+        }
+        let call = Call::read(Method::POST, Uri::from_static("/"), headers, Bytes::from(body));
+        self.forward(&call).expect("moto answers")
+    }
+
+    /// A call of a service with a form.
+    pub fn call(&self, service: &str, action: &str, params: &[(&str, &str)]) -> Answer {
+        let version = match service {
+            "ec2" => "2016-11-15",
+            "autoscaling" => "2011-01-01",
+            "cloudformation" => "2010-05-15",
+            "iam" => "2010-05-08",
+            other => panic!("{other} has no forms here"),
+        };
+        let body = form_urlencoded::Serializer::new(String::new())
+            .append_pair("Action", action)
+            .append_pair("Version", version)
+            .extend_pairs(params)
+            .finish();
+        self.send(service, None, "application/x-www-form-urlencoded", body)
+    }
+
+    /// The answer of such a call, which must succeed.
+    #[track_caller]
+    pub(crate) fn ask(&self, service: &str, action: &str, params: &[(&str, &str)]) -> Element {
+        let answer = self.call(service, action, params);
+        assert!(answer.ok(), "{action} {params:?}: {}", answer.text());
+        answer.xml()
+    }
+
+    /// A call of a service with JSON: `AmazonSSM.GetParameter`.
+    pub fn json(&self, service: &str, target: &str, body: &Value) -> (u16, Value) {
+        let answer = self.send(service, Some(target), "application/x-amz-json-1.1", body.to_string());
+        (answer.status, serde_json::from_slice(&answer.body).unwrap_or_default())
+    }
+
+    /// Makes a bucket.
+    pub fn bucket(&self, name: &str) {
+        let body = format!(
+            "<CreateBucketConfiguration xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">\
+             <LocationConstraint>{REGION}</LocationConstraint></CreateBucketConfiguration>"
+        );
+        let mut headers = HeaderMap::new();
+        let signed = format!("AWS4-HMAC-SHA256 Credential=test/20261122/{REGION}/s3/aws4_request, Signature=0");
+        headers.insert("authorization", HeaderValue::try_from(signed).expect("it is a word"));
+        let uri = Uri::try_from(format!("/{name}")).expect("a bucket's name is a word");
+        let call = Call::read(Method::PUT, uri, headers, Bytes::from(body));
+        let answer = self.forward(&call).expect("moto answers");
+        assert!(answer.ok(), "{}", answer.text());
+    }
+
+    /// Tags of the things with these identities.
+    pub fn tags(&self, ids: &[String]) -> BTreeMap<String, BTreeMap<String, String>> {
+        let mut params = vec![("Filter.1.Name".to_owned(), "resource-id".to_owned())];
+        params.extend(ids.iter().enumerate().map(|(at, id)| (format!("Filter.1.Value.{}", at + 1), id.clone())));
+        let params: Vec<(&str, &str)> = params.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        let mut found: BTreeMap<String, BTreeMap<String, String>> =
+            ids.iter().map(|id| (id.clone(), BTreeMap::new())).collect();
+        for item in self.ask("ec2", "DescribeTags", &params).all("item") {
+            let of = found.entry(item.text_of(&["resourceId"]).to_owned()).or_default();
+            of.insert(item.text_of(&["key"]).to_owned(), item.text_of(&["value"]).to_owned());
+        }
+        found
+    }
+}
