@@ -1,0 +1,154 @@
+//! A change set belongs to its stack: its name is unique there, a second one for a stack that was never made is for the
+//! same stack, and a stack that exists is not made again. A stack that was made or changed by one has outputs and
+//! parameters as any other (moto 5.2 gives none, and compares later changes with the first parameters).
+//!
+//! <https://docs.aws.amazon.com/AWSCloudFormation/latest/APIReference/API_CreateChangeSet.html>
+//! <https://docs.aws.amazon.com/AWSCloudFormation/latest/APIReference/API_ExecuteChangeSet.html>
+
+use super::Rule;
+use crate::emulator::call::{Answer, Call};
+use crate::emulator::cloud::Cloud;
+use std::collections::{BTreeMap, HashMap};
+
+/// What a change set would do.
+struct Held {
+    arn: String,
+    make: bool,
+    /// Template, parameters, tags, capabilities, role: as they came.
+    params: BTreeMap<String, String>,
+}
+
+/// By stack and name.
+#[derive(Default)]
+pub(super) struct ChangeSets {
+    held: HashMap<(String, String), Held>,
+}
+
+/// Fields of a change set that a stack has as well.
+const KEPT: [&str; 7] = [
+    "TemplateBody",
+    "UsePreviousTemplate",
+    "Parameters.",
+    "Tags.",
+    "Capabilities.",
+    "RoleARN",
+    "NotificationARNs.",
+];
+
+fn status(stack: &str, cloud: &Cloud) -> Option<String> {
+    let found = cloud.call("cloudformation", "DescribeStacks", &[("StackName", stack)]);
+    found.ok().then(|| found.xml().texts("StackStatus").into_iter().next())?
+}
+
+/// The stack's name, also where its ARN was given.
+fn stack(call: &Call) -> String {
+    let given = call.param("StackName");
+    let name = given.strip_prefix("arn:").map_or(given, |arn| arn.split('/').nth(1).unwrap_or(given));
+    name.to_owned()
+}
+
+impl ChangeSets {
+    fn key(&self, call: &Call) -> Option<(String, String)> {
+        let given = call.param("ChangeSetName");
+        let by_arn = self.held.iter().find(|(_, held)| held.arn == given).map(|(key, _)| key.clone());
+        by_arn.or_else(|| Some((stack(call), given.to_owned())).filter(|key| self.held.contains_key(key)))
+    }
+
+    fn create(&self, call: &mut Call, cloud: &Cloud) -> Option<Answer> {
+        let (name, stack) = (call.param("ChangeSetName").to_owned(), stack(call));
+        if self.held.contains_key(&(stack.clone(), name.clone())) {
+            let message = format!("ChangeSet {name} cannot be created since it already exists");
+            return Some(call.refuse(400, "AlreadyExistsException", &message));
+        }
+        let make = call.param("ChangeSetType") == "CREATE";
+        match (make, status(&stack, cloud).as_deref()) {
+            (true, Some("REVIEW_IN_PROGRESS")) => {
+                // moto would make a second stack of that name.
+                cloud.ask("cloudformation", "DeleteStack", &[("StackName", &stack)]);
+                None
+            }
+            (true, Some(other)) => {
+                let message = format!("Stack [{stack}] already exists and cannot be created again with the changeSet [{name}] ({other}).");
+                Some(call.refuse(400, "ValidationError", &message))
+            }
+            (false, None) => {
+                Some(call.refuse(400, "ValidationError", &format!("Stack [{stack}] does not exist")))
+            }
+            (false, Some("REVIEW_IN_PROGRESS")) => {
+                let message = format!("Stack:{stack} is in REVIEW_IN_PROGRESS state and can not be updated.");
+                Some(call.refuse(400, "ValidationError", &message))
+            }
+            _ => None,
+        }
+    }
+
+    fn execute(&mut self, call: &Call, cloud: &Cloud) -> Answer {
+        let Some(key) = self.key(call) else {
+            let message = format!("ChangeSet [{}] does not exist", call.param("ChangeSetName"));
+            return call.refuse(404, "ChangeSetNotFound", &message);
+        };
+        let held = &self.held[&key];
+        let name = [("StackName", key.0.as_str())];
+        if held.make {
+            cloud.ask("cloudformation", "DeleteStack", &name);
+        }
+        let params: Vec<(&str, &str)> = held.params.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        let action = if held.make { "CreateStack" } else { "UpdateStack" };
+        let made = cloud.call("cloudformation", action, &[&params[..], &name[..]].concat());
+        if !made.ok() {
+            return made;
+        }
+        // They go once one of them was executed.
+        self.held.retain(|(stack, _), _| *stack != key.0);
+        Answer::new(
+            200,
+            "text/xml",
+            "<ExecuteChangeSetResponse><ExecuteChangeSetResult/><ResponseMetadata><RequestId>proxy</RequestId>\
+             </ResponseMetadata></ExecuteChangeSetResponse>",
+        )
+    }
+}
+
+impl Rule for ChangeSets {
+    fn before(&mut self, call: &mut Call, cloud: &Cloud) -> Option<Answer> {
+        if call.service != "cloudformation" {
+            return None;
+        }
+        match call.action.as_str() {
+            "CreateChangeSet" => self.create(call, cloud),
+            "ExecuteChangeSet" => Some(self.execute(call, cloud)),
+            "DescribeChangeSet" | "DeleteChangeSet" => {
+                // moto looks for the name in all stacks.
+                let Some(key) = self.key(call) else {
+                    let message = format!("ChangeSet [{}] does not exist", call.param("ChangeSetName"));
+                    return Some(call.refuse(404, "ChangeSetNotFound", &message));
+                };
+                let arn = self.held[&key].arn.clone();
+                call.params.insert("ChangeSetName".to_owned(), arn);
+                if call.action == "DeleteChangeSet" {
+                    self.held.remove(&key);
+                }
+                None
+            }
+            "DeleteStack" => {
+                let gone = stack(call);
+                self.held.retain(|(stack, _), _| *stack != gone);
+                None
+            }
+            _ => None,
+        }
+    }
+
+    fn after(&mut self, call: &Call, answer: &mut Answer, _: &Cloud) {
+        if call.service != "cloudformation" || call.action != "CreateChangeSet" || !answer.ok() {
+            return;
+        }
+        let kept = |name: &String| KEPT.iter().any(|kept| name.starts_with(kept));
+        let held = Held {
+            arn: answer.xml().texts("Id").into_iter().next().unwrap_or_default(),
+            make: call.param("ChangeSetType") == "CREATE",
+            params: call.params.clone().into_iter().filter(|(name, _)| kept(name)).collect(),
+        };
+        self.held.insert((stack(call), call.param("ChangeSetName").to_owned()), held);
+    }
+}
