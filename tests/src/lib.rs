@@ -6,6 +6,7 @@
 
 mod binaries;
 mod command;
+pub mod emulator;
 mod http;
 mod plane;
 mod processes;

@@ -106,19 +106,30 @@ impl Cloud {
         (answer.status, serde_json::from_slice(&answer.body).unwrap_or_default())
     }
 
+    fn s3(&self, method: Method, path: &str, body: String) -> Answer {
+        let mut headers = HeaderMap::new();
+        let signed = format!("AWS4-HMAC-SHA256 Credential=test/20261122/{REGION}/s3/aws4_request, Signature=0");
+        headers.insert("authorization", HeaderValue::try_from(signed).expect("it is a word"));
+        let uri = Uri::try_from(path).expect("a path is a path");
+        let answer = self.forward(&Call::read(method, uri, headers, Bytes::from(body)));
+        let answer = answer.expect("moto answers");
+        assert!(answer.ok(), "{path}: {}", answer.text());
+        answer
+    }
+
     /// Makes a bucket.
     pub fn bucket(&self, name: &str) {
         let body = format!(
             "<CreateBucketConfiguration xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">\
              <LocationConstraint>{REGION}</LocationConstraint></CreateBucketConfiguration>"
         );
-        let mut headers = HeaderMap::new();
-        let signed = format!("AWS4-HMAC-SHA256 Credential=test/20261122/{REGION}/s3/aws4_request, Signature=0");
-        headers.insert("authorization", HeaderValue::try_from(signed).expect("it is a word"));
-        let uri = Uri::try_from(format!("/{name}")).expect("a bucket's name is a word");
-        let call = Call::read(Method::PUT, uri, headers, Bytes::from(body));
-        let answer = self.forward(&call).expect("moto answers");
-        assert!(answer.ok(), "{}", answer.text());
+        self.s3(Method::PUT, &format!("/{name}"), body);
+    }
+
+    /// The first thousand keys below a prefix.
+    pub fn objects(&self, bucket: &str, prefix: &str) -> Vec<String> {
+        let path = format!("/{bucket}?list-type=2&prefix={prefix}");
+        self.s3(Method::GET, &path, String::new()).xml().texts("Key")
     }
 
     /// Tags of the things with these identities.

@@ -154,6 +154,11 @@ impl Proxy {
         change(&mut self.knobs.lock());
     }
 
+    /// How long it has run: the time of its log.
+    pub fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
     /// Every call so far.
     pub fn log(&self) -> Vec<Entry> {
         self.inner.lock().log.clone()
@@ -186,7 +191,7 @@ impl Proxy {
     }
 
     fn handle(&self, mut call: Call) -> Outcome {
-        let at = self.started.elapsed();
+        let at = self.now();
         if call.service == "s3" {
             // What goes to S3 is large and of no consequence to others: it does not wait for them.
             let answer = self.forward(&call);

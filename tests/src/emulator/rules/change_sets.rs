@@ -64,7 +64,7 @@ impl ChangeSets {
         match (make, status(&stack, cloud).as_deref()) {
             (true, Some("REVIEW_IN_PROGRESS")) => {
                 // moto would make a second stack of that name.
-                cloud.ask("cloudformation", "DeleteStack", &[("StackName", &stack)]);
+                cloud.ask("cloudformation", "DeleteStack", &[("StackName", stack.as_str())]);
                 None
             }
             (true, Some(other)) => {

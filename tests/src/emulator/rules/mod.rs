@@ -22,6 +22,8 @@ pub struct Knobs {
     pub on_the_way: u32,
     /// How many reads do not show what was just made.
     pub unseen: u32,
+    /// Machines with a process that runs: one that is terminated is `shutting-down`, and keeps its volumes, until it ended.
+    pub busy: BTreeSet<String>,
 }
 
 impl Default for Knobs {
@@ -30,6 +32,7 @@ impl Default for Knobs {
             short: BTreeSet::new(),
             on_the_way: 1,
             unseen: 0,
+            busy: BTreeSet::new(),
         }
     }
 }

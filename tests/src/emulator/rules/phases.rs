@@ -74,7 +74,14 @@ impl Phases {
         let steps = self.steps.get_mut(id)?;
         let (shown, left) = steps.front_mut()?;
         let shown = shown.clone();
-        *left -= 1;
+        let waits_for = match &shown {
+            Shown::State("shutting-down") => id,
+            Shown::Attachment { state: "detaching", instance, .. } => instance,
+            _ => "",
+        };
+        if !self.knobs.lock().busy.contains(waits_for) {
+            *left -= 1;
+        }
         if *left == 0 {
             steps.pop_front();
         }
