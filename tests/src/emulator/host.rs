@@ -236,7 +236,7 @@ impl Inner {
 
     fn volumes(&self) -> BTreeMap<String, Volume> {
         let found = self.tagged("DescribeVolumes");
-        let set = found.child("volumeSet").map_or(&[][..], |set| &set.children);
+        let set = found.child("volumeSet").map_or(&[][..], |set| set.children.as_slice());
         set.iter()
             .map(|volume| {
                 let facts = Volume {
@@ -251,7 +251,7 @@ impl Inner {
     /// A snapshot has what the volume had at that moment: its writer stands still while it is copied.
     fn save_snapshots(&mut self) {
         let found = self.tagged("DescribeSnapshots");
-        for snapshot in found.child("snapshotSet").map_or(&[][..], |set| &set.children) {
+        for snapshot in found.child("snapshotSet").map_or(&[][..], |set| set.children.as_slice()) {
             let (id, volume) = (snapshot.text_of(&["snapshotId"]), snapshot.text_of(&["volumeId"]));
             let (to, from) = (self.root.join("snapshots").join(id), self.volume_dir(volume));
             if to.exists() || !from.exists() {
@@ -259,9 +259,13 @@ impl Inner {
             }
             let of_volume = |machine: &&Machine| machine.settings.volume().as_deref() == Some(volume);
             let writer = self.machines.values().find(of_volume);
-            writer.inspect(|machine| machine.signal(Signal::STOP));
+            if let Some(machine) = writer {
+                machine.signal(Signal::STOP);
+            }
             copy(&from, &to);
-            writer.inspect(|machine| machine.signal(Signal::CONT));
+            if let Some(machine) = writer {
+                machine.signal(Signal::CONT);
+            }
         }
     }
 

@@ -18,11 +18,11 @@ use ring::{
 };
 use rustls_pki_types::{PrivatePkcs8KeyDer, pem::PemObject};
 use serde_json::json;
-use std::{path::PathBuf, sync::Arc};
+use std::{fs, path::PathBuf, sync::Arc};
 use tokio::{net::TcpListener, runtime::Handle};
 
 /// The certificate of the key that documents are signed with here.
-pub fn certificate() -> PathBuf {
+pub(crate) fn certificate() -> PathBuf {
     repository().join("api/tests/identity/test-certificate.pem")
 }
 
@@ -33,8 +33,8 @@ struct Service {
 
 /// Starts the service. A machine finds its own at `<the URL that this returns>/<instance>`.
 pub(crate) fn start(cloud: &Cloud, runtime: &Handle) -> String {
-    let pem = repository().join("api/tests/identity/test-key.pem");
-    let key = PrivatePkcs8KeyDer::from_pem_file(pem).expect("the tests' key can be read");
+    let pem = fs::read(repository().join("api/tests/identity/test-key.pem")).expect("the tests' key can be read");
+    let key = PrivatePkcs8KeyDer::from_pem_slice(&pem).expect("the tests' key is in PEM");
     let service = Arc::new(Service {
         cloud: cloud.clone(),
         key: RsaKeyPair::from_pkcs8(key.secret_pkcs8_der()).expect("the tests' key is one of RSA"),

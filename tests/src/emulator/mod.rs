@@ -154,7 +154,7 @@ impl Emulator {
     fn listed(&self, action: &str, set: &str, id: &str) -> Vec<String> {
         let tagged = [("Filter.1.Name", "tag-key"), ("Filter.1.Value.1", CLUSTER)];
         let found = self.cloud.ask("ec2", action, &tagged);
-        let items = found.child(set).map_or(&[][..], |set| &set.children);
+        let items = found.child(set).map_or(&[][..], |set| set.children.as_slice());
         items.iter().map(|item| item.text_of(&[id]).to_owned()).collect()
     }
 
