@@ -240,6 +240,11 @@ impl Answer {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
+    /// Texts of all elements of that name.
+    pub fn texts(&self, name: &str) -> Vec<String> {
+        self.xml().texts(name)
+    }
+
     /// The body as XML; an element without children if it is none.
     pub(crate) fn xml(&self) -> Element {
         Element::parse(&self.text()).unwrap_or_default()

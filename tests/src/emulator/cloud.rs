@@ -19,6 +19,7 @@ pub const ACCOUNT: &str = "123456789012";
 #[derive(Clone)]
 pub struct Cloud {
     url: String,
+    key: &'static str,
     http: reqwest::Client,
     runtime: Handle,
 }
@@ -37,9 +38,15 @@ impl Cloud {
             .expect("a client can be made");
         Self {
             url: url.to_owned(),
+            key: "test",
             http,
             runtime: runtime.clone(),
         }
+    }
+
+    /// The same with another access key.
+    pub fn with_key(self, key: &'static str) -> Self {
+        Self { key, ..self }
     }
 
     /// Sends a call on as it is.
@@ -63,10 +70,15 @@ impl Cloud {
         })
     }
 
+    /// As much of a signature as moto looks at.
+    fn signed(&self, service: &str) -> HeaderValue {
+        let scope = format!("{}/20261122/{REGION}/{service}/aws4_request", self.key);
+        HeaderValue::try_from(format!("AWS4-HMAC-SHA256 Credential={scope}, Signature=0")).expect("it is a word")
+    }
+
     fn send(&self, service: &str, target: Option<&str>, kind: &'static str, body: String) -> Answer {
         let mut headers = HeaderMap::new();
-        let signed = format!("AWS4-HMAC-SHA256 Credential=test/20261122/{REGION}/{service}/aws4_request, Signature=0");
-        headers.insert("authorization", HeaderValue::try_from(signed).expect("a service is a word"));
+        headers.insert("authorization", self.signed(service));
         headers.insert("content-type", HeaderValue::from_static(kind));
         if let Some(target) = target {
             headers.insert("x-amz-target", HeaderValue::try_from(target).expect("a target is a word"));
@@ -108,8 +120,7 @@ impl Cloud {
 
     fn s3(&self, method: Method, path: &str, body: String) -> Answer {
         let mut headers = HeaderMap::new();
-        let signed = format!("AWS4-HMAC-SHA256 Credential=test/20261122/{REGION}/s3/aws4_request, Signature=0");
-        headers.insert("authorization", HeaderValue::try_from(signed).expect("it is a word"));
+        headers.insert("authorization", self.signed("s3"));
         let uri = Uri::try_from(path).expect("a path is a path");
         let answer = self.forward(&Call::read(method, uri, headers, Bytes::from(body)));
         let answer = answer.expect("moto answers");

@@ -28,53 +28,89 @@ pub fn statements(template: &str, values: &[(&str, &str)]) -> Vec<Statement> {
     print.arg(repository().join("tests/python/as_json.py")).arg(template).env("PYTHONDONTWRITEBYTECODE", "1");
     let text = run(&mut print, None, Duration::from_secs(120)).ok();
     let document: Value = serde_json::from_str(&text).expect("it prints JSON");
-    let mut known: BTreeMap<String, String> = BTreeMap::new();
-    for (name, parameter) in document["Parameters"].as_object().into_iter().flatten() {
-        known.extend(parameter["Default"].as_str().map(|value| (name.clone(), value.to_owned())));
-    }
-    let pseudo = [("AWS::Partition", "aws"), ("AWS::Region", REGION), ("AWS::AccountId", ACCOUNT)];
-    known.extend(pseudo.iter().chain(values).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+    let template = Template::read(&document, values);
     let mut found = Vec::new();
     for resource in document["Resources"].as_object().into_iter().flatten().map(|(_, resource)| resource) {
+        let condition = resource["Condition"].as_str();
+        if condition.is_some_and(|condition| !template.holds(condition)) {
+            continue;
+        }
         let properties = &resource["Properties"];
         let own = (resource["Type"] == "AWS::IAM::ManagedPolicy").then_some(&properties["PolicyDocument"]);
         let inline = properties["Policies"].as_array().into_iter().flatten().map(|policy| &policy["PolicyDocument"]);
         for policy in own.into_iter().chain(inline) {
             let statements = policy["Statement"].as_array().into_iter().flatten();
-            found.extend(statements.filter_map(|statement| resolve(statement, &known)).map(|s| Statement::read(&s)));
+            found.extend(statements.filter_map(|statement| template.resolve(statement)).map(|s| Statement::read(&s)));
         }
     }
-    assert!(!found.is_empty(), "{template} has no policy");
     found
 }
 
-/// A part of a template with its functions worked out. A part that hangs on a condition is there when the parameter that
-/// our conditions look at (`Has…`, by the name of the parameter) has a value.
-fn resolve(value: &Value, known: &BTreeMap<String, String>) -> Option<Value> {
-    let text = |name: &str| known.get(name).cloned().unwrap_or_else(|| panic!("the value of {name} is not known"));
-    match value {
-        Value::Array(all) => Some(all.iter().filter_map(|one| resolve(one, known)).collect()),
-        Value::Object(fields) => {
-            if let (Some(name), 1) = (value["Ref"].as_str(), fields.len()) {
-                return (name != "AWS::NoValue").then(|| Value::String(text(name)));
+/// A template whose functions are worked out: as many as our policies use.
+struct Template<'a> {
+    known: BTreeMap<String, String>,
+    conditions: &'a Value,
+}
+
+impl<'a> Template<'a> {
+    fn read(document: &'a Value, values: &[(&str, &str)]) -> Self {
+        let mut known = BTreeMap::new();
+        for (name, parameter) in document["Parameters"].as_object().into_iter().flatten() {
+            known.extend(parameter["Default"].as_str().map(|value| (name.clone(), value.to_owned())));
+        }
+        let pseudo = [("AWS::Partition", "aws"), ("AWS::Region", REGION), ("AWS::AccountId", ACCOUNT)];
+        known.extend(pseudo.iter().chain(values).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        let conditions = &document["Conditions"];
+        Self { known, conditions }
+    }
+
+    fn value(&self, name: &str) -> &str {
+        let found = self.known.get(name).map(String::as_str);
+        found.unwrap_or_else(|| panic!("the value of {name} is not known"))
+    }
+
+    fn holds(&self, condition: &str) -> bool {
+        self.resolve(&self.conditions[condition]) == Some(Value::Bool(true))
+    }
+
+    /// Nothing where a function says that there is none.
+    fn resolve(&self, value: &Value) -> Option<Value> {
+        let of_all = |all: &[Value]| -> Vec<Value> { all.iter().filter_map(|one| self.resolve(one)).collect() };
+        let Some(fields) = value.as_object() else {
+            return Some(match value {
+                Value::Array(all) => Value::Array(of_all(all)),
+                other => other.clone(),
+            });
+        };
+        let only = fields.iter().next().filter(|_| fields.len() == 1);
+        match only.map(|(name, argument)| (name.as_str(), argument)) {
+            Some(("Ref", Value::String(name))) => {
+                (name != "AWS::NoValue").then(|| Value::String(self.value(name).to_owned()))
             }
-            if let (Some(pattern), 1) = (value["Sub"].as_str(), fields.len()) {
-                let mut made = pattern.to_owned();
+            Some(("Sub", Value::String(pattern))) => {
+                let mut made = pattern.clone();
                 while let Some((before, rest)) = made.split_once("${") {
                     let (name, after) = rest.split_once('}').expect("a reference ends");
-                    made = format!("{before}{}{after}", text(name));
+                    made = format!("{before}{}{after}", self.value(name));
                 }
-                return Some(Value::String(made));
+                Some(Value::String(made))
             }
-            if let (Some(parts), 1) = (value["If"].as_array(), fields.len()) {
-                let condition = parts[0].as_str().unwrap_or_default().trim_start_matches("Has");
-                let set = known.iter().any(|(name, value)| name.contains(condition) && !value.is_empty());
-                return resolve(&parts[if set { 1 } else { 2 }], known);
+            Some(("If", Value::Array(parts))) => {
+                let holds = self.holds(parts[0].as_str().unwrap_or_default());
+                self.resolve(&parts[if holds { 1 } else { 2 }])
             }
-            let fields = fields.iter().filter_map(|(key, value)| Some((key.clone(), resolve(value, known)?)));
-            Some(Value::Object(fields.collect()))
+            Some(("Not", Value::Array(parts))) => Some(Value::Bool(of_all(parts) == [Value::Bool(false)])),
+            Some(("Equals", Value::Array(parts))) => {
+                let parts = of_all(parts);
+                Some(Value::Bool(parts.first() == parts.get(1)))
+            }
+            // Of a list of values that stand in one text already.
+            Some(("Join", Value::Array(parts))) => self.resolve(&parts[1]),
+            _ => {
+                let resolved = fields.iter().filter_map(|(key, value)| Some((key.clone(), self.resolve(value)?)));
+                Some(Value::Object(resolved.collect()))
+            }
         }
-        other => Some(other.clone()),
     }
 }
 
@@ -185,7 +221,11 @@ fn of_ec2(entry: &Entry, one: &dyn Fn(String, BTreeMap<String, String>) -> Reque
         _ => &[],
     };
     for kind in makes {
-        let (thing, tags) = (arn("ec2", &format!("{kind}/*")), call.new_tags(kind));
+        // Tags that the launch template gives are asked for as well; it bears those that it gives to everything.
+        let of_template = entry.tags.iter().filter(|(id, _)| id.starts_with("lt-") && *kind != "network-interface");
+        let mut tags: BTreeMap<String, String> = of_template.flat_map(|(_, tags)| tags.clone()).collect();
+        tags.extend(call.new_tags(kind));
+        let thing = arn("ec2", &format!("{kind}/*"));
         all.push(one(thing.clone(), tagged("Request", &tags)));
         if !tags.is_empty() {
             let mut context = tagged("Request", &tags);
@@ -211,4 +251,50 @@ fn of_ec2(entry: &Entry, one: &dyn Fn(String, BTreeMap<String, String>) -> Reque
         });
     }
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(action: &str, resource: &str, context: &[(&str, &str)]) -> Request {
+        Request {
+            action: action.to_owned(),
+            resource: resource.to_owned(),
+            context: context.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+        }
+    }
+
+    #[test]
+    fn the_operators_policy_is_read_and_judged() {
+        let values = [("ClusterId", "c1"), ("ObjectBucket", "objects"), ("RegistryPrefix", "gp")];
+        let found = statements("operator", &values);
+        let sids: Vec<&str> = found.iter().map(|statement| statement.sid.as_str()).collect();
+        assert!(sids.contains(&"Registries") && !sids.contains(&"ObjectKey"), "{sids:?}");
+        let own = [("aws:ResourceTag/graphplane.dev/cluster", "c1")];
+        let volume = arn("ec2", "volume/vol-1");
+        let taken = BTreeSet::from([
+            request("ec2:DeleteVolume", &volume, &own),
+            request("dynamodb:PutItem", &arn("dynamodb", "table/gp-graph-registry"), &[]),
+        ]);
+        let verdict = judge(&found, &taken);
+        assert_eq!(verdict.denied, BTreeSet::new());
+        assert!(verdict.unused.contains("ChangeOwn: ec2:AttachVolume"));
+        assert!(!verdict.unused.contains("ChangeOwn: ec2:DeleteVolume"));
+        let foreign = [("aws:ResourceTag/graphplane.dev/cluster", "c2")];
+        let taken = BTreeSet::from([request("ec2:DeleteVolume", &volume, &foreign)]);
+        assert_eq!(judge(&found, &taken).denied.len(), 1);
+    }
+
+    #[test]
+    fn a_machines_policy_is_that_of_its_tier() {
+        let values = [("ObjectBucket", "objects"), ("ArtifactBucket", "artifacts"), ("SourceArns", "arn:aws:s3:::data")];
+        let found = statements("tier", &values);
+        let sids: Vec<&str> = found.iter().map(|statement| statement.sid.as_str()).collect();
+        assert_eq!(sids, ["FetchAgent", "Objects", "ListObjects", "ReadSources"]);
+        let seed = request("s3:GetObject", "arn:aws:s3:::objects/seeds/g/1", &[]);
+        assert_eq!(found[1].allows(&seed), Some("s3:GetObject"));
+        let other = request("s3:GetObject", "arn:aws:s3:::objects/other", &[]);
+        assert_eq!(found[1].allows(&other), None);
+    }
 }

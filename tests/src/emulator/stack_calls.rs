@@ -3,6 +3,7 @@
 //!
 //! <https://docs.aws.amazon.com/cloudformation-cli/latest/userguide/resource-type-schema.html> (`handlers.permissions`)
 
+use super::cloud::ACCOUNT;
 use super::iam::Request;
 use super::proxy::Entry;
 use std::collections::BTreeMap;
@@ -113,8 +114,17 @@ const HANDLERS: [(&str, &str, &[&str]); 10] = [
     ),
 ];
 
-/// The permissions that CloudFormation takes for a change set, which holds the template. Which things they are about is
-/// not known before, so that `*` stands for them; that they come from CloudFormation is.
+/// What an action is about. Names are made by CloudFormation, so that `*` stands for all but roles and profiles, which
+/// have a path of ours.
+fn thing(service: &str, action: &str) -> String {
+    match (service, action.contains("Profile")) {
+        ("iam", true) => format!("arn:aws:iam::{ACCOUNT}:instance-profile/graphplane/profile"),
+        ("iam", false) => format!("arn:aws:iam::{ACCOUNT}:role/graphplane/role"),
+        _ => "*".to_owned(),
+    }
+}
+
+/// The permissions that CloudFormation takes for a change set, which holds the template.
 pub(crate) fn of(entry: &Entry) -> Vec<Request> {
     if entry.call.service != "cloudformation" || entry.call.action != "CreateChangeSet" {
         return Vec::new();
@@ -126,7 +136,7 @@ pub(crate) fn of(entry: &Entry) -> Vec<Request> {
     )]);
     let request = |service: &str, action: &str| Request {
         action: format!("{service}:{action}"),
-        resource: "*".to_owned(),
+        resource: thing(service, action),
         context: via.clone(),
     };
     let mut all = Vec::new();

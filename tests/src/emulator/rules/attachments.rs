@@ -43,3 +43,28 @@ impl Rule for Attachments {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::emulator::rules::bench::Bench;
+
+    #[test]
+    fn a_volume_has_one_machine_of_its_zone() {
+        let aws = Bench::start();
+        aws.proxy.set(|knobs| knobs.on_the_way = 0);
+        let (one, two) = (aws.run("1", "m7g.large"), aws.run("2", "m7g.large"));
+        let (volume, second) = (aws.volume("v1"), aws.volume("v2"));
+        let attach = |volume: &str, instance: &str, device: &str| {
+            let params = [("VolumeId", volume), ("InstanceId", instance), ("Device", device)];
+            aws.code("AttachVolume", &params)
+        };
+        assert_eq!(attach(&volume, &one, "/dev/sdf"), "");
+        assert_eq!(attach(&volume, &two, "/dev/sdf"), "VolumeInUse");
+        assert_eq!(attach(&second, &one, "/dev/sdf"), "InvalidParameterValue");
+        let far = aws.ok("CreateVolume", &[("AvailabilityZone", "eu-central-1b"), ("Size", "10")]);
+        assert_eq!(attach(far.text_of(&["volumeId"]), &two, "/dev/sdf"), "InvalidVolume.ZoneMismatch");
+        aws.ok("TerminateInstances", &[("InstanceId.1", &two)]);
+        assert_eq!(attach(&second, &two, "/dev/sdf"), "IncorrectState");
+        assert_eq!(attach("vol-00000000", &one, "/dev/sdg"), "InvalidVolume.NotFound");
+    }
+}

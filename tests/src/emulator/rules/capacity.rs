@@ -45,3 +45,20 @@ impl Rule for Capacity {
         short.then(|| call.refuse(500, "InsufficientInstanceCapacity", &message))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::emulator::rules::bench::Bench;
+
+    #[test]
+    fn a_zone_without_machines_of_a_type_starts_others() {
+        let aws = Bench::start();
+        let short = ("eu-central-1a".to_owned(), "m7g.large".to_owned());
+        aws.proxy.set(|knobs| knobs.short.extend([short]));
+        let code = aws.code("RunInstances", &aws.machine("m7g.large"));
+        assert_eq!(code, "InsufficientInstanceCapacity");
+        aws.run("t1", "r7g.large");
+        aws.proxy.set(|knobs| knobs.short.clear());
+        aws.run("t2", "m7g.large");
+    }
+}

@@ -152,3 +152,53 @@ impl Rule for ChangeSets {
         self.held.insert((stack(call), call.param("ChangeSetName").to_owned()), held);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::emulator::rules::bench::Bench;
+
+    const TEMPLATE: &str = r#"{"Parameters": {"Size": {"Type": "String"}},
+        "Resources": {"Group": {"Type": "AWS::EC2::SecurityGroup", "Properties": {"GroupDescription": {"Ref": "Size"}}}},
+        "Outputs": {"Size": {"Value": {"Ref": "Size"}}}}"#;
+
+    #[test]
+    fn a_stack_of_a_change_set_is_like_any_other() {
+        let aws = Bench::start();
+        let ask = |action: &str, stack: &str, params: &[(&str, &str)]| {
+            let params = [&[("StackName", stack), ("ChangeSetName", "c")][..], params].concat();
+            aws.through.call("cloudformation", action, &params)
+        };
+        let create = |stack: &str, kind: &str, size: &str| {
+            let params = [
+                ("ChangeSetType", kind),
+                ("TemplateBody", TEMPLATE),
+                ("Parameters.member.1.ParameterKey", "Size"),
+                ("Parameters.member.1.ParameterValue", size),
+            ];
+            ask("CreateChangeSet", stack, &params).code().unwrap_or_default()
+        };
+        let say = |stack: &str, what: &str| {
+            let found = aws.through.call("cloudformation", "DescribeStacks", &[("StackName", stack)]);
+            found.xml().texts(what).join(",")
+        };
+        assert_eq!(create("a", "UPDATE", "1"), "ValidationError");
+        assert_eq!(create("a", "CREATE", "1"), "");
+        assert_eq!(create("a", "CREATE", "1"), "AlreadyExistsException");
+        assert_eq!(create("b", "CREATE", "7"), "");
+        assert_eq!(say("a", "StackStatus"), "REVIEW_IN_PROGRESS");
+        assert!(ask("DeleteChangeSet", "a", &[]).ok());
+        assert_eq!(create("a", "CREATE", "1"), "", "the stack was never made");
+        assert!(ask("ExecuteChangeSet", "a", &[]).ok());
+        assert_eq!([say("a", "StackStatus"), say("a", "OutputValue")], ["CREATE_COMPLETE", "1"]);
+        assert_eq!(say("b", "StackStatus"), "REVIEW_IN_PROGRESS");
+        assert_eq!(create("a", "CREATE", "2"), "ValidationError", "it exists");
+        assert_eq!(create("a", "UPDATE", "2"), "");
+        assert!(ask("ExecuteChangeSet", "a", &[]).ok());
+        assert_eq!([say("a", "StackStatus"), say("a", "OutputValue")], ["UPDATE_COMPLETE", "2"]);
+        assert_eq!(create("a", "UPDATE", "2"), "");
+        assert_eq!(ask("DescribeChangeSet", "a", &[]).xml().texts("Status"), ["FAILED"], "nothing has changed");
+        let gone = aws.through.call("cloudformation", "DeleteStack", &[("StackName", "a")]);
+        assert!(gone.ok());
+        assert_eq!(ask("DescribeChangeSet", "a", &[]).code().as_deref(), Some("ChangeSetNotFound"));
+    }
+}

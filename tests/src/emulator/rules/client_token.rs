@@ -45,3 +45,23 @@ impl Rule for ClientTokens {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::emulator::rules::bench::Bench;
+
+    #[test]
+    fn a_token_makes_one_thing() {
+        let aws = Bench::start();
+        let first = aws.run("t1", "m7g.large");
+        assert_eq!(aws.run("t1", "m7g.large"), first);
+        assert_ne!(aws.run("t2", "m7g.large"), first);
+        let other = [&aws.machine("r7g.large")[..], &[("ClientToken", "t1")]].concat();
+        assert_eq!(aws.code("RunInstances", &other), "IdempotentParameterMismatch");
+        let volume = aws.volume("v1");
+        assert_eq!(aws.volume("v1"), volume);
+        assert_ne!(aws.volume("v2"), volume);
+        let larger = [("AvailabilityZone", "eu-central-1a"), ("Size", "20"), ("ClientToken", "v1")];
+        assert_eq!(aws.code("CreateVolume", &larger), "IdempotentParameterMismatch");
+    }
+}

@@ -1,6 +1,8 @@
 //! What moto 5.2 lacks of AWS, one rule in each file with the page that it follows. What moto has is not in here.
 
 mod attachments;
+#[cfg(test)]
+mod bench;
 mod capacity;
 mod change_sets;
 mod client_token;

@@ -113,3 +113,25 @@ impl Rule for Modifications {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::emulator::rules::bench::Bench;
+
+    #[test]
+    fn a_volume_is_modified_four_times_one_after_the_other() {
+        let aws = Bench::start();
+        let volume = aws.volume("v1");
+        let modify = |size: usize| aws.code("ModifyVolume", &[("VolumeId", &volume), ("Size", &size.to_string())]);
+        let state = || {
+            let found = aws.ok("DescribeVolumesModifications", &[("VolumeId.1", &volume)]);
+            found.texts("modificationState").join(",")
+        };
+        for size in 1..=4 {
+            assert_eq!(modify(10 + size), "");
+            assert_eq!(modify(20), "IncorrectModificationState");
+            assert_eq!([state(), state(), state()], ["modifying", "optimizing", "completed"]);
+        }
+        assert_eq!(modify(20), "VolumeModificationRateExceeded");
+    }
+}

@@ -305,3 +305,76 @@ impl Rule for Phases {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::emulator::rules::bench::Bench;
+
+    fn state(aws: &Bench, id: &str) -> String {
+        let found = aws.ok("DescribeInstances", &[("InstanceId.1", id)]);
+        let sets = found.all("instancesSet");
+        sets.first().map_or("", |set| set.text_of(&["item", "instanceState", "name"])).to_owned()
+    }
+
+    fn volume(aws: &Bench, id: &str) -> [String; 2] {
+        let found = aws.ok("DescribeVolumes", &[("VolumeId.1", id)]);
+        let volume = |path: &[&str]| found.text_of(&[&["volumeSet", "item"], path].concat()).to_owned();
+        [volume(&["status"]), volume(&["attachmentSet", "item", "status"])]
+    }
+
+    #[test]
+    fn machines_and_volumes_are_on_the_way_for_a_read() {
+        let aws = Bench::start();
+        let (machine, disk) = (aws.run("1", "m7g.large"), aws.volume("v1"));
+        let attach = [("VolumeId", disk.as_str()), ("InstanceId", machine.as_str()), ("Device", "/dev/sdf")];
+        assert_eq!(aws.code("AttachVolume", &attach), "IncorrectState");
+        assert_eq!(volume(&aws, &disk), ["creating", ""]);
+        assert_eq!(volume(&aws, &disk), ["available", ""]);
+        assert_eq!(aws.code("AttachVolume", &attach), "IncorrectState");
+        assert_eq!([state(&aws, &machine), state(&aws, &machine)], ["pending", "running"]);
+        assert_eq!(aws.code("AttachVolume", &attach), "");
+        assert_eq!([volume(&aws, &disk), volume(&aws, &disk)], [["in-use", "attaching"], ["in-use", "attached"]]);
+
+        // Until its process has ended, it is going, and has its disk.
+        aws.proxy.set(|knobs| knobs.busy.extend([machine.clone()]));
+        aws.ok("TerminateInstances", &[("InstanceId.1", &machine)]);
+        for _ in 0..3 {
+            assert_eq!(state(&aws, &machine), "shutting-down");
+            assert_eq!(volume(&aws, &disk), ["in-use", "detaching"]);
+        }
+        assert_eq!(aws.code("DeleteVolume", &[("VolumeId", &disk)]), "VolumeInUse");
+        aws.proxy.set(|knobs| knobs.busy.clear());
+        let running = [("Filter.1.Name", "instance-state-name"), ("Filter.1.Value.1", "shutting-down")];
+        assert_eq!(aws.ok("DescribeInstances", &running).texts("instanceId"), [machine.as_str()]);
+        assert_eq!(state(&aws, &machine), "terminated");
+        let states = [(); 3].map(|()| volume(&aws, &disk)[0].clone());
+        assert_eq!(states, ["in-use", "in-use", "available"]);
+    }
+
+    #[test]
+    fn what_was_just_made_is_not_seen_at_first() {
+        let aws = Bench::start();
+        aws.proxy.set(|knobs| (knobs.unseen, knobs.on_the_way) = (2, 0));
+        let machine = aws.run("1", "m7g.large");
+        let all = || aws.ok("DescribeInstances", &[]).texts("instanceId").len();
+        assert_eq!(all(), 0);
+        assert_eq!(aws.code("DescribeInstances", &[("InstanceId.1", &machine)]), "InvalidInstanceID.NotFound");
+        assert_eq!(all(), 1);
+        let disk = aws.volume("v1");
+        let one = [("VolumeId.1", disk.as_str())];
+        assert_eq!(aws.code("DescribeVolumes", &one), "InvalidVolume.NotFound");
+        assert_eq!(aws.code("DescribeVolumes", &one), "InvalidVolume.NotFound");
+        assert_eq!(volume(&aws, &disk)[0], "available");
+    }
+
+    #[test]
+    fn a_snapshot_is_pending_first() {
+        let aws = Bench::start();
+        let disk = aws.volume("v1");
+        let made = aws.ok("CreateSnapshot", &[("VolumeId", &disk)]);
+        assert_eq!(made.text_of(&["status"]), "pending");
+        let id = made.text_of(&["snapshotId"]);
+        let state = || aws.ok("DescribeSnapshots", &[("SnapshotId.1", id)]).texts("status").join(",");
+        assert_eq!([state(), state()], ["pending", "completed"]);
+    }
+}

@@ -127,3 +127,50 @@ impl Rule for Refreshes {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::emulator::rules::bench::Bench;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn a_refresh_replaces_every_machine_once() {
+        let aws = Bench::start();
+        let ask = |action: &str, params: &[(&str, &str)]| {
+            let params = [&[("AutoScalingGroupName", "g")][..], params].concat();
+            aws.through.call("autoscaling", action, &params)
+        };
+        let refused = ask("StartInstanceRefresh", &[]);
+        assert_eq!(refused.code().as_deref(), Some("ValidationError"));
+        let image = aws.image.as_str();
+        let template = [
+            ("LaunchTemplateName", "t"),
+            ("LaunchTemplateData.ImageId", image),
+            ("LaunchTemplateData.InstanceType", "m7g.large"),
+        ];
+        aws.ok("CreateLaunchTemplate", &template);
+        let group = [
+            ("LaunchTemplate.LaunchTemplateName", "t"),
+            ("LaunchTemplate.Version", "$Latest"),
+            ("MinSize", "2"),
+            ("MaxSize", "2"),
+            ("VPCZoneIdentifier", aws.subnet()),
+        ];
+        let made = ask("CreateAutoScalingGroup", &group);
+        assert!(made.ok(), "{}", made.text());
+        let members = || -> BTreeSet<String> {
+            let found = aws.through.call("autoscaling", "DescribeAutoScalingGroups", &[]);
+            found.xml().texts("InstanceId").into_iter().collect()
+        };
+        let before = members();
+        assert_eq!(before.len(), 2);
+        assert!(ask("StartInstanceRefresh", &[]).ok());
+        let second = ask("StartInstanceRefresh", &[]);
+        assert_eq!(second.code().as_deref(), Some("InstanceRefreshInProgress"));
+        let state = || ask("DescribeInstanceRefreshes", &[]).xml().texts("Status").join(",");
+        assert_eq!([state(), state(), state()], ["InProgress", "InProgress", "Successful"]);
+        assert!(members().len() == 2 && members().is_disjoint(&before));
+        let nothing = ask("CancelInstanceRefresh", &[]);
+        assert_eq!(nothing.code().as_deref(), Some("ActiveInstanceRefreshNotFound"));
+    }
+}
