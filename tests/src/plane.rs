@@ -89,7 +89,14 @@ impl Plane {
         let log = File::create(self.folder.path().join(format!("up-{}.log", self.starts))).expect("a log can be made");
         let _ = fs::remove_file(self.dir().join("endpoints.json"));
         let child = Command::new(binary("graphplane"))
-            .args(["up", "--kube-port", "0", "--api-port", &self.api_port.to_string(), "--data-dir"])
+            .args([
+                "up",
+                "--kube-port",
+                "0",
+                "--api-port",
+                &self.api_port.to_string(),
+                "--data-dir",
+            ])
             .arg(self.dir())
             .args(&self.arguments)
             .envs(self.environment.iter().map(|(name, value)| (name, value)))

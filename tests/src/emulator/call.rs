@@ -31,7 +31,9 @@ impl Call {
     pub(crate) fn read(method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> Self {
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("");
         // AWS4-HMAC-SHA256 Credential=<key>/<date>/<region>/<service>/aws4_request, …
-        let scope = header("authorization").split_once("Credential=").map_or("", |(_, rest)| rest);
+        let scope = header("authorization")
+            .split_once("Credential=")
+            .map_or("", |(_, rest)| rest);
         let scope: Vec<&str> = scope.split(',').next().unwrap_or("").split('/').collect();
         let part = |at: usize| scope.get(at).map_or(String::new(), |part| (*part).to_owned());
         let (caller, service) = (part(0), part(3));
@@ -59,7 +61,9 @@ impl Call {
     /// What is sent on: rules may have changed the fields of a form.
     pub(crate) fn body(&self) -> Bytes {
         if self.params.contains_key("Action") {
-            let form = form_urlencoded::Serializer::new(String::new()).extend_pairs(&self.params).finish();
+            let form = form_urlencoded::Serializer::new(String::new())
+                .extend_pairs(&self.params)
+                .finish();
             Bytes::from(form)
         } else {
             self.body.clone()
@@ -96,7 +100,8 @@ impl Call {
     /// Lets a filter pass these values instead of those that were asked for, which are returned.
     pub(crate) fn widen(&mut self, name: &str, all: &[&str]) -> Option<Vec<String>> {
         let (at, values) = self.filter(name)?;
-        self.params.retain(|key, _| !key.starts_with(&format!("Filter.{at}.Value.")));
+        self.params
+            .retain(|key, _| !key.starts_with(&format!("Filter.{at}.Value.")));
         for (number, value) in all.iter().enumerate() {
             self.params
                 .insert(format!("Filter.{at}.Value.{}", number + 1), (*value).to_owned());
@@ -187,7 +192,10 @@ fn fields(body: &[u8]) -> BTreeMap<String, String> {
 /// <https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazons3.html>
 fn of_s3(method: &Method, uri: &Uri) -> (String, BTreeMap<String, String>) {
     let path = percent_encoding::percent_decode_str(uri.path()).decode_utf8_lossy();
-    let (bucket, key) = path.trim_start_matches('/').split_once('/').unwrap_or((path.trim_start_matches('/'), ""));
+    let (bucket, key) = path
+        .trim_start_matches('/')
+        .split_once('/')
+        .unwrap_or((path.trim_start_matches('/'), ""));
     let query: BTreeMap<String, String> = form_urlencoded::parse(uri.query().unwrap_or("").as_bytes())
         .into_owned()
         .collect();
@@ -200,7 +208,10 @@ fn of_s3(method: &Method, uri: &Uri) -> (String, BTreeMap<String, String>) {
         ("DELETE", false) => "DeleteObject",
         _ => "PutObject",
     };
-    let mut params = BTreeMap::from([("bucket".to_owned(), bucket.to_owned()), ("key".to_owned(), key.to_owned())]);
+    let mut params = BTreeMap::from([
+        ("bucket".to_owned(), bucket.to_owned()),
+        ("key".to_owned(), key.to_owned()),
+    ]);
     params.extend(query.get("prefix").map(|prefix| ("prefix".to_owned(), prefix.clone())));
     (action.to_owned(), params)
 }
@@ -252,7 +263,11 @@ impl Answer {
 
     /// The same without a body that is no message of a service.
     pub(crate) fn without_objects(mut self) -> Self {
-        let kind = self.headers.get("content-type").and_then(|kind| kind.to_str().ok()).unwrap_or("");
+        let kind = self
+            .headers
+            .get("content-type")
+            .and_then(|kind| kind.to_str().ok())
+            .unwrap_or("");
         if !["xml", "json"].iter().any(|message| kind.contains(message)) {
             self.body = Bytes::new();
         }
@@ -285,7 +300,8 @@ mod tests {
 
     fn read(service: &str, target: Option<&str>, uri: &str, method: Method, body: &str) -> Call {
         let mut headers = HeaderMap::new();
-        let signed = format!("AWS4-HMAC-SHA256 Credential=op/20261122/eu-central-1/{service}/aws4_request, Signature=0");
+        let signed =
+            format!("AWS4-HMAC-SHA256 Credential=op/20261122/eu-central-1/{service}/aws4_request, Signature=0");
         headers.insert("authorization", signed.parse().unwrap());
         if let Some(target) = target {
             headers.insert("x-amz-target", target.parse().unwrap());
@@ -303,7 +319,13 @@ mod tests {
         assert!(form.new_tags("volume").is_empty() && form.changes());
         assert_eq!(form.widen("x", &["3"]).unwrap(), ["1", "2"]);
         assert_eq!(form.list("Filter.1.Value"), ["3"]);
-        let json = read("dynamodb", Some("DynamoDB_20120810.GetItem"), "/", Method::POST, r#"{"TableName":"t"}"#);
+        let json = read(
+            "dynamodb",
+            Some("DynamoDB_20120810.GetItem"),
+            "/",
+            Method::POST,
+            r#"{"TableName":"t"}"#,
+        );
         assert_eq!((json.action.as_str(), json.param("TableName")), ("GetItem", "t"));
         assert!(!json.changes());
         let list = read("s3", None, "/b?list-type=2&prefix=x%2F", Method::GET, "");

@@ -81,7 +81,10 @@ impl Cloud {
         headers.insert("authorization", self.signed(service));
         headers.insert("content-type", HeaderValue::from_static(kind));
         if let Some(target) = target {
-            headers.insert("x-amz-target", HeaderValue::try_from(target).expect("a target is a word"));
+            headers.insert(
+                "x-amz-target",
+                HeaderValue::try_from(target).expect("a target is a word"),
+            );
         }
         let call = Call::read(Method::POST, Uri::from_static("/"), headers, Bytes::from(body));
         self.forward(&call).expect("moto answers")
@@ -146,8 +149,15 @@ impl Cloud {
     /// Tags of the things with these identities.
     pub fn tags(&self, ids: &[String]) -> BTreeMap<String, BTreeMap<String, String>> {
         let mut params = vec![("Filter.1.Name".to_owned(), "resource-id".to_owned())];
-        params.extend(ids.iter().enumerate().map(|(at, id)| (format!("Filter.1.Value.{}", at + 1), id.clone())));
-        let params: Vec<(&str, &str)> = params.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        params.extend(
+            ids.iter()
+                .enumerate()
+                .map(|(at, id)| (format!("Filter.1.Value.{}", at + 1), id.clone())),
+        );
+        let params: Vec<(&str, &str)> = params
+            .iter()
+            .map(|(key, value)| (key.as_str(), value.as_str()))
+            .collect();
         let mut found: BTreeMap<String, BTreeMap<String, String>> =
             ids.iter().map(|id| (id.clone(), BTreeMap::new())).collect();
         for item in self.ask("ec2", "DescribeTags", &params).all("item") {

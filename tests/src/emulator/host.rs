@@ -190,7 +190,10 @@ impl Inner {
     }
 
     fn note(&mut self, instance: &str, what: What) {
-        let volume = self.machines.get(instance).and_then(|machine| machine.settings.volume());
+        let volume = self
+            .machines
+            .get(instance)
+            .and_then(|machine| machine.settings.volume());
         self.events.push(Event {
             at: self.proxy.now(),
             instance: instance.to_owned(),
@@ -230,8 +233,11 @@ impl Inner {
     }
 
     fn tagged(&self, action: &str) -> Element {
-        self.cloud
-            .ask("ec2", action, &[("Filter.1.Name", "tag-key"), ("Filter.1.Value.1", CLUSTER)])
+        self.cloud.ask(
+            "ec2",
+            action,
+            &[("Filter.1.Name", "tag-key"), ("Filter.1.Value.1", CLUSTER)],
+        )
     }
 
     fn volumes(&self) -> BTreeMap<String, Volume> {
@@ -251,7 +257,10 @@ impl Inner {
     /// A snapshot has what the volume had at that moment: its writer stands still while it is copied.
     fn save_snapshots(&mut self) {
         let found = self.tagged("DescribeSnapshots");
-        for snapshot in found.child("snapshotSet").map_or(&[][..], |set| set.children.as_slice()) {
+        for snapshot in found
+            .child("snapshotSet")
+            .map_or(&[][..], |set| set.children.as_slice())
+        {
             let (id, volume) = (snapshot.text_of(&["snapshotId"]), snapshot.text_of(&["volumeId"]));
             let (to, from) = (self.root.join("snapshots").join(id), self.volume_dir(volume));
             if to.exists() || !from.exists() {
@@ -282,7 +291,10 @@ impl Inner {
                 fs::create_dir(&folder).expect("a folder can be made");
             }
         }
-        for entry in fs::read_dir(self.root.join("volumes")).expect("a folder can be listed").flatten() {
+        for entry in fs::read_dir(self.root.join("volumes"))
+            .expect("a folder can be listed")
+            .flatten()
+        {
             let name = entry.file_name().to_string_lossy().into_owned();
             if !volumes.contains_key(&name) && !self.busy(&name) {
                 fs::remove_dir_all(entry.path()).expect("a folder can be removed");
@@ -304,7 +316,9 @@ impl Inner {
         }
         let attribute = [("InstanceId", id), ("Attribute", "userData")];
         let found = self.cloud.ask("ec2", "DescribeInstanceAttribute", &attribute);
-        let data = STANDARD.decode(found.text_of(&["userData", "value"])).expect("user data are base64");
+        let data = STANDARD
+            .decode(found.text_of(&["userData", "value"]))
+            .expect("user data are base64");
         let settings = Settings::read(&String::from_utf8(data).expect("user data are text"));
         let machine = Machine {
             settings,
@@ -351,7 +365,10 @@ impl Inner {
             None => self.root.join("machines").join(id),
         };
         let mut command = Command::new(binary("graphplane-node-agent"));
-        command.arg("--data-dir").arg(&data).args(["--port", "8001", "--host", &machine.address]);
+        command
+            .arg("--data-dir")
+            .arg(&data)
+            .args(["--port", "8001", "--host", &machine.address]);
         command.args(["--advertise", &format!("http://{}:8001", machine.address)]);
         command.args(settings.arguments());
         if let Some(mut config) = settings.config() {
@@ -363,12 +380,17 @@ impl Inner {
         if let Some(parameter) = settings.parameter() {
             let asked = json!({"Name": parameter, "WithDecryption": true});
             let (_, found) = self.cloud.json("ssm", "AmazonSSM.GetParameter", &asked);
-            let keys = found["Parameter"]["Value"].as_str().unwrap_or_else(|| panic!("{parameter}: {found}"));
+            let keys = found["Parameter"]["Value"]
+                .as_str()
+                .unwrap_or_else(|| panic!("{parameter}: {found}"));
             let file = self.machine_file(id, "keys");
             fs::write(&file, keys).expect("a file can be written");
             command.arg("--api-key-file").arg(file);
         }
-        let log = OpenOptions::new().create(true).append(true).open(self.machine_file(id, "log"));
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.machine_file(id, "log"));
         let log: File = log.expect("a log can be made");
         command
             .envs([
@@ -442,7 +464,12 @@ impl Inner {
 
 fn copy(from: &Path, to: &Path) {
     let part = to.with_extension("part");
-    let copied = Command::new("cp").arg("-a").arg(from).arg(&part).status().expect("cp starts");
+    let copied = Command::new("cp")
+        .arg("-a")
+        .arg(from)
+        .arg(&part)
+        .status()
+        .expect("cp starts");
     assert!(copied.success(), "{} cannot be copied", from.display());
     fs::rename(part, to).expect("a folder can be renamed");
 }

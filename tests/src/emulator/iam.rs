@@ -63,7 +63,10 @@ impl Statement {
 
     /// The action of the statement that allows a request.
     pub fn allows(&self, request: &Request) -> Option<&str> {
-        let action = self.actions.iter().find(|action| like(&action.to_lowercase(), &request.action.to_lowercase()))?;
+        let action = self
+            .actions
+            .iter()
+            .find(|action| like(&action.to_lowercase(), &request.action.to_lowercase()))?;
         let resource = self.resources.iter().any(|resource| like(resource, &request.resource));
         let holds = |(operator, key, values): &(String, String, Vec<String>)| {
             let found = request.context.get(key);
@@ -120,7 +123,10 @@ mod tests {
         Request {
             action: action.to_owned(),
             resource: resource.to_owned(),
-            context: context.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+            context: context
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect(),
         }
     }
 
@@ -131,12 +137,19 @@ mod tests {
             "Condition": {"StringEquals": {"aws:ResourceTag/c": "c1"}, "StringLike": {"x": ["a*", "b*"]}},
         }));
         let good = [("aws:ResourceTag/c", "c1"), ("x", "bc")];
-        assert_eq!(statement.allows(&request("ec2:attachvolume", "arn:aws:volume/1", &good)), Some("ec2:Attach*"));
+        assert_eq!(
+            statement.allows(&request("ec2:attachvolume", "arn:aws:volume/1", &good)),
+            Some("ec2:Attach*")
+        );
         for wrong in [
             request("ec2:DeleteVolume", "arn:aws:volume/1", &good),
             request("ec2:DetachVolume", "arn:aws:instance/1", &good),
             request("ec2:DetachVolume", "arn:aws:volume/1", &good[..1]),
-            request("ec2:DetachVolume", "arn:aws:volume/1", &[("aws:ResourceTag/c", "c2"), ("x", "a")]),
+            request(
+                "ec2:DetachVolume",
+                "arn:aws:volume/1",
+                &[("aws:ResourceTag/c", "c2"), ("x", "a")],
+            ),
         ] {
             assert_eq!(statement.allows(&wrong), None, "{wrong:?}");
         }

@@ -32,12 +32,18 @@ fn doubles(made: &[&Entry]) -> Vec<String> {
             _ => continue,
         };
         if entry.call.param("ClientToken").is_empty() {
-            found.push(format!("{} at {:?} without a client token", entry.call.action, entry.at));
+            found.push(format!(
+                "{} at {:?} without a client token",
+                entry.call.action, entry.at
+            ));
         }
         let tags = entry.call.new_tags(kind);
         let tag = |name: &str| tags.get(&format!("graphplane.dev/{name}")).cloned().unwrap_or_default();
         if tag("cluster").is_empty() || tag("name").is_empty() || tag("uid").is_empty() {
-            found.push(format!("{} at {:?} has not our tags: {tags:?}", entry.call.action, entry.at));
+            found.push(format!(
+                "{} at {:?} has not our tags: {tags:?}",
+                entry.call.action, entry.at
+            ));
         }
         let owner = format!("{kind} {} {} epoch {:?}", tag("name"), tag("uid"), tag("epoch"));
         things.entry(owner).or_default().extend(entry.answer.xml().texts(id));
@@ -50,9 +56,20 @@ fn doubles(made: &[&Entry]) -> Vec<String> {
 
 /// The operator starts writers alone; fleets start replicas.
 fn spot_writers(made: &[&Entry]) -> Vec<String> {
-    let spot = |entry: &&&Entry| entry.call.params.keys().any(|name| name.starts_with("InstanceMarketOptions"));
-    let wrong = made.iter().filter(|entry| entry.call.action == "RunInstances").filter(spot);
-    wrong.map(|entry| format!("a writer was started at {:?} as a spot instance", entry.at)).collect()
+    let spot = |entry: &&&Entry| {
+        entry
+            .call
+            .params
+            .keys()
+            .any(|name| name.starts_with("InstanceMarketOptions"))
+    };
+    let wrong = made
+        .iter()
+        .filter(|entry| entry.call.action == "RunInstances")
+        .filter(spot);
+    wrong
+        .map(|entry| format!("a writer was started at {:?} as a spot instance", entry.at))
+        .collect()
 }
 
 /// A process that had a volume, from its start to its end, and the epochs that it wrote under.
@@ -93,18 +110,26 @@ fn shared_volumes(events: &[Event]) -> Vec<String> {
         for pair in tenures.windows(2) {
             let [first, second] = pair else { continue };
             if first.until.is_none_or(|until| until > second.from) {
-                found.push(format!("{volume}: {} started while {} wrote", second.instance, first.instance));
+                found.push(format!(
+                    "{volume}: {} started while {} wrote",
+                    second.instance, first.instance
+                ));
             }
         }
         for (at, later) in tenures.iter().enumerate() {
-            let others = tenures[..at].iter().filter(|earlier| earlier.instance != later.instance);
+            let others = tenures[..at]
+                .iter()
+                .filter(|earlier| earlier.instance != later.instance);
             let highest = others.filter_map(|earlier| earlier.epochs.last()).max();
             // Before it registers, a machine finds the epoch of the one before on the volume.
             let own = later.epochs.iter().filter(|epoch| Some(*epoch) != highest).min();
             if let (Some(highest), Some(own)) = (highest, own)
                 && own < highest
             {
-                found.push(format!("{volume}: {} wrote under epoch {own} after {highest}", later.instance));
+                found.push(format!(
+                    "{volume}: {} wrote under epoch {own} after {highest}",
+                    later.instance
+                ));
             }
         }
     }
@@ -149,15 +174,21 @@ mod tests {
     }
 
     fn run(token: &str, epoch: u32, id: &str, more: &str) -> Entry {
-        let tags: String = [("cluster", "c"), ("name", "n"), ("uid", "u"), ("epoch", &epoch.to_string())]
-            .iter()
-            .enumerate()
-            .map(|(at, (name, value))| {
-                let tag = format!("TagSpecification.1.Tag.{}", at + 1);
-                format!("&{tag}.Key=graphplane.dev/{name}&{tag}.Value={value}")
-            })
-            .collect();
-        let form = format!("Action=RunInstances&ClientToken={token}&TagSpecification.1.ResourceType=instance{tags}{more}");
+        let tags: String = [
+            ("cluster", "c"),
+            ("name", "n"),
+            ("uid", "u"),
+            ("epoch", &epoch.to_string()),
+        ]
+        .iter()
+        .enumerate()
+        .map(|(at, (name, value))| {
+            let tag = format!("TagSpecification.1.Tag.{}", at + 1);
+            format!("&{tag}.Key=graphplane.dev/{name}&{tag}.Value={value}")
+        })
+        .collect();
+        let form =
+            format!("Action=RunInstances&ClientToken={token}&TagSpecification.1.ResourceType=instance{tags}{more}");
         entry(1, &form, &format!("<r><instanceId>{id}</instanceId></r>"))
     }
 
@@ -193,7 +224,11 @@ mod tests {
             event(5, "i-2", Epoch(2)),
         ];
         assert!(violations(&[], &one_by_one).is_empty());
-        let overlapping = [event(1, "i-1", Started), event(2, "i-2", Started), event(3, "i-1", Ended)];
+        let overlapping = [
+            event(1, "i-1", Started),
+            event(2, "i-2", Started),
+            event(3, "i-1", Ended),
+        ];
         assert_eq!(violations(&[], &overlapping).len(), 1);
         let mut sinking = one_by_one.to_vec();
         sinking[1].what = Epoch(3);

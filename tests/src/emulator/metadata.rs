@@ -64,7 +64,9 @@ async fn identity(
     Path((instance, what)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> (StatusCode, String) {
-    let token = headers.get("x-aws-ec2-metadata-token").and_then(|value| value.to_str().ok());
+    let token = headers
+        .get("x-aws-ec2-metadata-token")
+        .and_then(|value| value.to_str().ok());
     if token != Some(instance.as_str()) {
         return (StatusCode::UNAUTHORIZED, String::new());
     }
@@ -81,7 +83,10 @@ async fn identity(
 
 impl Service {
     fn document(&self, instance: &str) -> Option<String> {
-        let found = self.cloud.call("ec2", "DescribeInstances", &[("InstanceId.1", instance)]).xml();
+        let found = self
+            .cloud
+            .call("ec2", "DescribeInstances", &[("InstanceId.1", instance)])
+            .xml();
         let sets = found.all("instancesSet");
         let machine = sets.first()?.child("item")?;
         let text = |path: &[&str]| machine.text_of(path).to_owned();

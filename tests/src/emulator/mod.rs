@@ -18,10 +18,10 @@ mod xml;
 pub use call::{Answer, Call};
 pub use cloud::{ACCOUNT, Cloud, REGION};
 pub use host::{CLUSTER, Event, Host, What};
+pub use iam::{Request, Statement, like};
 pub use ledger::violations;
 pub use moto::{Moto, python};
 pub use network::{Network, ZONES};
-pub use iam::{Request, Statement, like};
 pub use policy::{Verdict, judge, statements, taken_by_machines, taken_by_operator};
 pub use proxy::{Entry, Fault, Hold, MACHINE, OPERATOR, Proxy, Side};
 pub use rules::Knobs;
@@ -110,7 +110,12 @@ impl Emulator {
 
     /// Settings for `graphplane up --aws FILE`.
     pub fn settings(&self) -> PathBuf {
-        let subnets: Vec<String> = self.network.subnets.iter().map(|(zone, id)| format!("{zone}: {id}")).collect();
+        let subnets: Vec<String> = self
+            .network
+            .subnets
+            .iter()
+            .map(|(zone, id)| format!("{zone}: {id}"))
+            .collect();
         let text = format!(
             "region: {REGION}\nendpointUrl: {url}\nvpcId: {vpc}\nvpcCidr: {cidr}\nsubnets: {{{subnets}}}\n\
              controlPlane: {{cidr: {cidr}}}\nagentSha256: {AGENT}\nartifactBucket: {artifacts}\nobjectBucket: {objects}\n\
@@ -161,9 +166,17 @@ impl Emulator {
     /// Names of the stacks of tiers and fleets, with their status.
     pub fn stacks(&self) -> Vec<(String, String)> {
         let found = self.cloud.ask("cloudformation", "DescribeStacks", &[]);
-        let stacks = found.all("Stacks").into_iter().flat_map(|stacks| stacks.children.iter());
+        let stacks = found
+            .all("Stacks")
+            .into_iter()
+            .flat_map(|stacks| stacks.children.iter());
         stacks
-            .map(|stack| (stack.text_of(&["StackName"]).to_owned(), stack.text_of(&["StackStatus"]).to_owned()))
+            .map(|stack| {
+                (
+                    stack.text_of(&["StackName"]).to_owned(),
+                    stack.text_of(&["StackStatus"]).to_owned(),
+                )
+            })
             .filter(|(name, _)| name != "graphplane-registries")
             .collect()
     }
@@ -195,6 +208,13 @@ impl Emulator {
         parts.into_iter().flatten().chain(stacks).collect()
     }
 
+    /// The identity of the control plane, as the first thing that it made has it in its tags.
+    pub fn cluster(&self) -> Option<String> {
+        let log = self.proxy.log();
+        log.iter()
+            .find_map(|entry| entry.call.new_tags("").get(CLUSTER).cloned())
+    }
+
     /// What the log of the whole run says that must not be.
     pub fn violations(&self) -> Vec<String> {
         violations(&self.proxy.log(), &self.host.events())
@@ -204,9 +224,17 @@ impl Emulator {
 impl Drop for Emulator {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            for entry in self.proxy.log().iter().filter(|entry| entry.call.changes() && entry.call.service != "s3") {
+            for entry in self
+                .proxy
+                .log()
+                .iter()
+                .filter(|entry| entry.call.changes() && entry.call.service != "s3")
+            {
                 let code = entry.answer.code().unwrap_or_default();
-                eprintln!("{:?} {}.{} {} {code}", entry.at, entry.call.service, entry.call.action, entry.answer.status);
+                eprintln!(
+                    "{:?} {}.{} {} {code}",
+                    entry.at, entry.call.service, entry.call.action, entry.answer.status
+                );
             }
             eprintln!("{}", self.host.logs());
         }

@@ -55,13 +55,18 @@ impl Moto {
         loop {
             let said = moto.log();
             // The line is whole once another one begins.
-            let address = said.split_once("Running on ").and_then(|(_, rest)| rest.split_once('\n'));
+            let address = said
+                .split_once("Running on ")
+                .and_then(|(_, rest)| rest.split_once('\n'));
             if let Some((url, _)) = address {
                 moto.url = url.trim().to_owned();
                 return moto;
             }
             let ended = moto.child.try_wait().expect("a child can be waited for");
-            assert!(ended.is_none() && Instant::now() < deadline, "moto_server: {ended:?} {said}");
+            assert!(
+                ended.is_none() && Instant::now() < deadline,
+                "moto_server: {ended:?} {said}"
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }

@@ -39,7 +39,11 @@ impl Network {
         let vpc = text(cloud.ask("ec2", "CreateVpc", &[("CidrBlock", cidr.as_str())]), "vpcId");
         let subnet = |(at, zone): (usize, &'static str)| {
             let block = format!("127.{second}.{}.0/20", at * 16);
-            let params = [("VpcId", vpc.as_str()), ("CidrBlock", block.as_str()), ("AvailabilityZone", zone)];
+            let params = [
+                ("VpcId", vpc.as_str()),
+                ("CidrBlock", block.as_str()),
+                ("AvailabilityZone", zone),
+            ];
             (zone, text(cloud.ask("ec2", "CreateSubnet", &params), "subnetId"))
         };
         let subnets = ZONES.into_iter().enumerate().map(subnet).collect();

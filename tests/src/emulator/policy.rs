@@ -25,22 +25,38 @@ pub struct Verdict {
 /// Every statement of the policies in a template, for the values of its parameters.
 pub fn statements(template: &str, values: &[(&str, &str)]) -> Vec<Statement> {
     let mut print = Command::new(python().join("python"));
-    print.arg(repository().join("tests/python/as_json.py")).arg(template).env("PYTHONDONTWRITEBYTECODE", "1");
+    print
+        .arg(repository().join("tests/python/as_json.py"))
+        .arg(template)
+        .env("PYTHONDONTWRITEBYTECODE", "1");
     let text = run(&mut print, None, Duration::from_secs(120)).ok();
     let document: Value = serde_json::from_str(&text).expect("it prints JSON");
     let template = Template::read(&document, values);
     let mut found = Vec::new();
-    for resource in document["Resources"].as_object().into_iter().flatten().map(|(_, resource)| resource) {
+    for resource in document["Resources"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(_, resource)| resource)
+    {
         let condition = resource["Condition"].as_str();
         if condition.is_some_and(|condition| !template.holds(condition)) {
             continue;
         }
         let properties = &resource["Properties"];
         let own = (resource["Type"] == "AWS::IAM::ManagedPolicy").then_some(&properties["PolicyDocument"]);
-        let inline = properties["Policies"].as_array().into_iter().flatten().map(|policy| &policy["PolicyDocument"]);
+        let inline = properties["Policies"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|policy| &policy["PolicyDocument"]);
         for policy in own.into_iter().chain(inline) {
             let statements = policy["Statement"].as_array().into_iter().flatten();
-            found.extend(statements.filter_map(|statement| template.resolve(statement)).map(|s| Statement::read(&s)));
+            found.extend(
+                statements
+                    .filter_map(|statement| template.resolve(statement))
+                    .map(|s| Statement::read(&s)),
+            );
         }
     }
     found
@@ -56,10 +72,23 @@ impl<'a> Template<'a> {
     fn read(document: &'a Value, values: &[(&str, &str)]) -> Self {
         let mut known = BTreeMap::new();
         for (name, parameter) in document["Parameters"].as_object().into_iter().flatten() {
-            known.extend(parameter["Default"].as_str().map(|value| (name.clone(), value.to_owned())));
+            known.extend(
+                parameter["Default"]
+                    .as_str()
+                    .map(|value| (name.clone(), value.to_owned())),
+            );
         }
-        let pseudo = [("AWS::Partition", "aws"), ("AWS::Region", REGION), ("AWS::AccountId", ACCOUNT)];
-        known.extend(pseudo.iter().chain(values).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        let pseudo = [
+            ("AWS::Partition", "aws"),
+            ("AWS::Region", REGION),
+            ("AWS::AccountId", ACCOUNT),
+        ];
+        known.extend(
+            pseudo
+                .iter()
+                .chain(values)
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+        );
         let conditions = &document["Conditions"];
         Self { known, conditions }
     }
@@ -107,7 +136,9 @@ impl<'a> Template<'a> {
             // Of a list of values that stand in one text already.
             Some(("Join", Value::Array(parts))) => self.resolve(&parts[1]),
             _ => {
-                let resolved = fields.iter().filter_map(|(key, value)| Some((key.clone(), self.resolve(value)?)));
+                let resolved = fields
+                    .iter()
+                    .filter_map(|(key, value)| Some((key.clone(), self.resolve(value)?)));
                 Some(Value::Object(resolved.collect()))
             }
         }
@@ -143,7 +174,9 @@ pub fn taken_by_operator(log: &[Entry]) -> BTreeSet<Request> {
     let calls = log.iter().filter(|entry| entry.made && entry.call.caller == OPERATOR);
     // What AWS refuses for another reason was allowed as well, but says nothing about what is needed.
     let calls = calls.filter(|entry| entry.answer.ok());
-    calls.flat_map(|entry| [permissions(entry), stack_calls::of(entry)].concat()).collect()
+    calls
+        .flat_map(|entry| [permissions(entry), stack_calls::of(entry)].concat())
+        .collect()
 }
 
 /// The permissions that calls of machines took.
@@ -161,7 +194,9 @@ fn arn(service: &str, rest: &str) -> String {
 }
 
 fn tagged(kind: &str, tags: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    tags.iter().map(|(key, value)| (format!("aws:{kind}Tag/{key}"), value.clone())).collect()
+    tags.iter()
+        .map(|(key, value)| (format!("aws:{kind}Tag/{key}"), value.clone()))
+        .collect()
 }
 
 /// The permissions that one call takes.
@@ -180,14 +215,27 @@ fn permissions(entry: &Entry) -> Vec<Request> {
         "ec2" if call.changes() => of_ec2(entry, &one),
         "s3" => {
             let (bucket, key, prefix) = (call.param("bucket"), call.param("key"), call.param("prefix"));
-            let thing = if key.is_empty() { bucket.to_owned() } else { format!("{bucket}/{key}") };
+            let thing = if key.is_empty() {
+                bucket.to_owned()
+            } else {
+                format!("{bucket}/{key}")
+            };
             let of_list = (call.action == "ListBucket").then(|| ("s3:prefix".to_owned(), prefix.to_owned()));
             vec![one(arn("s3", &thing), of_list.into_iter().collect())]
         }
-        "dynamodb" => vec![one(arn("dynamodb", &format!("table/{}", call.param("TableName"))), BTreeMap::new())],
-        "ssm" => vec![one(arn("ssm", &format!("parameter{}", call.param("Name"))), BTreeMap::new())],
+        "dynamodb" => vec![one(
+            arn("dynamodb", &format!("table/{}", call.param("TableName"))),
+            BTreeMap::new(),
+        )],
+        "ssm" => vec![one(
+            arn("ssm", &format!("parameter{}", call.param("Name"))),
+            BTreeMap::new(),
+        )],
         "autoscaling" if call.changes() => {
-            let group = format!("autoScalingGroup:id:autoScalingGroupName/{}", call.param("AutoScalingGroupName"));
+            let group = format!(
+                "autoScalingGroup:id:autoScalingGroupName/{}",
+                call.param("AutoScalingGroupName")
+            );
             vec![one(arn("autoscaling", &group), BTreeMap::new())]
         }
         "cloudformation" => match call.param("StackName") {
@@ -222,7 +270,10 @@ fn of_ec2(entry: &Entry, one: &dyn Fn(String, BTreeMap<String, String>) -> Reque
     };
     for kind in makes {
         // Tags that the launch template gives are asked for as well; it bears those that it gives to everything.
-        let of_template = entry.tags.iter().filter(|(id, _)| id.starts_with("lt-") && *kind != "network-interface");
+        let of_template = entry
+            .tags
+            .iter()
+            .filter(|(id, _)| id.starts_with("lt-") && *kind != "network-interface");
         let mut tags: BTreeMap<String, String> = of_template.flat_map(|(_, tags)| tags.clone()).collect();
         tags.extend(call.new_tags(kind));
         let thing = arn("ec2", &format!("{kind}/*"));
@@ -241,7 +292,10 @@ fn of_ec2(entry: &Entry, one: &dyn Fn(String, BTreeMap<String, String>) -> Reque
         for kind in ["image", "security-group"] {
             all.push(one(arn("ec2", &format!("{kind}/*")), BTreeMap::new()));
         }
-        all.push(one(arn("ec2", &format!("subnet/{}", call.param("SubnetId"))), BTreeMap::new()));
+        all.push(one(
+            arn("ec2", &format!("subnet/{}", call.param("SubnetId"))),
+            BTreeMap::new(),
+        ));
         // The launch template has a role for the machine.
         let to = ("iam:PassedToService".to_owned(), "ec2.amazonaws.com".to_owned());
         all.push(Request {
@@ -261,13 +315,20 @@ mod tests {
         Request {
             action: action.to_owned(),
             resource: resource.to_owned(),
-            context: context.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+            context: context
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect(),
         }
     }
 
     #[test]
     fn the_operators_policy_is_read_and_judged() {
-        let values = [("ClusterId", "c1"), ("ObjectBucket", "objects"), ("RegistryPrefix", "gp")];
+        let values = [
+            ("ClusterId", "c1"),
+            ("ObjectBucket", "objects"),
+            ("RegistryPrefix", "gp"),
+        ];
         let found = statements("operator", &values);
         let sids: Vec<&str> = found.iter().map(|statement| statement.sid.as_str()).collect();
         assert!(sids.contains(&"Registries") && !sids.contains(&"ObjectKey"), "{sids:?}");
@@ -288,7 +349,11 @@ mod tests {
 
     #[test]
     fn a_machines_policy_is_that_of_its_tier() {
-        let values = [("ObjectBucket", "objects"), ("ArtifactBucket", "artifacts"), ("SourceArns", "arn:aws:s3:::data")];
+        let values = [
+            ("ObjectBucket", "objects"),
+            ("ArtifactBucket", "artifacts"),
+            ("SourceArns", "arn:aws:s3:::data"),
+        ];
         let found = statements("tier", &values);
         let sids: Vec<&str> = found.iter().map(|statement| statement.sid.as_str()).collect();
         assert_eq!(sids, ["FetchAgent", "Objects", "ListObjects", "ReadSources"]);

@@ -88,11 +88,14 @@ struct Gate {
 }
 
 impl Gate {
-    fn hold(&self, action: &str) {
-        // Who no longer waits has dropped its side; then there is nothing to hold.
-        if self.reached.send(action.to_owned()).is_ok() {
+    /// Waits until the test is done; false if nobody waits for the call any more.
+    fn hold(&self, action: &str) -> bool {
+        let waited_for = self.reached.send(action.to_owned()).is_ok();
+        if waited_for {
+            // The end of the wait is that the other side is dropped.
             let _ = self.release.recv();
         }
+        waited_for
     }
 }
 
@@ -206,7 +209,7 @@ impl Proxy {
             true => self.cloud.tags(&ids),
             false => BTreeMap::new(),
         };
-        let (mut fault, mut gate) = (None, None);
+        let (mut fault, mut gate): (Option<Fault>, Option<Gate>) = (None, None);
         if call.caller == OPERATOR && call.changes() {
             let number = inner.changes;
             inner.changes += 1;
@@ -218,12 +221,17 @@ impl Proxy {
             inner.write(at, call, tags, answer.clone(), fault, false);
             return Outcome::Answer(answer);
         }
-        if let Some(gate) = gate.as_ref().filter(|gate| gate.side == Side::Before) {
-            gate.hold(&call.action);
+        if gate
+            .as_ref()
+            .is_some_and(|gate| gate.side == Side::Before && gate.hold(&call.action))
+        {
             return Outcome::Broken;
         }
         let asked = call.clone();
-        let refused = inner.rules.iter_mut().find_map(|rule| rule.before(&mut call, &self.cloud));
+        let refused = inner
+            .rules
+            .iter_mut()
+            .find_map(|rule| rule.before(&mut call, &self.cloud));
         let answer = refused.unwrap_or_else(|| {
             let mut answer = self.forward(&call);
             for rule in inner.rules.iter_mut().rev() {
@@ -232,8 +240,7 @@ impl Proxy {
             answer
         });
         inner.write(at, asked, tags, answer.clone(), fault, true);
-        if let Some(gate) = gate {
-            gate.hold(&call.action);
+        if gate.is_some_and(|gate| gate.side == Side::After && gate.hold(&call.action)) {
             return Outcome::Broken;
         }
         match fault {
@@ -276,7 +283,9 @@ fn ids(call: &Call) -> Vec<String> {
     const KINDS: [&str; 4] = ["i-", "vol-", "snap-", "lt-"];
     let named = call.params.iter().filter(|(key, _)| !key.starts_with("Tag"));
     let values = named.map(|(_, value)| value.clone());
-    values.filter(|value| KINDS.iter().any(|kind| value.starts_with(kind))).collect()
+    values
+        .filter(|value| KINDS.iter().any(|kind| value.starts_with(kind)))
+        .collect()
 }
 
 async fn serve(State(proxy): State<Proxy>, request: Request) -> Response {

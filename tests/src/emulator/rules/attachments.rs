@@ -15,11 +15,16 @@ impl Rule for Attachments {
         }
         let (id, machine) = (call.param("VolumeId"), call.param("InstanceId"));
         let volume = cloud.call("ec2", "DescribeVolumes", &[("VolumeId.1", id)]).xml();
-        let instance = cloud.call("ec2", "DescribeInstances", &[("InstanceId.1", machine)]).xml();
+        let instance = cloud
+            .call("ec2", "DescribeInstances", &[("InstanceId.1", machine)])
+            .xml();
         // What does not exist moto refuses by itself.
         let volume = *volume.all("volumeSet").first()?.all("item").first()?;
         let instance = *instance.all("instancesSet").first()?.all("item").first()?;
-        if let Some(at) = volume.text_of(&["attachmentSet", "item", "instanceId"]).strip_prefix("i-") {
+        if let Some(at) = volume
+            .text_of(&["attachmentSet", "item", "instanceId"])
+            .strip_prefix("i-")
+        {
             let message = format!("{id} is already attached to an instance (i-{at})");
             return Some(call.refuse(400, "VolumeInUse", &message));
         }
@@ -36,8 +41,15 @@ impl Rule for Attachments {
             let message = format!("The volume '{id}' is not in the same availability zone as instance '{machine}'");
             return Some(call.refuse(400, "InvalidVolume.ZoneMismatch", &message));
         }
-        if instance.texts("deviceName").iter().any(|name| name == call.param("Device")) {
-            let message = format!("Invalid value '{}' for unixDevice. It is already in use", call.param("Device"));
+        if instance
+            .texts("deviceName")
+            .iter()
+            .any(|name| name == call.param("Device"))
+        {
+            let message = format!(
+                "Invalid value '{}' for unixDevice. It is already in use",
+                call.param("Device")
+            );
             return Some(call.refuse(400, "InvalidParameterValue", &message));
         }
         None
@@ -62,7 +74,10 @@ mod tests {
         assert_eq!(attach(&volume, &two, "/dev/sdf"), "VolumeInUse");
         assert_eq!(attach(&second, &one, "/dev/sdf"), "InvalidParameterValue");
         let far = aws.ok("CreateVolume", &[("AvailabilityZone", "eu-central-1b"), ("Size", "10")]);
-        assert_eq!(attach(far.text_of(&["volumeId"]), &two, "/dev/sdf"), "InvalidVolume.ZoneMismatch");
+        assert_eq!(
+            attach(far.text_of(&["volumeId"]), &two, "/dev/sdf"),
+            "InvalidVolume.ZoneMismatch"
+        );
         aws.ok("TerminateInstances", &[("InstanceId.1", &two)]);
         assert_eq!(attach(&second, &two, "/dev/sdf"), "IncorrectState");
         assert_eq!(attach("vol-00000000", &one, "/dev/sdg"), "InvalidVolume.NotFound");

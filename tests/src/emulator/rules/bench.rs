@@ -65,7 +65,11 @@ impl Bench {
 
     /// Makes a volume; its identity.
     pub(super) fn volume(&self, token: &str) -> String {
-        let params = [("AvailabilityZone", "eu-central-1a"), ("Size", "10"), ("ClientToken", token)];
+        let params = [
+            ("AvailabilityZone", "eu-central-1a"),
+            ("Size", "10"),
+            ("ClientToken", token),
+        ];
         self.ok("CreateVolume", &params).text_of(&["volumeId"]).to_owned()
     }
 }

@@ -37,20 +37,28 @@ const KEPT: [&str; 7] = [
 
 fn status(stack: &str, cloud: &Cloud) -> Option<String> {
     let found = cloud.call("cloudformation", "DescribeStacks", &[("StackName", stack)]);
-    found.ok().then(|| found.xml().texts("StackStatus").into_iter().next())?
+    found
+        .ok()
+        .then(|| found.xml().texts("StackStatus").into_iter().next())?
 }
 
 /// The stack's name, also where its ARN was given.
 fn stack(call: &Call) -> String {
     let given = call.param("StackName");
-    let name = given.strip_prefix("arn:").map_or(given, |arn| arn.split('/').nth(1).unwrap_or(given));
+    let name = given
+        .strip_prefix("arn:")
+        .map_or(given, |arn| arn.split('/').nth(1).unwrap_or(given));
     name.to_owned()
 }
 
 impl ChangeSets {
     fn key(&self, call: &Call) -> Option<(String, String)> {
         let given = call.param("ChangeSetName");
-        let by_arn = self.held.iter().find(|(_, held)| held.arn == given).map(|(key, _)| key.clone());
+        let by_arn = self
+            .held
+            .iter()
+            .find(|(_, held)| held.arn == given)
+            .map(|(key, _)| key.clone());
         by_arn.or_else(|| Some((stack(call), given.to_owned())).filter(|key| self.held.contains_key(key)))
     }
 
@@ -68,12 +76,12 @@ impl ChangeSets {
                 None
             }
             (true, Some(other)) => {
-                let message = format!("Stack [{stack}] already exists and cannot be created again with the changeSet [{name}] ({other}).");
+                let message = format!(
+                    "Stack [{stack}] already exists and cannot be created again with the changeSet [{name}] ({other})."
+                );
                 Some(call.refuse(400, "ValidationError", &message))
             }
-            (false, None) => {
-                Some(call.refuse(400, "ValidationError", &format!("Stack [{stack}] does not exist")))
-            }
+            (false, None) => Some(call.refuse(400, "ValidationError", &format!("Stack [{stack}] does not exist"))),
             (false, Some("REVIEW_IN_PROGRESS")) => {
                 let message = format!("Stack:{stack} is in REVIEW_IN_PROGRESS state and can not be updated.");
                 Some(call.refuse(400, "ValidationError", &message))
@@ -92,7 +100,11 @@ impl ChangeSets {
         if held.make {
             cloud.ask("cloudformation", "DeleteStack", &name);
         }
-        let params: Vec<(&str, &str)> = held.params.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        let params: Vec<(&str, &str)> = held
+            .params
+            .iter()
+            .map(|(key, value)| (key.as_str(), value.as_str()))
+            .collect();
         let action = if held.make { "CreateStack" } else { "UpdateStack" };
         let made = cloud.call("cloudformation", action, &[&params[..], &name[..]].concat());
         if !made.ok() {
@@ -149,7 +161,8 @@ impl Rule for ChangeSets {
             make: call.param("ChangeSetType") == "CREATE",
             params: call.params.clone().into_iter().filter(|(name, _)| kept(name)).collect(),
         };
-        self.held.insert((stack(call), call.param("ChangeSetName").to_owned()), held);
+        self.held
+            .insert((stack(call), call.param("ChangeSetName").to_owned()), held);
     }
 }
 
@@ -178,7 +191,9 @@ mod tests {
             ask("CreateChangeSet", stack, &params).code().unwrap_or_default()
         };
         let say = |stack: &str, what: &str| {
-            let found = aws.through.call("cloudformation", "DescribeStacks", &[("StackName", stack)]);
+            let found = aws
+                .through
+                .call("cloudformation", "DescribeStacks", &[("StackName", stack)]);
             found.xml().texts(what).join(",")
         };
         assert_eq!(create("a", "UPDATE", "1"), "ValidationError");
@@ -189,16 +204,29 @@ mod tests {
         assert!(ask("DeleteChangeSet", "a", &[]).ok());
         assert_eq!(create("a", "CREATE", "1"), "", "the stack was never made");
         assert!(ask("ExecuteChangeSet", "a", &[]).ok());
-        assert_eq!([say("a", "StackStatus"), say("a", "OutputValue")], ["CREATE_COMPLETE", "1"]);
+        assert_eq!(
+            [say("a", "StackStatus"), say("a", "OutputValue")],
+            ["CREATE_COMPLETE", "1"]
+        );
         assert_eq!(say("b", "StackStatus"), "REVIEW_IN_PROGRESS");
         assert_eq!(create("a", "CREATE", "2"), "ValidationError", "it exists");
         assert_eq!(create("a", "UPDATE", "2"), "");
         assert!(ask("ExecuteChangeSet", "a", &[]).ok());
-        assert_eq!([say("a", "StackStatus"), say("a", "OutputValue")], ["UPDATE_COMPLETE", "2"]);
+        assert_eq!(
+            [say("a", "StackStatus"), say("a", "OutputValue")],
+            ["UPDATE_COMPLETE", "2"]
+        );
         assert_eq!(create("a", "UPDATE", "2"), "");
-        assert_eq!(ask("DescribeChangeSet", "a", &[]).xml().texts("Status"), ["FAILED"], "nothing has changed");
+        assert_eq!(
+            ask("DescribeChangeSet", "a", &[]).xml().texts("Status"),
+            ["FAILED"],
+            "nothing has changed"
+        );
         let gone = aws.through.call("cloudformation", "DeleteStack", &[("StackName", "a")]);
         assert!(gone.ok());
-        assert_eq!(ask("DescribeChangeSet", "a", &[]).code().as_deref(), Some("ChangeSetNotFound"));
+        assert_eq!(
+            ask("DescribeChangeSet", "a", &[]).code().as_deref(),
+            Some("ChangeSetNotFound")
+        );
     }
 }

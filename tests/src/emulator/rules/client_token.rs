@@ -61,7 +61,11 @@ mod tests {
         let volume = aws.volume("v1");
         assert_eq!(aws.volume("v1"), volume);
         assert_ne!(aws.volume("v2"), volume);
-        let larger = [("AvailabilityZone", "eu-central-1a"), ("Size", "20"), ("ClientToken", "v1")];
+        let larger = [
+            ("AvailabilityZone", "eu-central-1a"),
+            ("Size", "20"),
+            ("ClientToken", "v1"),
+        ];
         assert_eq!(aws.code("CreateVolume", &larger), "IdempotentParameterMismatch");
     }
 }

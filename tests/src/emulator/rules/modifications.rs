@@ -105,7 +105,11 @@ impl Rule for Modifications {
                     }
                 };
                 show(&mut item, state, if state == "completed" { 100 } else { 50 });
-                if self.asked.as_ref().is_none_or(|asked| asked.iter().any(|wanted| wanted == state)) {
+                if self
+                    .asked
+                    .as_ref()
+                    .is_none_or(|asked| asked.iter().any(|wanted| wanted == state))
+                {
                     set.children.push(item);
                 }
             }

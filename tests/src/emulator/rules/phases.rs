@@ -76,7 +76,11 @@ impl Phases {
         let shown = shown.clone();
         let waits_for = match &shown {
             Shown::State("shutting-down") => id,
-            Shown::Attachment { state: "detaching", instance, .. } => instance,
+            Shown::Attachment {
+                state: "detaching",
+                instance,
+                ..
+            } => instance,
             _ => "",
         };
         if !self.knobs.lock().busy.contains(waits_for) {
@@ -89,13 +93,18 @@ impl Phases {
     }
 
     fn wanted(&self, state: &str) -> bool {
-        self.asked.as_ref().is_none_or(|asked| asked.iter().any(|wanted| wanted == state))
+        self.asked
+            .as_ref()
+            .is_none_or(|asked| asked.iter().any(|wanted| wanted == state))
     }
 
     /// Refuses a read that names something which is not seen yet.
     fn unseen(&mut self, call: &Call, field: &str, code: &str) -> Option<Answer> {
         let ids: Vec<String> = call.list(field).into_iter().map(str::to_owned).collect();
-        let hidden: Vec<&String> = ids.iter().filter(|id| matches!(self.now(id), Some(Shown::Nothing))).collect();
+        let hidden: Vec<&String> = ids
+            .iter()
+            .filter(|id| matches!(self.now(id), Some(Shown::Nothing)))
+            .collect();
         let message = format!("{hidden:?} does not exist");
         if hidden.is_empty() {
             return None;
@@ -112,18 +121,25 @@ impl Phases {
         match self.now(volume) {
             Some(Shown::Nothing) => return no("InvalidVolume.NotFound", &format!("{volume} does not exist")),
             Some(Shown::State(state)) => {
-                return no("IncorrectState", &format!("Volume '{volume}' is '{state}', not 'available'."));
+                return no(
+                    "IncorrectState",
+                    &format!("Volume '{volume}' is '{state}', not 'available'."),
+                );
             }
             Some(Shown::Attachment { instance, .. }) => {
-                return no("VolumeInUse", &format!("{volume} is already attached to an instance ({instance})"));
+                return no(
+                    "VolumeInUse",
+                    &format!("{volume} is already attached to an instance ({instance})"),
+                );
             }
             None => {}
         }
         match self.now(instance) {
             Some(Shown::Nothing) => no("InvalidInstanceID.NotFound", &format!("{instance} does not exist")),
-            Some(Shown::State(state)) => {
-                no("IncorrectState", &format!("Instance '{instance}' is '{state}', not 'running'."))
-            }
+            Some(Shown::State(state)) => no(
+                "IncorrectState",
+                &format!("Instance '{instance}' is '{state}', not 'running'."),
+            ),
             _ => None,
         }
     }
@@ -134,7 +150,10 @@ impl Phases {
                 match self.read(instance.text_of(&["instanceId"])) {
                     Some(Shown::Nothing) => return false,
                     Some(Shown::State(state)) => {
-                        let code = INSTANCE_STATES.iter().find(|(name, _)| *name == state).map_or(0, |(_, code)| *code);
+                        let code = INSTANCE_STATES
+                            .iter()
+                            .find(|(name, _)| *name == state)
+                            .map_or(0, |(_, code)| *code);
                         instance.child_mut("instanceState").set("code", code);
                         instance.child_mut("instanceState").set("name", state);
                     }
@@ -149,7 +168,11 @@ impl Phases {
                 self.wanted(instance.text_of(&["instanceState", "name"]))
             });
         }
-        let empty = |reservation: &Element| reservation.child("instancesSet").is_none_or(|set| set.children.is_empty());
+        let empty = |reservation: &Element| {
+            reservation
+                .child("instancesSet")
+                .is_none_or(|set| set.children.is_empty())
+        };
         document.child_mut("reservationSet").children.retain(|one| !empty(one));
     }
 
@@ -159,7 +182,11 @@ impl Phases {
             match self.read(&id) {
                 Some(Shown::Nothing) => return false,
                 Some(Shown::State(state)) => volume.set("status", state),
-                Some(Shown::Attachment { state, instance, device }) => {
+                Some(Shown::Attachment {
+                    state,
+                    instance,
+                    device,
+                }) => {
                     volume.set("status", "in-use");
                     let item = vec![
                         Element::leaf("volumeId", &id),
@@ -194,7 +221,10 @@ impl Phases {
 fn attachments(call: &Call, cloud: &Cloud) -> Vec<(String, String, String)> {
     let mut found = Vec::new();
     for instance in call.list("InstanceId") {
-        let of = [("Filter.1.Name", "attachment.instance-id"), ("Filter.1.Value.1", instance)];
+        let of = [
+            ("Filter.1.Name", "attachment.instance-id"),
+            ("Filter.1.Value.1", instance),
+        ];
         for item in cloud.ask("ec2", "DescribeVolumes", &of).all("attachmentSet") {
             let text = |name| item.text_of(&["item", name]).to_owned();
             found.push((text("volumeId"), instance.to_owned(), text("device")));
@@ -263,7 +293,11 @@ impl Rule for Phases {
                 }
                 for (volume, instance, device) in std::mem::take(&mut self.attached) {
                     let state = "detaching";
-                    let shown = Shown::Attachment { state, instance, device };
+                    let shown = Shown::Attachment {
+                        state,
+                        instance,
+                        device,
+                    };
                     // Disks are let go once the machine has ended.
                     self.plan(&volume, [(shown, on_the_way * 2)]);
                 }
@@ -281,7 +315,11 @@ impl Rule for Phases {
                 answer.replace(&document);
             }
             "AttachVolume" | "DetachVolume" => {
-                let state = if call.action == "AttachVolume" { "attaching" } else { "detaching" };
+                let state = if call.action == "AttachVolume" {
+                    "attaching"
+                } else {
+                    "detaching"
+                };
                 let shown = Shown::Attachment {
                     state,
                     instance: document.text_of(&["instanceId"]).to_owned(),
@@ -313,7 +351,9 @@ mod tests {
     fn state(aws: &Bench, id: &str) -> String {
         let found = aws.ok("DescribeInstances", &[("InstanceId.1", id)]);
         let sets = found.all("instancesSet");
-        sets.first().map_or("", |set| set.text_of(&["item", "instanceState", "name"])).to_owned()
+        sets.first()
+            .map_or("", |set| set.text_of(&["item", "instanceState", "name"]))
+            .to_owned()
     }
 
     fn volume(aws: &Bench, id: &str) -> [String; 2] {
@@ -326,14 +366,21 @@ mod tests {
     fn machines_and_volumes_are_on_the_way_for_a_read() {
         let aws = Bench::start();
         let (machine, disk) = (aws.run("1", "m7g.large"), aws.volume("v1"));
-        let attach = [("VolumeId", disk.as_str()), ("InstanceId", machine.as_str()), ("Device", "/dev/sdf")];
+        let attach = [
+            ("VolumeId", disk.as_str()),
+            ("InstanceId", machine.as_str()),
+            ("Device", "/dev/sdf"),
+        ];
         assert_eq!(aws.code("AttachVolume", &attach), "IncorrectState");
         assert_eq!(volume(&aws, &disk), ["creating", ""]);
         assert_eq!(volume(&aws, &disk), ["available", ""]);
         assert_eq!(aws.code("AttachVolume", &attach), "IncorrectState");
         assert_eq!([state(&aws, &machine), state(&aws, &machine)], ["pending", "running"]);
         assert_eq!(aws.code("AttachVolume", &attach), "");
-        assert_eq!([volume(&aws, &disk), volume(&aws, &disk)], [["in-use", "attaching"], ["in-use", "attached"]]);
+        assert_eq!(
+            [volume(&aws, &disk), volume(&aws, &disk)],
+            [["in-use", "attaching"], ["in-use", "attached"]]
+        );
 
         // Until its process has ended, it is going, and has its disk.
         aws.proxy.set(|knobs| knobs.busy.extend([machine.clone()]));
@@ -344,8 +391,14 @@ mod tests {
         }
         assert_eq!(aws.code("DeleteVolume", &[("VolumeId", &disk)]), "VolumeInUse");
         aws.proxy.set(|knobs| knobs.busy.clear());
-        let running = [("Filter.1.Name", "instance-state-name"), ("Filter.1.Value.1", "shutting-down")];
-        assert_eq!(aws.ok("DescribeInstances", &running).texts("instanceId"), [machine.as_str()]);
+        let running = [
+            ("Filter.1.Name", "instance-state-name"),
+            ("Filter.1.Value.1", "shutting-down"),
+        ];
+        assert_eq!(
+            aws.ok("DescribeInstances", &running).texts("instanceId"),
+            [machine.as_str()]
+        );
         assert_eq!(state(&aws, &machine), "terminated");
         let states = [(); 3].map(|()| volume(&aws, &disk)[0].clone());
         assert_eq!(states, ["in-use", "in-use", "available"]);
@@ -358,7 +411,10 @@ mod tests {
         let machine = aws.run("1", "m7g.large");
         let all = || aws.ok("DescribeInstances", &[]).texts("instanceId").len();
         assert_eq!(all(), 0);
-        assert_eq!(aws.code("DescribeInstances", &[("InstanceId.1", &machine)]), "InvalidInstanceID.NotFound");
+        assert_eq!(
+            aws.code("DescribeInstances", &[("InstanceId.1", &machine)]),
+            "InvalidInstanceID.NotFound"
+        );
         assert_eq!(all(), 1);
         let disk = aws.volume("v1");
         let one = [("VolumeId.1", disk.as_str())];
@@ -374,7 +430,11 @@ mod tests {
         let made = aws.ok("CreateSnapshot", &[("VolumeId", &disk)]);
         assert_eq!(made.text_of(&["status"]), "pending");
         let id = made.text_of(&["snapshotId"]);
-        let state = || aws.ok("DescribeSnapshots", &[("SnapshotId.1", id)]).texts("status").join(",");
+        let state = || {
+            aws.ok("DescribeSnapshots", &[("SnapshotId.1", id)])
+                .texts("status")
+                .join(",")
+        };
         assert_eq!([state(), state()], ["pending", "completed"]);
     }
 }

@@ -56,11 +56,16 @@ impl Refreshes {
     fn start(&mut self, call: &Call, cloud: &Cloud) -> Answer {
         let group = call.param("AutoScalingGroupName");
         let Some(left) = machines(group, cloud) else {
-            return call.refuse(400, "ValidationError", &format!("AutoScalingGroup name not found - {group}"));
+            return call.refuse(
+                400,
+                "ValidationError",
+                &format!("AutoScalingGroup name not found - {group}"),
+            );
         };
         let of_group = self.groups.entry(group.to_owned()).or_default();
         if of_group.last().is_some_and(|last| last.status() == "InProgress") {
-            let message = "An Instance Refresh is already in progress and blocks the execution of this Instance Refresh.";
+            let message =
+                "An Instance Refresh is already in progress and blocks the execution of this Instance Refresh.";
             return call.refuse(400, "InstanceRefreshInProgress", message);
         }
         self.made += 1;
@@ -90,7 +95,10 @@ impl Refreshes {
                     Element::leaf("InstanceRefreshId", &refresh.id),
                     Element::leaf("AutoScalingGroupName", group),
                     Element::leaf("Status", refresh.status()),
-                    Element::leaf("PercentageComplete", (done * 100).checked_div(refresh.all).unwrap_or(100)),
+                    Element::leaf(
+                        "PercentageComplete",
+                        (done * 100).checked_div(refresh.all).unwrap_or(100),
+                    ),
                     Element::leaf("InstancesToUpdate", refresh.left.len()),
                     Element::leaf("StartTime", "2026-11-22T00:00:00Z"),
                 ],
@@ -107,7 +115,9 @@ impl Refreshes {
 
     fn cancel(&mut self, call: &Call) -> Answer {
         let of_group = self.groups.get_mut(call.param("AutoScalingGroupName"));
-        let running = of_group.and_then(|all| all.last_mut()).filter(|last| last.status() == "InProgress");
+        let running = of_group
+            .and_then(|all| all.last_mut())
+            .filter(|last| last.status() == "InProgress");
         let Some(last) = running else {
             let message = "No in progress or pending Instance Refresh found.";
             return call.refuse(400, "ActiveInstanceRefreshNotFound", message);
