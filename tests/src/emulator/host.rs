@@ -1,20 +1,19 @@
 //! The machines: for each running instance of moto with our tags the real node agent, started as the instance's user data
 //! says, with a directory for each volume. An instance has its private address, which is one of the loopback network here.
 
-use super::cloud::{Cloud, REGION};
-use super::proxy::{MACHINE, Proxy};
+use super::cloud::Cloud;
+use super::machine::{Machine, Place};
+use super::proxy::Proxy;
 use super::user_data::Settings;
 use super::xml::Element;
-use crate::binary;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use parking_lot::Mutex;
-use rustix::process::{Pid, Signal, kill_process};
-use serde_json::json;
+use rustix::process::Signal;
 use std::{
     collections::BTreeMap,
-    fs::{self, File, OpenOptions},
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    fs,
+    path::Path,
+    process::Command,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -56,32 +55,8 @@ pub struct Event {
     pub what: What,
 }
 
-struct Machine {
-    settings: Settings,
-    address: String,
-    child: Option<Child>,
-    /// When its last process ended, and since when it has to stop.
-    ended: Option<Instant>,
-    stopping: Option<Instant>,
-    epoch: u64,
-}
-
-impl Machine {
-    fn signal(&self, signal: Signal) {
-        let pid = self.child.as_ref().and_then(|child| Pid::from_raw(child.id() as i32));
-        if let Some(pid) = pid {
-            // It may have ended by itself; then it is not reaped yet, and the signal goes nowhere.
-            let _ = kill_process(pid, signal);
-        }
-    }
-}
-
 struct Inner {
-    root: PathBuf,
-    cloud: Cloud,
-    proxy: Proxy,
-    /// URL of the metadata service, without the machine.
-    metadata: String,
+    place: Place,
     machines: BTreeMap<String, Machine>,
     events: Vec<Event>,
 }
@@ -106,10 +81,12 @@ impl Host {
             fs::create_dir_all(root.join(folder)).expect("a folder can be made");
         }
         let inner = Arc::new(Mutex::new(Inner {
-            root: root.to_owned(),
-            cloud: cloud.clone(),
-            proxy: proxy.clone(),
-            metadata,
+            place: Place {
+                root: root.to_owned(),
+                cloud: cloud.clone(),
+                proxy: proxy.clone(),
+                metadata,
+            },
             machines: BTreeMap::new(),
             events: Vec::new(),
         }));
@@ -118,7 +95,7 @@ impl Host {
         let thread = std::thread::spawn(move || {
             while !told.load(Ordering::Relaxed) {
                 looked.lock().tick();
-                std::thread::sleep(Duration::from_millis(100));
+                std::thread::sleep(Duration::from_millis(200));
             }
         });
         Self {
@@ -138,7 +115,10 @@ impl Host {
             }
         }
         inner.reap();
-        inner.cloud.ask("ec2", "TerminateInstances", &[("InstanceId.1", id)]);
+        inner
+            .place
+            .cloud
+            .ask("ec2", "TerminateInstances", &[("InstanceId.1", id)]);
     }
 
     /// Instances with a process that runs.
@@ -157,7 +137,7 @@ impl Host {
     pub fn logs(&self) -> String {
         let inner = self.inner.lock();
         let end = |id: &String| {
-            let log = fs::read_to_string(inner.machine_file(id, "log")).unwrap_or_default();
+            let log = fs::read_to_string(inner.place.machine(id, "log")).unwrap_or_default();
             let lines: Vec<&str> = log.lines().collect();
             format!("{id}:\n{}\n", lines[lines.len().saturating_sub(20)..].join("\n"))
         };
@@ -181,21 +161,13 @@ impl Drop for Host {
 }
 
 impl Inner {
-    fn volume_dir(&self, id: &str) -> PathBuf {
-        self.root.join("volumes").join(id)
-    }
-
-    fn machine_file(&self, id: &str, kind: &str) -> PathBuf {
-        self.root.join("machines").join(format!("{id}.{kind}"))
-    }
-
     fn note(&mut self, instance: &str, what: What) {
         let volume = self
             .machines
             .get(instance)
             .and_then(|machine| machine.settings.volume());
         self.events.push(Event {
-            at: self.proxy.now(),
+            at: self.place.proxy.now(),
             instance: instance.to_owned(),
             volume,
             what,
@@ -233,7 +205,7 @@ impl Inner {
     }
 
     fn tagged(&self, action: &str) -> Element {
-        self.cloud.ask(
+        self.place.cloud.ask(
             "ec2",
             action,
             &[("Filter.1.Name", "tag-key"), ("Filter.1.Value.1", CLUSTER)],
@@ -262,7 +234,7 @@ impl Inner {
             .map_or(&[][..], |set| set.children.as_slice())
         {
             let (id, volume) = (snapshot.text_of(&["snapshotId"]), snapshot.text_of(&["volumeId"]));
-            let (to, from) = (self.root.join("snapshots").join(id), self.volume_dir(volume));
+            let (to, from) = (self.place.root.join("snapshots").join(id), self.place.volume(volume));
             if to.exists() || !from.exists() {
                 continue;
             }
@@ -281,7 +253,10 @@ impl Inner {
     /// Directories of volumes come and go with them.
     fn keep_volumes(&self, volumes: &BTreeMap<String, Volume>) {
         for (id, volume) in volumes {
-            let (folder, seed) = (self.volume_dir(id), self.root.join("snapshots").join(&volume.snapshot));
+            let (folder, seed) = (
+                self.place.volume(id),
+                self.place.root.join("snapshots").join(&volume.snapshot),
+            );
             if folder.exists() {
                 continue;
             }
@@ -291,7 +266,7 @@ impl Inner {
                 fs::create_dir(&folder).expect("a folder can be made");
             }
         }
-        for entry in fs::read_dir(self.root.join("volumes"))
+        for entry in fs::read_dir(self.place.root.join("volumes"))
             .expect("a folder can be listed")
             .flatten()
         {
@@ -315,19 +290,12 @@ impl Inner {
             return;
         }
         let attribute = [("InstanceId", id), ("Attribute", "userData")];
-        let found = self.cloud.ask("ec2", "DescribeInstanceAttribute", &attribute);
+        let found = self.place.cloud.ask("ec2", "DescribeInstanceAttribute", &attribute);
         let data = STANDARD
             .decode(found.text_of(&["userData", "value"]))
             .expect("user data are base64");
         let settings = Settings::read(&String::from_utf8(data).expect("user data are text"));
-        let machine = Machine {
-            settings,
-            address: instance.text_of(&["privateIpAddress"]).to_owned(),
-            child: None,
-            ended: None,
-            stopping: None,
-            epoch: 0,
-        };
+        let machine = Machine::new(settings, instance.text_of(&["privateIpAddress"]));
         self.machines.insert(id.to_owned(), machine);
     }
 
@@ -349,65 +317,12 @@ impl Inner {
         if !attached || !volume_free || machine.ended.is_some_and(|at| at.elapsed() < RESTART) {
             return;
         }
-        let child = self.spawn(id);
-        self.proxy.set(|knobs| {
+        let child = self.machines[id].start(id, &self.place);
+        self.place.proxy.set(|knobs| {
             knobs.busy.insert(id.to_owned());
         });
         self.machines.get_mut(id).expect("it was met").child = Some(child);
         self.note(id, What::Started);
-    }
-
-    fn spawn(&self, id: &str) -> Child {
-        let machine = &self.machines[id];
-        let settings = &machine.settings;
-        let data = match settings.volume() {
-            Some(volume) => self.volume_dir(&volume),
-            None => self.root.join("machines").join(id),
-        };
-        let mut command = Command::new(binary("graphplane-node-agent"));
-        command
-            .arg("--data-dir")
-            .arg(&data)
-            .args(["--port", "8001", "--host", &machine.address]);
-        command.args(["--advertise", &format!("http://{}:8001", machine.address)]);
-        command.args(settings.arguments());
-        if let Some(mut config) = settings.config() {
-            config["instanceId"] = json!(id);
-            let file = self.machine_file(id, "json");
-            fs::write(&file, config.to_string()).expect("a file can be written");
-            command.arg("--config").arg(file);
-        }
-        if let Some(parameter) = settings.parameter() {
-            let asked = json!({"Name": parameter, "WithDecryption": true});
-            let (_, found) = self.cloud.json("ssm", "AmazonSSM.GetParameter", &asked);
-            let keys = found["Parameter"]["Value"]
-                .as_str()
-                .unwrap_or_else(|| panic!("{parameter}: {found}"));
-            let file = self.machine_file(id, "keys");
-            fs::write(&file, keys).expect("a file can be written");
-            command.arg("--api-key-file").arg(file);
-        }
-        let log = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(self.machine_file(id, "log"));
-        let log: File = log.expect("a log can be made");
-        command
-            .envs([
-                ("AWS_ENDPOINT_URL", self.proxy.url()),
-                ("AWS_ACCESS_KEY_ID", MACHINE),
-                ("AWS_SECRET_ACCESS_KEY", "secret"),
-                ("AWS_REGION", REGION),
-                ("AWS_DEFAULT_REGION", REGION),
-            ])
-            .env("AWS_EC2_METADATA_SERVICE_ENDPOINT", format!("{}/{id}", self.metadata))
-            .env_remove("GRAPH_API_KEY")
-            .env_remove("AWS_SESSION_TOKEN")
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("a file handle can be doubled"))
-            .stderr(log)
-            .spawn()
-            .expect("the agent starts")
     }
 
     /// A machine that is to end: first it is asked, then it is killed.
@@ -437,7 +352,7 @@ impl Inner {
         }
         for id in ended {
             self.note(&id, What::Ended);
-            self.proxy.set(|knobs| {
+            self.place.proxy.set(|knobs| {
                 knobs.busy.remove(&id);
             });
         }
@@ -451,7 +366,7 @@ impl Inner {
             .filter_map(|(id, machine)| Some((id.clone(), machine.settings.volume()?)))
             .collect();
         for (id, volume) in writers {
-            let text = fs::read_to_string(self.volume_dir(&volume).join("epoch")).unwrap_or_default();
+            let text = fs::read_to_string(self.place.volume(&volume).join("epoch")).unwrap_or_default();
             let epoch = text.trim().parse().unwrap_or(0);
             let machine = self.machines.get_mut(&id).expect("it was listed");
             if epoch != machine.epoch {

@@ -80,7 +80,7 @@ impl Statement {
                 _ => false,
             }
         };
-        (resource && self.conditions.iter().all(holds)).then_some(action)
+        (resource && self.conditions.iter().all(holds)).then_some(action.as_str())
     }
 }
 
@@ -181,7 +181,7 @@ mod tests {
             let bound = Statement::read(&json!({
                 "Effect": "Allow", "Action": action, "Resource": "*", "Condition": {"StringEquals": {"k": value}},
             }));
-            let request = request(&asked, "*", &[("k", &given)]);
+            let request = request(&asked, "*", &[("k", given.as_str())]);
             prop_assert!(bound.allows(&request).is_none() || free.allows(&request).is_some());
             prop_assert_eq!(bound.allows(&request).is_some(), free.allows(&request).is_some() && value == given);
         }

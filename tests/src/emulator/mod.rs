@@ -5,6 +5,7 @@ mod cloud;
 mod host;
 mod iam;
 mod ledger;
+mod machine;
 mod metadata;
 mod moto;
 mod network;

@@ -80,7 +80,7 @@ impl Phases {
                 state: "detaching",
                 instance,
                 ..
-            } => instance,
+            } => instance.as_str(),
             _ => "",
         };
         if !self.knobs.lock().busy.contains(waits_for) {
