@@ -313,3 +313,72 @@ fn broken() -> Response {
     let cut = futures::stream::once(async { Err::<bytes::Bytes, _>(io::Error::other("cut")) });
     Response::new(Body::from_stream(cut))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::emulator::moto::Moto;
+    use tokio::runtime::Runtime;
+
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    fn make(aws: &Cloud) -> Result<Answer, String> {
+        aws.try_call(
+            "ec2",
+            "CreateVolume",
+            &[("AvailabilityZone", "eu-central-1a"), ("Size", "10")],
+        )
+    }
+
+    #[test]
+    fn calls_go_wrong_as_planned_and_are_written_down() {
+        let runtime = Runtime::new().unwrap();
+        let moto = Moto::start();
+        let cloud = Cloud::new(moto.url(), runtime.handle());
+        let proxy = Proxy::start(&cloud, runtime.handle());
+        let operator = Cloud::new(proxy.url(), runtime.handle()).with_key(OPERATOR);
+        let volumes = || cloud.call("ec2", "DescribeVolumes", &[]).texts("volumeId").len();
+        let code = |answer: Result<Answer, String>| answer.unwrap().code();
+
+        proxy.fail(0, Fault::Throttle);
+        proxy.fail(1, Fault::FailAfter);
+        proxy.fail(2, Fault::BreakAfter);
+        assert_eq!(
+            (code(make(&operator)).as_deref(), volumes()),
+            (Some("RequestLimitExceeded"), 0)
+        );
+        assert_eq!(
+            (code(make(&operator)).as_deref(), volumes()),
+            (Some("InternalError"), 1)
+        );
+        assert!(make(&operator).is_err());
+        assert_eq!(volumes(), 2);
+        assert_eq!((code(make(&operator)), volumes()), (None, 3));
+        let faults: Vec<Option<Fault>> = proxy.log().iter().map(|entry| entry.fault).collect();
+        let planned = [
+            Some(Fault::Throttle),
+            Some(Fault::FailAfter),
+            Some(Fault::BreakAfter),
+            None,
+        ];
+        assert_eq!(faults, planned);
+        assert!(!proxy.log()[0].made && proxy.log()[1].made);
+
+        // Who reads, and who is not the operator, has no part in it.
+        operator.call("ec2", "DescribeVolumes", &[]);
+        make(&Cloud::new(proxy.url(), runtime.handle())).unwrap();
+        assert_eq!((proxy.changes(), volumes()), (4, 4));
+
+        for (side, made) in [(Side::Before, 4), (Side::After, 5)] {
+            let hold = proxy.hold(proxy.changes(), side);
+            let caller = operator.clone();
+            let call = std::thread::spawn(move || make(&caller));
+            assert_eq!(hold.wait(LIMIT).as_deref(), Some("CreateVolume"));
+            assert_eq!(volumes(), made);
+            drop(hold);
+            assert!(call.join().unwrap().is_err());
+        }
+        drop(proxy.hold(proxy.changes(), Side::Before));
+        assert_eq!((code(make(&operator)), volumes()), (None, 6), "nobody waits for it");
+    }
+}
