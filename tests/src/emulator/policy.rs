@@ -238,11 +238,21 @@ fn permissions(entry: &Entry) -> Vec<Request> {
             );
             vec![one(arn("autoscaling", &group), BTreeMap::new())]
         }
-        "cloudformation" => match call.param("StackName") {
-            "" => free(),
-            name if name.starts_with("arn:") => vec![one(name.to_owned(), BTreeMap::new())],
-            name => vec![one(arn("cloudformation", &format!("stack/{name}/id")), BTreeMap::new())],
-        },
+        // Without a name, all stacks are asked for.
+        "cloudformation" if call.param("StackName").is_empty() => free(),
+        "cloudformation" => {
+            let stack = match call.param("StackName") {
+                name if name.starts_with("arn:") => name.to_owned(),
+                name => arn("cloudformation", &format!("stack/{name}/id")),
+            };
+            let of_stack = one(stack, BTreeMap::new());
+            // It looks at one resource after the other.
+            let of_resources = (call.action == "DetectStackDrift").then(|| Request {
+                action: "cloudformation:DetectStackResourceDrift".to_owned(),
+                ..of_stack.clone()
+            });
+            [of_stack].into_iter().chain(of_resources).collect()
+        }
         _ => free(),
     }
 }

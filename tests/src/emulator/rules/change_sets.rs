@@ -1,6 +1,7 @@
 //! A change set belongs to its stack: its name is unique there, a second one for a stack that was never made is for the
 //! same stack, and a stack that exists is not made again. A stack that was made or changed by one has outputs and
-//! parameters as any other (moto 5.2 gives none, and compares later changes with the first parameters).
+//! parameters as any other, and says which one it was (moto 5.2 does neither, and compares later changes with the first
+//! parameters). To execute one twice with the same token is to do it once.
 //!
 //! <https://docs.aws.amazon.com/AWSCloudFormation/latest/APIReference/API_CreateChangeSet.html>
 //! <https://docs.aws.amazon.com/AWSCloudFormation/latest/APIReference/API_ExecuteChangeSet.html>
@@ -22,6 +23,8 @@ struct Held {
 #[derive(Default)]
 pub(super) struct ChangeSets {
     held: HashMap<(String, String), Held>,
+    /// By stack: its last change set that was executed, and the token of that call.
+    executed: HashMap<String, (String, String)>,
 }
 
 /// Fields of a change set that a stack has as well.
@@ -49,6 +52,15 @@ fn stack(call: &Call) -> String {
         .strip_prefix("arn:")
         .map_or(given, |arn| arn.split('/').nth(1).unwrap_or(given));
     name.to_owned()
+}
+
+fn executed() -> Answer {
+    Answer::new(
+        200,
+        "text/xml",
+        "<ExecuteChangeSetResponse><ExecuteChangeSetResult/><ResponseMetadata><RequestId>proxy</RequestId>\
+         </ResponseMetadata></ExecuteChangeSetResponse>",
+    )
 }
 
 impl ChangeSets {
@@ -91,9 +103,17 @@ impl ChangeSets {
     }
 
     fn execute(&mut self, call: &Call, cloud: &Cloud) -> Answer {
+        let token = call.param("ClientRequestToken");
         let Some(key) = self.key(call) else {
+            let repeated = self
+                .executed
+                .get(&stack(call))
+                .is_some_and(|(_, by)| !token.is_empty() && by == token);
             let message = format!("ChangeSet [{}] does not exist", call.param("ChangeSetName"));
-            return call.refuse(404, "ChangeSetNotFound", &message);
+            return match repeated {
+                true => executed(),
+                false => call.refuse(404, "ChangeSetNotFound", &message),
+            };
         };
         let held = &self.held[&key];
         let name = [("StackName", key.0.as_str())];
@@ -110,14 +130,11 @@ impl ChangeSets {
         if !made.ok() {
             return made;
         }
+        let done = (held.arn.clone(), token.to_owned());
+        self.executed.insert(key.0.clone(), done);
         // They go once one of them was executed.
         self.held.retain(|(stack, _), _| *stack != key.0);
-        Answer::new(
-            200,
-            "text/xml",
-            "<ExecuteChangeSetResponse><ExecuteChangeSetResult/><ResponseMetadata><RequestId>proxy</RequestId>\
-             </ResponseMetadata></ExecuteChangeSetResponse>",
-        )
+        executed()
     }
 }
 
@@ -145,6 +162,7 @@ impl Rule for ChangeSets {
             "DeleteStack" => {
                 let gone = stack(call);
                 self.held.retain(|(stack, _), _| *stack != gone);
+                self.executed.remove(&gone);
                 None
             }
             _ => None,
@@ -152,7 +170,20 @@ impl Rule for ChangeSets {
     }
 
     fn after(&mut self, call: &Call, answer: &mut Answer, _: &Cloud) {
-        if call.service != "cloudformation" || call.action != "CreateChangeSet" || !answer.ok() {
+        if call.service != "cloudformation" || !answer.ok() {
+            return;
+        }
+        if call.action == "DescribeStacks" {
+            let mut document = answer.xml();
+            let stacks = document.child_mut("DescribeStacksResult").child_mut("Stacks");
+            for stack in &mut stacks.children {
+                if let Some((arn, _)) = self.executed.get(stack.text_of(&["StackName"])) {
+                    stack.set("ChangeSetId", arn);
+                }
+            }
+            answer.replace(&document);
+        }
+        if call.action != "CreateChangeSet" {
             return;
         }
         let kept = |name: &String| KEPT.iter().any(|kept| name.starts_with(kept));
@@ -178,7 +209,12 @@ mod tests {
     fn a_stack_of_a_change_set_is_like_any_other() {
         let aws = Bench::start();
         let ask = |action: &str, stack: &str, params: &[(&str, &str)]| {
-            let params = [&[("StackName", stack), ("ChangeSetName", "c")][..], params].concat();
+            let own = [
+                ("StackName", stack),
+                ("ChangeSetName", "c"),
+                ("ClientRequestToken", "t"),
+            ];
+            let params = [&own[..], params].concat();
             aws.through.call("cloudformation", action, &params)
         };
         let create = |stack: &str, kind: &str, size: &str| {

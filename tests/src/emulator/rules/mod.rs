@@ -6,6 +6,7 @@ mod bench;
 mod capacity;
 mod change_sets;
 mod client_token;
+mod drift;
 mod modifications;
 mod phases;
 mod refresh;
@@ -24,6 +25,8 @@ pub struct Knobs {
     pub on_the_way: u32,
     /// How many reads do not show what was just made.
     pub unseen: u32,
+    /// Stacks that somebody changed by hand.
+    pub drifted: BTreeSet<String>,
     /// Machines with a process that runs: one that is terminated is `shutting-down`, and keeps its volumes, until it ended.
     pub busy: BTreeSet<String>,
 }
@@ -34,6 +37,7 @@ impl Default for Knobs {
             short: BTreeSet::new(),
             on_the_way: 1,
             unseen: 0,
+            drifted: BTreeSet::new(),
             busy: BTreeSet::new(),
         }
     }
@@ -60,6 +64,7 @@ pub(crate) fn all(knobs: &Arc<Mutex<Knobs>>) -> Vec<Box<dyn Rule>> {
         Box::new(attachments::Attachments),
         Box::new(modifications::Modifications::new(knobs)),
         Box::new(change_sets::ChangeSets::default()),
+        Box::new(drift::Drifts::new(knobs)),
         Box::new(refresh::Refreshes::default()),
     ]
 }
