@@ -2,6 +2,7 @@
 
 import ast
 import base64
+import json
 import re
 
 import pytest
@@ -39,7 +40,7 @@ def in_network(network, parameters):
 
 
 def test_there_are_the_templates_of_the_design():
-    assert NAMES == ["alarms", "network", "registries", "replica-fleet", "storage", "tier"]
+    assert NAMES == ["alarms", "network", "operator", "registries", "replica-fleet", "storage", "tier"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -285,6 +286,22 @@ def test_a_fleet_serves_behind_its_load_balancer(aws, network):
     assert ("b" * 64) in str(launch_template(aws, outputs["LaunchTemplateId"])["TagSpecifications"])
     aws.delete_stack("graphplane-replica-1")
     assert autoscaling.describe_auto_scaling_groups()["AutoScalingGroups"] == []
+
+
+def test_the_operator_touches_what_bears_its_tag_alone(aws):
+    parameters = {"ClusterId": "c1", "ObjectBucket": "graphplane-objects", "RegistryPrefix": "graphplane"}
+    outputs = aws.create_stack("graphplane-operator", "operator", parameters)
+    assert set(outputs) == {"MachinesPolicyArn", "StacksPolicyArn", "RegistriesPolicyArn"}
+    for logical, resource in read_template("operator")["Resources"].items():
+        for statement in resource["Properties"]["PolicyDocument"]["Statement"]:
+            actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
+            assert statement["Effect"] == "Allow" and not any("*" in action for action in actions), statement["Sid"]
+            reads = all(action.split(":")[1].startswith("Describe") for action in actions)
+            assert statement["Resource"] != "*" or reads or "aws:CalledViaFirst" in str(statement["Condition"]), logical
+        # The largest that IAM takes, without blanks; names are put in.
+        assert len(json.dumps(resource["Properties"]["PolicyDocument"], separators=(",", ":"))) < 6144
+    aws.change_stack("graphplane-operator", "operator", {**parameters, "RegistryPrefix": "other"})
+    aws.delete_stack("graphplane-operator")
 
 
 def statements():

@@ -6,14 +6,14 @@
 
 mod binaries;
 mod command;
+pub mod emulator;
 mod http;
-mod moto;
 mod plane;
 mod processes;
 
 pub use binaries::{binary, repository};
 pub use command::{Output, run};
 pub use http::Response;
-pub use moto::Moto;
+pub use emulator::moto::Moto;
 pub use plane::Plane;
 pub use processes::{alive, command_lines_with};

@@ -3,6 +3,7 @@
 use crate::{
     Output, Response, binary,
     command::run,
+    emulator::{Emulator, OPERATOR, REGION},
     http::request,
     processes::{alive, command_lines_with},
 };
@@ -10,6 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::{
     fs::{self, File},
+    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -24,15 +26,46 @@ pub struct Plane {
     folder: TempDir,
     child: Option<Child>,
     starts: u32,
+    api_port: u16,
+    arguments: Vec<String>,
+    environment: Vec<(&'static str, String)>,
 }
 
 impl Plane {
     /// Starts a control plane on free ports in a new directory and waits until it is ready.
     pub fn start() -> Self {
+        Self::start_with(0, Vec::new(), Vec::new())
+    }
+
+    /// Starts a control plane whose machines are those of the emulator.
+    pub fn on_aws(aws: &Emulator) -> Self {
+        // Machines keep the address that they were started with, so it is the same after a restart.
+        let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+        let settings = aws.settings().display().to_string();
+        let environment = [
+            ("AWS_ACCESS_KEY_ID", OPERATOR),
+            ("AWS_SECRET_ACCESS_KEY", "secret"),
+            ("AWS_REGION", REGION),
+            ("AWS_DEFAULT_REGION", REGION),
+            ("AWS_EC2_METADATA_DISABLED", "true"),
+            ("AWS_ENDPOINT_URL", aws.proxy().url()),
+            ("AWS_ALLOW_HTTP", "true"),
+        ];
+        Self::start_with(
+            port.expect("a free port can be found").port(),
+            vec!["--aws".to_owned(), settings],
+            environment.map(|(name, value)| (name, value.to_owned())).to_vec(),
+        )
+    }
+
+    fn start_with(api_port: u16, arguments: Vec<String>, environment: Vec<(&'static str, String)>) -> Self {
         let mut plane = Self {
             folder: tempfile::tempdir().expect("a temporary directory can be made"),
             child: None,
             starts: 0,
+            api_port,
+            arguments,
+            environment,
         };
         plane.start_again();
         plane
@@ -56,8 +89,17 @@ impl Plane {
         let log = File::create(self.folder.path().join(format!("up-{}.log", self.starts))).expect("a log can be made");
         let _ = fs::remove_file(self.dir().join("endpoints.json"));
         let child = Command::new(binary("graphplane"))
-            .args(["up", "--kube-port", "0", "--api-port", "0", "--data-dir"])
+            .args([
+                "up",
+                "--kube-port",
+                "0",
+                "--api-port",
+                &self.api_port.to_string(),
+                "--data-dir",
+            ])
             .arg(self.dir())
+            .args(&self.arguments)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a file handle can be doubled"))
             .stderr(log)

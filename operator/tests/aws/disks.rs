@@ -5,10 +5,10 @@ use aws_sdk_ec2::Client;
 use aws_sdk_ec2::types::{Filter, InstanceType};
 use graphplane_core::orphans::{Kind, Thing};
 use graphplane_crds::quantities::GiB;
-use graphplane_operator::provider::aws::{Aws, AwsSettings, sdk_config};
+use graphplane_operator::provider::aws::{Aws, AwsSettings};
 use graphplane_operator::provider::snapshots::{SnapshotRequest, SnapshotState};
 use graphplane_operator::provider::{Attachment, Performance, Provider, ProviderError, VolumeRequest, Volumes};
-use std::any::Any;
+use graphplane_tests::Moto;
 use std::collections::BTreeMap;
 
 const CLUSTER: &str = "c1";
@@ -17,21 +17,25 @@ const CLUSTER: &str = "c1";
 struct World {
     aws: Aws,
     ec2: Client,
-    url: String,
-    /// It ends with this value.
-    _server: Box<dyn Any>,
+    server: Moto,
 }
 
 async fn world() -> World {
-    let server = moto::start().await;
-    let url = server.url().to_string();
-    let settings = settings(&url);
-    let ec2 = Client::new(&sdk_config(&settings).await);
+    let server = tokio::task::spawn_blocking(Moto::start).await.unwrap();
+    let config = moto::config(&settings(server.url())).await;
     World {
-        aws: Aws::open(settings, CLUSTER.to_owned()).await,
-        ec2,
-        url,
-        _server: Box::new(server),
+        aws: Aws::with_config(settings(server.url()), CLUSTER.to_owned(), &config),
+        ec2: Client::new(&config),
+        server,
+    }
+}
+
+impl World {
+    /// Another operator.
+    async fn other(&self, cluster: &str) -> Aws {
+        let settings = settings(self.server.url());
+        let config = moto::config(&settings).await;
+        Aws::with_config(settings, cluster.to_owned(), &config)
     }
 }
 
@@ -108,7 +112,7 @@ async fn a_disk_that_is_made_twice_is_one() {
     let again = world.aws.ensure_volume(&want("std-0", 50)).await.unwrap();
     assert_eq!(first.id, again.id);
     // Another operator, which remembers nothing, finds it by its tags.
-    let other = Aws::open(settings(&world.url), CLUSTER.to_owned()).await;
+    let other = world.other(CLUSTER).await;
     assert_eq!(other.ensure_volume(&want("std-0", 50)).await.unwrap().id, first.id);
     assert_eq!(count(&world.ec2).await, 1);
     let listed = other.describe().await.unwrap().disks;
@@ -124,7 +128,7 @@ async fn a_disk_that_is_made_twice_is_one() {
     let uid = volume.tags().iter().find(|t| t.key() == Some("graphplane.dev/uid"));
     assert_eq!(uid.and_then(|t| t.value()), Some("u1"));
     // Another cluster of the account has nothing to do with it.
-    let stranger = Aws::open(settings(&world.url), "c2".to_owned()).await;
+    let stranger = world.other("c2").await;
     assert!(stranger.describe().await.unwrap().disks.is_empty());
 }
 
@@ -186,7 +190,7 @@ async fn a_snapshot_is_found_by_its_token_and_a_disk_is_made_from_it() {
     };
     let snapshots = world.aws.snapshots().unwrap();
     let made = snapshots.ensure_snapshot(&request).await.unwrap();
-    let other = Aws::open(settings(&world.url), CLUSTER.to_owned()).await;
+    let other = world.other(CLUSTER).await;
     assert_eq!(
         other.snapshots().unwrap().ensure_snapshot(&request).await.unwrap().id,
         made.id

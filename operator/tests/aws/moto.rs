@@ -5,67 +5,27 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_ec2::types::Filter;
 use graphplane_operator::provider::aws::{Aws, AwsSettings, sdk_config};
+use graphplane_tests::Moto;
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
 /// Zone of what tests make.
 pub(crate) const ZONE: &str = "eu-central-1a";
 
-/// Serves until its standard input ends, which it does with this process, however that ends.
-const SERVE: &str = "
-import logging, sys
-from moto.server import ThreadedMotoServer
-logging.getLogger('werkzeug').setLevel(logging.ERROR)
-server = ThreadedMotoServer(ip_address='127.0.0.1', port=0, verbose=False)
-server.start()
-print('%s:%s' % server.get_host_and_port(), flush=True)
-sys.stdin.read()
-server.stop()
-";
-
-struct Server {
-    url: String,
-    _process: Child,
-}
-
-fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
-}
-
-fn start() -> Server {
-    let made = Command::new(repository().join("scripts/venv.sh"))
-        .arg("tests/python/requirements.txt")
-        .current_dir(repository())
-        .stderr(Stdio::inherit())
-        .output()
-        .unwrap();
-    assert!(made.status.success(), "scripts/venv.sh failed");
-    let venv = PathBuf::from(String::from_utf8(made.stdout).unwrap().trim());
-    let mut process = Command::new(venv.join("bin/python"))
-        .args(["-c", SERVE])
-        .env("AWS_ACCESS_KEY_ID", "test")
-        .env("AWS_SECRET_ACCESS_KEY", "test")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut address = String::new();
-    let said = process.stdout.take().unwrap();
-    BufReader::new(said).read_line(&mut address).unwrap();
-    assert!(!address.is_empty(), "moto does not start");
-    Server {
-        url: format!("http://{}", address.trim()),
-        _process: process,
-    }
-}
-
 /// URL of the emulator, which is started where it does not run yet.
 pub(crate) fn url() -> &'static str {
-    static SERVER: OnceLock<Server> = OnceLock::new();
-    &SERVER.get_or_init(start).url
+    // Values of statics are not dropped: the emulator ends with the process that it is a child of.
+    static SERVER: OnceLock<Moto> = OnceLock::new();
+    SERVER.get_or_init(Moto::start).url()
+}
+
+/// The configuration of the SDK, with credentials that the emulator takes.
+pub(crate) async fn config(settings: &AwsSettings) -> SdkConfig {
+    let credentials = Credentials::new("test", "test", None, None, "test");
+    let config = sdk_config(settings).await.into_builder();
+    config
+        .credentials_provider(SharedCredentialsProvider::new(credentials))
+        .build()
 }
 
 /// An account of the emulator, as one test sees it.
@@ -87,11 +47,7 @@ impl Account {
             "0123456789abcdef".repeat(4)
         );
         let mut settings = AwsSettings::parse(&text).unwrap();
-        let credentials = Credentials::new("test", "test", None, None, "test");
-        let config = sdk_config(&settings).await.into_builder();
-        let config = config
-            .credentials_provider(SharedCredentialsProvider::new(credentials))
-            .build();
+        let config = config(&settings).await;
         let ec2 = aws_sdk_ec2::Client::new(&config);
         let defaults = Filter::builder().name("default-for-az").values("true").build();
         let subnets = ec2.describe_subnets().filters(defaults).send().await.unwrap();
