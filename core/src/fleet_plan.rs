@@ -12,8 +12,8 @@
 //! version, once for each version: a replacement that failed is not begun again by itself.
 
 use crate::plan::Verdict;
-use crate::replica_plan::budget_of;
 use crate::plan::sooner;
+use crate::replica_plan::budget_of;
 use crate::stack_plan::{self, Next, StackFacts, Step, Wanted};
 use graphplane_crds::replica::{FleetReplacement, FleetSizeSet, Replica, ReplicaFleet};
 use jiff::Timestamp;

@@ -13,7 +13,7 @@ mod processes;
 
 pub use binaries::{binary, repository};
 pub use command::{Output, run};
+pub use emulator::Moto;
 pub use http::Response;
-pub use emulator::moto::Moto;
 pub use plane::Plane;
 pub use processes::{alive, command_lines_with};

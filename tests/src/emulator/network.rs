@@ -27,7 +27,7 @@ impl Network {
     /// Makes a network that nobody uses.
     pub fn make(cloud: &Cloud) -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970");
-        let first = since.subsec_nanos() / 1000;
+        let first = since.subsec_micros();
         let claim = |at: u32| {
             let second = 16 + (first + at) % 224;
             let listener = TcpListener::bind(format!("127.{second}.255.254:8001")).ok()?;

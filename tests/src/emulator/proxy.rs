@@ -16,7 +16,7 @@ use std::{
     io,
     sync::{
         Arc,
-        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+        mpsc::{Receiver, Sender, channel},
     },
     time::{Duration, Instant},
 };
@@ -74,10 +74,7 @@ pub struct Hold {
 impl Hold {
     /// The name of the call once it has come; nothing if it does not come within `limit`.
     pub fn wait(&self, limit: Duration) -> Option<String> {
-        match self.reached.recv_timeout(limit) {
-            Ok(action) => Some(action),
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-        }
+        self.reached.recv_timeout(limit).ok()
     }
 }
 

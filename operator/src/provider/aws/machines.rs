@@ -338,7 +338,11 @@ mod tests {
         assert_eq!(memory.merge(vec![running.clone()]), [stopped]);
         let dead = machine("i-1", 1, InstanceState::Dead);
         assert_eq!(memory.merge(vec![dead.clone()]), std::slice::from_ref(&dead));
-        assert_eq!(memory.merge(vec![running]), std::slice::from_ref(&dead), "what is dead stays dead");
+        assert_eq!(
+            memory.merge(vec![running]),
+            std::slice::from_ref(&dead),
+            "what is dead stays dead"
+        );
         memory.forget(dead.clone());
         assert_eq!(memory.merge(vec![dead]), []);
         assert_eq!(memory.merge(vec![]), []);
