@@ -223,14 +223,26 @@ fn permissions(entry: &Entry) -> Vec<Request> {
             let of_list = (call.action == "ListBucket").then(|| ("s3:prefix".to_owned(), prefix.to_owned()));
             vec![one(arn("s3", &thing), of_list.into_iter().collect())]
         }
-        "dynamodb" => vec![one(
-            arn("dynamodb", &format!("table/{}", call.param("TableName"))),
-            BTreeMap::new(),
-        )],
-        "ssm" => vec![one(
-            arn("ssm", &format!("parameter{}", call.param("Name"))),
-            BTreeMap::new(),
-        )],
+        "dynamodb" => {
+            let of_batch: BTreeMap<String, Value> =
+                serde_json::from_str(call.param("RequestItems")).unwrap_or_default();
+            let things: Vec<String> = match (call.param("TableName"), call.param("IndexName")) {
+                ("", _) => of_batch.into_keys().map(|table| format!("table/{table}")).collect(),
+                (table, "") => vec![format!("table/{table}")],
+                (table, index) => vec![format!("table/{table}/index/{index}")],
+            };
+            let of = |thing: String| one(arn("dynamodb", &thing), BTreeMap::new());
+            things.into_iter().map(of).collect()
+        }
+        "ssm" => {
+            let put = one(arn("ssm", &format!("parameter{}", call.param("Name"))), BTreeMap::new());
+            // <https://docs.aws.amazon.com/systems-manager/latest/userguide/sysman-paramstore-su-create.html>
+            let tags = (call.action == "PutParameter" && !call.param("Tags").is_empty()).then(|| Request {
+                action: "ssm:AddTagsToResource".to_owned(),
+                ..put.clone()
+            });
+            [put].into_iter().chain(tags).collect()
+        }
         "autoscaling" if call.changes() => {
             let group = format!(
                 "autoScalingGroup:id:autoScalingGroupName/{}",
@@ -347,6 +359,21 @@ mod tests {
         let taken = BTreeSet::from([
             request("ec2:DeleteVolume", &volume, &own),
             request("dynamodb:PutItem", &arn("dynamodb", "table/gp-graph-registry"), &[]),
+            request(
+                "dynamodb:BatchGetItem",
+                &arn("dynamodb", "table/gp-graph-registry"),
+                &[],
+            ),
+            request(
+                "dynamodb:Query",
+                &arn("dynamodb", "table/gp-graph-registry/index/instance-index"),
+                &[],
+            ),
+            request(
+                "ssm:AddTagsToResource",
+                &arn("ssm", "parameter/graphplane/replicas/d/r"),
+                &[],
+            ),
         ]);
         let verdict = judge(&found, &taken);
         assert_eq!(verdict.denied, BTreeSet::new());
