@@ -300,7 +300,9 @@ def test_the_operator_touches_what_bears_its_tag_alone(aws):
             assert statement["Resource"] != "*" or reads or "aws:CalledViaFirst" in str(statement["Condition"]), logical
         # The largest that IAM takes, without blanks; names are put in.
         assert len(json.dumps(resource["Properties"]["PolicyDocument"], separators=(",", ":"))) < 6144
-    aws.change_stack("graphplane-operator", "operator", {**parameters, "RegistryPrefix": "other"})
+    boundary = "arn:aws:iam::123456789012:policy/boundary"
+    changed = {**parameters, "RegistryPrefix": "other", "PermissionsBoundary": boundary}
+    aws.change_stack("graphplane-operator", "operator", changed)
     aws.delete_stack("graphplane-operator")
 
 

@@ -385,6 +385,27 @@ mod tests {
     }
 
     #[test]
+    fn with_a_boundary_the_operator_makes_no_role_without_it() {
+        let (boundary, other) = (
+            "arn:aws:iam::123456789012:policy/b",
+            "arn:aws:iam::123456789012:policy/c",
+        );
+        let via = ("aws:CalledViaFirst", "cloudformation.amazonaws.com");
+        let denied = |values: &[(&str, &str)], context: &[(&str, &str)]| {
+            let role = arn("iam", "role/graphplane/x");
+            let taken = ["iam:CreateRole", "iam:PutRolePolicy"].map(|action| request(action, &role, context));
+            judge(&statements("operator", values), &taken.into()).denied.len()
+        };
+        let free = [("ClusterId", "c1"), ("ObjectBucket", "objects")];
+        let bound = [free[0], free[1], ("PermissionsBoundary", boundary)];
+        assert_eq!((denied(&free, &[via]), denied(&free, &[])), (0, 2));
+        assert_eq!(denied(&bound, &[via, ("iam:PermissionsBoundary", boundary)]), 0);
+        for wrong in [&[via][..], &[via, ("iam:PermissionsBoundary", other)]] {
+            assert_eq!(denied(&bound, wrong), 2, "{wrong:?}");
+        }
+    }
+
+    #[test]
     fn a_machines_policy_is_that_of_its_tier() {
         let values = [
             ("ObjectBucket", "objects"),
