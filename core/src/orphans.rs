@@ -105,7 +105,12 @@ impl Default for Patience {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Take a snapshot of a disk before it goes.
-    Snapshot(Thing),
+    Snapshot {
+        /// The disk.
+        disk: Thing,
+        /// Since when it is an orphan: there is one such snapshot for each time that it is one.
+        since: Timestamp,
+    },
     /// Remove the thing.
     Collect(Thing),
 }
@@ -168,7 +173,7 @@ pub fn plan(
         if due > now {
             found.requeue = sooner(found.requeue, Some(until(due, now)));
         } else if found.action.is_none() && !thing.busy {
-            found.action = removal(thing, things);
+            found.action = removal(thing, first, things);
         }
     }
     found
@@ -180,19 +185,22 @@ fn is_kept(thing: &Thing, now: Timestamp) -> bool {
     thing.tag("retained").is_some() || expires.is_some_and(|second: i64| second > now.as_second())
 }
 
-/// The next step of a removal; `None` while a snapshot is being made.
-fn removal(thing: &Thing, things: &[Thing]) -> Option<Action> {
+/// The next step of a removal; `None` while a snapshot is being made. What was written while the disk belonged to somebody
+/// is not in a snapshot from before: only one that was begun since it is an orphan counts.
+fn removal(thing: &Thing, since: Timestamp, things: &[Thing]) -> Option<Action> {
     if thing.kind != Kind::Volume {
         return Some(Action::Collect(thing.clone()));
     }
     let last = |t: &&Thing| {
-        t.kind == Kind::Snapshot && t.disk.as_ref() == Some(&thing.id) && t.tag("purpose") == Some("orphan")
+        let of_disk = t.kind == Kind::Snapshot && t.disk.as_ref() == Some(&thing.id);
+        of_disk && t.tag("purpose") == Some("orphan") && t.created >= since
     };
-    match things.iter().find(last) {
-        None => Some(Action::Snapshot(thing.clone())),
-        Some(snapshot) if snapshot.complete => Some(Action::Collect(thing.clone())),
-        Some(_) => None,
+    let taken: Vec<&Thing> = things.iter().filter(last).collect();
+    if taken.is_empty() {
+        let disk = thing.clone();
+        return Some(Action::Snapshot { disk, since });
     }
+    taken.iter().any(|s| s.complete).then(|| Action::Collect(thing.clone()))
 }
 
 #[cfg(test)]

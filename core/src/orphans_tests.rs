@@ -69,9 +69,19 @@ fn a_disk_goes_after_its_grace_and_its_snapshot() {
     let early = look(std::slice::from_ref(&disk), &[], &first.since, 25 * HOUR);
     assert_eq!((early.action, &early.since), (None, &first.since));
     let due = |things: &[Thing]| look(things, &[], &first.since, 26 * HOUR).action;
-    assert_eq!(due(std::slice::from_ref(&disk)), Some(Action::Snapshot(disk.clone())));
+    let first_step = Some(Action::Snapshot {
+        disk: disk.clone(),
+        since: at(2 * HOUR),
+    });
+    assert_eq!(due(std::slice::from_ref(&disk)), first_step);
     let mut snapshot = thing(Kind::Snapshot, "snap-1", &[("purpose", "orphan"), ("retained", "now")]);
-    (snapshot.disk, snapshot.complete) = (Some("vol-1".into()), false);
+    (snapshot.disk, snapshot.created) = (Some("vol-1".into()), at(HOUR));
+    assert_eq!(
+        due(&[disk.clone(), snapshot.clone()]),
+        first_step,
+        "of a time before the disk was somebody's again"
+    );
+    (snapshot.created, snapshot.complete) = (at(26 * HOUR), false);
     assert_eq!(due(&[disk.clone(), snapshot.clone()]), None, "not complete");
     snapshot.complete = true;
     assert_eq!(
@@ -142,13 +152,14 @@ proptest! {
                     prop_assert!(!owned(&gone) && !gone.busy && gone.tag("retained").is_none());
                     prop_assert!(gone.created <= at((hour - 1) * HOUR));
                     prop_assert!(hour - orphan_from[&gone.key()] >= 24);
-                    let safe = |t: &Thing| t.disk.as_ref() == Some(&gone.id) && t.complete;
+                    let from = at(orphan_from[&gone.key()] * HOUR);
+                    let safe = |t: &Thing| t.disk.as_ref() == Some(&gone.id) && t.complete && t.created >= from;
                     prop_assert!(gone.kind != Kind::Volume || things.iter().any(safe));
                     things.retain(|t| t.key() != gone.key());
                 }
-                Some(Action::Snapshot(disk)) => {
+                Some(Action::Snapshot { disk, .. }) => {
                     prop_assert!(disk.kind == Kind::Volume);
-                    let mut taken = thing(Kind::Snapshot, &format!("of-{}", disk.id), &[("purpose", "orphan"), ("retained", "x")]);
+                    let mut taken = thing(Kind::Snapshot, &format!("of-{}-{hour}", disk.id), &[("purpose", "orphan"), ("retained", "x")]);
                     (taken.disk, taken.created) = (Some(disk.id.clone()), at(hour * HOUR));
                     things.push(taken);
                 }

@@ -82,7 +82,7 @@ async fn look(ctx: &Context, inventory: &dyn Inventory, patience: Patience) -> R
         return Ok(found.requeue.unwrap_or(LONGEST));
     };
     match action {
-        Action::Snapshot(disk) => snapshot(ctx, &disk).await?,
+        Action::Snapshot { disk, since } => snapshot(ctx, &disk, since).await?,
         Action::Collect(thing) => {
             // Somebody may have taken it as his own since the look began.
             let mine = [thing.clone()];
@@ -106,17 +106,18 @@ async fn look(ctx: &Context, inventory: &dyn Inventory, patience: Patience) -> R
 }
 
 /// The last snapshot of a disk that nobody owns. It stays until a person removes it.
-async fn snapshot(ctx: &Context, disk: &Thing) -> Result<(), Error> {
+async fn snapshot(ctx: &Context, disk: &Thing, since: Timestamp) -> Result<(), Error> {
     let Some(snapshots) = ctx.listing.provider().snapshots() else {
         return Ok(());
     };
     let mut tags = disk.tags.clone();
     tags.insert("purpose".to_owned(), "orphan".to_owned());
     tags.insert("retained".to_owned(), whole(ctx.now()).0.to_string());
+    let since = since.as_second();
     let want = SnapshotRequest {
         volume: disk.tags.get("name").cloned().unwrap_or_default(),
         disk: disk.id.clone(),
-        token: client_token(&ctx.cluster_id, &format!("orphan {}", disk.id), 0),
+        token: client_token(&ctx.cluster_id, &format!("orphan {} since {since}", disk.id), 0),
         tags,
     };
     let call = snapshots.ensure_snapshot(&want);
