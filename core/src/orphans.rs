@@ -115,6 +115,15 @@ pub enum Action {
     Collect(Thing),
 }
 
+impl Action {
+    /// The thing that it is about.
+    pub fn thing(&self) -> &Thing {
+        match self {
+            Self::Snapshot { disk: thing, .. } | Self::Collect(thing) => thing,
+        }
+    }
+}
+
 /// What is known of orphans.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found {
@@ -128,11 +137,13 @@ pub struct Found {
     pub requeue: Option<Duration>,
 }
 
-/// Looks for orphans among `things`. `since` is what the last look found.
+/// Looks for orphans among `things`. `since` is what the last look found; `failed` are the keys of those whose removal did
+/// not succeed: their turn is after all others, so that one that cannot be removed keeps nothing else.
 pub fn plan(
     things: &[Thing],
     owners: &[Owner],
     since: &BTreeMap<String, Timestamp>,
+    failed: &BTreeSet<String>,
     patience: Patience,
     now: Timestamp,
 ) -> Found {
@@ -153,6 +164,7 @@ pub fn plan(
         named || ids.contains(thing.id.as_str()) || thing.tag("uid").is_some_and(|uid| uids.contains(uid))
     };
     let mut found = Found::default();
+    let mut again = None;
     for thing in things {
         let young_until = after(thing.created, patience.young);
         if owned(thing) || is_kept(thing, now) {
@@ -172,10 +184,17 @@ pub fn plan(
         let due = after(first, patience.grace);
         if due > now {
             found.requeue = sooner(found.requeue, Some(until(due, now)));
-        } else if found.action.is_none() && !thing.busy {
-            found.action = removal(thing, first, things);
+        } else if !thing.busy {
+            let turn = match failed.contains(&thing.key()) {
+                true => &mut again,
+                false => &mut found.action,
+            };
+            if turn.is_none() {
+                *turn = removal(thing, first, things);
+            }
         }
     }
+    found.action = found.action.or(again);
     found
 }
 

@@ -33,7 +33,7 @@ fn owner(name: &str, uid: &str, ids: &[&str]) -> Owner {
 const TAGS: [(&str, &str); 3] = [("kind", "GraphVolume"), ("name", "std-0"), ("uid", "u1")];
 
 fn look(things: &[Thing], owners: &[Owner], since: &BTreeMap<String, Timestamp>, now: i64) -> Found {
-    plan(things, owners, since, Patience::default(), at(now))
+    plan(things, owners, since, &BTreeSet::new(), Patience::default(), at(now))
 }
 
 #[test]
@@ -98,6 +98,20 @@ fn a_disk_goes_after_its_grace_and_its_snapshot() {
 }
 
 #[test]
+fn what_cannot_be_removed_keeps_nothing_else() {
+    let things = ["i-1", "i-2"].map(|id| thing(Kind::Instance, id, &TAGS));
+    let since: BTreeMap<String, Timestamp> = things.iter().map(|t| (t.key(), at(HOUR))).collect();
+    let next = |failed: &[&Thing]| {
+        let failed = failed.iter().map(|t| t.key()).collect();
+        let found = plan(&things, &[], &since, &failed, Patience::default(), at(99 * HOUR));
+        found.action.unwrap().thing().id.clone()
+    };
+    assert_eq!(next(&[]), "i-1");
+    assert_eq!(next(&[&things[0]]), "i-2");
+    assert_eq!(next(&[&things[0], &things[1]]), "i-1", "then it is tried again");
+}
+
+#[test]
 fn what_is_kept_is_no_orphan() {
     let kept = thing(Kind::Volume, "vol-1", &[("retained", "2026-11-22T00:00:00Z")]);
     let until = (50 * HOUR).to_string();
@@ -141,7 +155,7 @@ proptest! {
             let owners: Vec<Owner> =
                 owners.iter().map(|(uid, id)| owner("elsewhere", &format!("u{uid}"), &[&format!("id-{id}")])).collect();
             let owned = |t: &Thing| owners.iter().any(|o| Some(o.uid.as_str()) == t.tag("uid") || o.ids.contains(&t.id));
-            let found = plan(&things, &owners, &since, patience, at(hour * HOUR));
+            let found = plan(&things, &owners, &since, &BTreeSet::new(), patience, at(hour * HOUR));
             prop_assert!(found.orphans.iter().all(|t| !owned(t) && t.tag("retained").is_none()));
             orphan_from.retain(|key, _| found.orphans.iter().any(|t| t.key() == *key));
             for orphan in &found.orphans {

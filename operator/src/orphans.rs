@@ -20,7 +20,7 @@ use kube::api::{Patch, PatchParams};
 use kube::runtime::events::EventType;
 use kube::{Api, Resource, ResourceExt};
 use serde_json::json;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -40,8 +40,9 @@ pub(crate) async fn run(ctx: Arc<Context>, patience: Patience, stop: Cancellatio
         tell_once(&ctx).await;
         return;
     };
+    let mut failed = BTreeSet::new();
     loop {
-        let wait = match look(&ctx, inventory, patience).await {
+        let wait = match look(&ctx, inventory, patience, &mut failed).await {
             Ok(wait) => wait,
             Err(error) => {
                 tracing::warn!(%error, "orphans cannot be looked for; it is tried again");
@@ -71,38 +72,60 @@ async fn tell_once(ctx: &Context) {
     }
 }
 
-async fn look(ctx: &Context, inventory: &dyn Inventory, patience: Patience) -> Result<Duration, Error> {
+/// One look, and one step. `failed` are things whose step did not succeed in the last looks.
+async fn look(
+    ctx: &Context,
+    inventory: &dyn Inventory,
+    patience: Patience,
+    failed: &mut BTreeSet<String>,
+) -> Result<Duration, Error> {
     // The provider first: what is made after that is not in the list, and its object may be in the caches by then.
     let things = inventory.things().await?;
     let since = recorded(ctx).await?;
-    let found = orphans::plan(&things, &owners(ctx), &since, patience, ctx.now());
+    let found = orphans::plan(&things, &owners(ctx), &since, failed, patience, ctx.now());
     record(ctx, &since, &found.since).await?;
     tell(ctx, &found, &since).await?;
     let Some(action) = found.action else {
         return Ok(found.requeue.unwrap_or(LONGEST));
     };
-    match action {
-        Action::Snapshot { disk, since } => snapshot(ctx, &disk, since).await?,
-        Action::Collect(thing) => {
-            // Somebody may have taken it as his own since the look began.
-            let mine = [thing.clone()];
-            if orphans::plan(&mine, &owners(ctx), &found.since, patience, ctx.now())
-                .orphans
-                .is_empty()
-            {
-                return Ok(SHORTEST);
-            }
-            tracing::warn!(kind = thing.kind.word(), id = thing.id, "an orphan is collected");
-            ctx.listing.changing("remove_orphan", inventory.remove(&thing)).await?;
-            let note = format!(
-                "{} {} belonged to no object and is removed",
-                thing.kind.word(),
-                thing.id
-            );
-            event(ctx, &thing, "OrphanCollected", "Collect", note);
-        }
+    let key = action.thing().key();
+    // It has its turn again: so have all others after it.
+    if failed.contains(&key) {
+        failed.clear();
     }
-    Ok(SHORTEST)
+    let done = act(ctx, inventory, action, &found.since, patience).await;
+    if done.is_err() {
+        failed.insert(key);
+    }
+    done.map(|()| SHORTEST)
+}
+
+async fn act(
+    ctx: &Context,
+    inventory: &dyn Inventory,
+    action: Action,
+    since: &BTreeMap<String, Timestamp>,
+    patience: Patience,
+) -> Result<(), Error> {
+    let thing = match action {
+        Action::Snapshot { disk, since } => return snapshot(ctx, &disk, since).await,
+        Action::Collect(thing) => thing,
+    };
+    // Somebody may have taken it as his own since the look began.
+    let mine = std::slice::from_ref(&thing);
+    let still = orphans::plan(mine, &owners(ctx), since, &BTreeSet::new(), patience, ctx.now());
+    if still.orphans.is_empty() {
+        return Ok(());
+    }
+    tracing::warn!(kind = thing.kind.word(), id = thing.id, "an orphan is collected");
+    ctx.listing.changing("remove_orphan", inventory.remove(&thing)).await?;
+    let note = format!(
+        "{} {} belonged to no object and is removed",
+        thing.kind.word(),
+        thing.id
+    );
+    event(ctx, &thing, "OrphanCollected", "Collect", note);
+    Ok(())
 }
 
 /// The last snapshot of a disk that nobody owns. It stays until a person removes it.
