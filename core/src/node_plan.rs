@@ -175,6 +175,8 @@ pub enum Action {
     },
     /// Detach the disk of the volume from a machine that is gone.
     DetachDisk {
+        /// What the provider calls that machine.
+        machine: String,
         /// Without waiting for that machine's consent.
         force: bool,
     },
@@ -438,7 +440,10 @@ fn disk_in_use(seen: &Observed, status: &GraphNodeStatus, now: Timestamp) -> Opt
         .map(|c| after(c.last_transition_time.0, seen.pace.stop));
     let force = dead && since.is_some_and(|since| now >= since);
     let asks = force || matches!(seen.disk, Attachment::Attached(_));
-    let actions = (asks && !seen.asked_to_detach).then_some(Action::DetachDisk { force });
+    let actions = (asks && !seen.asked_to_detach).then(|| Action::DetachDisk {
+        machine: holder.clone(),
+        force,
+    });
     let message = seen.disk.to_string();
     let mut plan = waits(
         reasons::RESTARTING,

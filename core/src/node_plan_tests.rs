@@ -245,9 +245,11 @@ impl World {
                     self.set_disk(Attachment::Attaching(machine.clone()));
                 }
             }
-            Action::DetachDisk { force } => {
+            Action::DetachDisk { machine, force } => {
                 assert!(!self.alive(), "detached while a machine lives");
                 match self.disk.clone() {
+                    // The provider detaches it from that machine and from no other.
+                    Attachment::Attached(from) | Attachment::Detaching(from) if from != *machine => {}
                     Attachment::Attached(from) if !force => self.set_disk(Attachment::Detaching(from)),
                     Attachment::Detaching(_) if !force => {}
                     _ => self.set_disk(Attachment::Detached),
@@ -519,7 +521,11 @@ fn the_next_epoch_begins_when_the_disk_is_free() {
     let waits = world.plan();
     assert!(waits.actions.is_empty() && waits.requeue == Some(Duration::from_secs(5)));
     world.stale = true;
-    assert_eq!(world.plan().actions, [Action::DetachDisk { force: false }], "it helps");
+    let detach = |force| Action::DetachDisk {
+        machine: "i-1".into(),
+        force,
+    };
+    assert_eq!(world.plan().actions, [detach(false)], "it helps");
     world.stale = false;
     let condition = k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition {
         type_: conditions::VOLUME_READY.into(),
@@ -533,11 +539,7 @@ fn the_next_epoch_begins_when_the_disk_is_free() {
     world.now += 29;
     assert!(world.plan().actions.is_empty());
     world.now += 1;
-    assert_eq!(
-        world.plan().actions,
-        [Action::DetachDisk { force: true }],
-        "its machine is certainly dead"
-    );
+    assert_eq!(world.plan().actions, [detach(true)], "its machine is certainly dead");
     let mut asked = world.observe();
     asked.asked_to_detach = true;
     assert!(

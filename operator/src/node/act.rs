@@ -62,12 +62,12 @@ pub(super) async fn act(
             memory.attaching = Some(machine.clone());
             Ok(Done::World)
         }
-        Action::DetachDisk { force } => {
+        Action::DetachDisk { machine, force } => {
             let volume = node.spec.volume.as_deref().unwrap_or_default();
             let how = if *force { " by force" } else { "" };
             let note = format!("volume {volume} is detached{how}: {}", seen.plan.disk);
             write::event(ctx, &**node, "VolumeDetaching", "Detach", note);
-            ctx.listing.detach_volume(volume, *force).await?;
+            ctx.listing.detach_volume(volume, machine, *force).await?;
             memory.detaching = true;
             Ok(Done::World)
         }

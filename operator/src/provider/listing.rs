@@ -90,8 +90,8 @@ impl Listing {
             .await
     }
 
-    pub(crate) async fn detach_volume(&self, name: &str, force: bool) -> Result<(), ProviderError> {
-        self.changing("detach_volume", self.provider.detach_volume(name, force))
+    pub(crate) async fn detach_volume(&self, name: &str, machine: &str, force: bool) -> Result<(), ProviderError> {
+        self.changing("detach_volume", self.provider.detach_volume(name, machine, force))
             .await
     }
 

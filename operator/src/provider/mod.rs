@@ -245,11 +245,12 @@ pub trait Volumes: Send + Sync {
     /// [`ProviderError::Occupied`] when it is attached to another machine.
     async fn attach_volume(&self, name: &str, machine: &str) -> Result<(), ProviderError>;
 
-    /// Begins to detach the disk of a GraphVolume from whatever machine it is attached to.
+    /// Begins to detach the disk of a GraphVolume from a machine, by the machine's [`name`](Instance::name). One that is
+    /// attached to another is left alone: whoever asks knows that this one is gone, and nothing of the other.
     ///
     /// # Errors
     /// When the provider refuses or cannot be reached; the call may be repeated.
-    async fn detach_volume(&self, name: &str, force: bool) -> Result<(), ProviderError>;
+    async fn detach_volume(&self, name: &str, machine: &str, force: bool) -> Result<(), ProviderError>;
 }
 
 /// Machines.

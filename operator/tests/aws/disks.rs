@@ -161,16 +161,24 @@ async fn a_disk_is_of_one_machine_and_is_not_destroyed_beneath_it() {
         world.aws.attach_volume("std-0", &one).await.unwrap();
     }
     let disk = world.aws.describe().await.unwrap().disks["std-0"].clone();
-    assert_eq!(disk.attachment, Attachment::Attached(one));
+    assert_eq!(disk.attachment, Attachment::Attached(one.clone()));
     let second = world.aws.attach_volume("std-0", &two).await;
     assert!(matches!(second, Err(ProviderError::Occupied(_))), "{second:?}");
     let destroyed = world.aws.delete_volume("std-0").await;
     assert!(matches!(destroyed, Err(ProviderError::Occupied(_))), "{destroyed:?}");
     for _ in 0..2 {
-        world.aws.detach_volume("std-0", false).await.unwrap();
+        world.aws.detach_volume("std-0", &one, false).await.unwrap();
     }
     world.aws.attach_volume("std-0", &two).await.unwrap();
-    world.aws.detach_volume("std-0", true).await.unwrap();
+    // Somebody who takes the first machine for the newest one, and knows that it is dead.
+    world.aws.detach_volume("std-0", &one, true).await.unwrap();
+    let disk = world.aws.describe().await.unwrap().disks["std-0"].clone();
+    assert_eq!(
+        disk.attachment,
+        Attachment::Attached(two.clone()),
+        "from no other machine"
+    );
+    world.aws.detach_volume("std-0", &two, true).await.unwrap();
     for _ in 0..2 {
         world.aws.delete_volume("std-0").await.unwrap();
     }

@@ -276,7 +276,7 @@ impl Volumes for Machines {
         Ok(())
     }
 
-    async fn detach_volume(&self, _name: &str, _force: bool) -> Result<(), ProviderError> {
+    async fn detach_volume(&self, _name: &str, _machine: &str, _force: bool) -> Result<(), ProviderError> {
         Ok(())
     }
 }

@@ -261,19 +261,18 @@ impl Volumes for Aws {
         }
     }
 
-    async fn detach_volume(&self, name: &str, force: bool) -> Result<(), ProviderError> {
+    async fn detach_volume(&self, name: &str, from: &str, force: bool) -> Result<(), ProviderError> {
         let Some(disk) = self.disk(name).await? else {
             return Ok(());
         };
-        let from = match &disk.attachment {
-            Attachment::NotNeeded | Attachment::Detached => return Ok(()),
-            Attachment::Detaching(_) if !force => return Ok(()),
-            Attachment::Attached(machine) | Attachment::Attaching(machine) | Attachment::Detaching(machine) => machine,
-        };
+        if machine(&disk.attachment) != Some(from) || (matches!(disk.attachment, Attachment::Detaching(_)) && !force) {
+            return Ok(());
+        }
         let call = self.inner.ec2.detach_volume().volume_id(&disk.id).instance_id(from);
         match call.force(force).send().await {
-            Err(error) if code(&error) != Some("InvalidAttachment.NotFound") => Err(failed("DetachVolume")(error)),
-            _ => Ok(()),
+            // The disk was attached to another machine in between.
+            Err(error) if code(&error) == Some("InvalidAttachment.NotFound") => Ok(()),
+            result => result.map(drop).map_err(failed("DetachVolume")),
         }
     }
 }
