@@ -53,6 +53,8 @@ pub struct Disk {
     pub own_file_system: bool,
     /// A change of its size or performance.
     pub change: Change,
+    /// It was made for another object of this name, so what is on it may be known to nobody.
+    pub foreign: bool,
 }
 
 /// A change of a disk's size or performance at the provider.
@@ -311,7 +313,7 @@ fn released(volume: &GraphVolume, seen: &Observed) -> (&'static str, String, Vec
     let delete = [Action::DeleteDisk, Action::RemoveFinalizer];
     match &seen.snapshots {
         // What databases left is gone from the list, and may be on the disk nevertheless.
-        Some(snapshots) if volume.spec.reclaim_policy == DeletionPolicy::Snapshot => {
+        Some(snapshots) if volume.spec.reclaim_policy == DeletionPolicy::Snapshot || disk.foreign => {
             let found = snapshots.iter().find(|s| s.purpose == Purpose::Final);
             let take = [Action::TakeFinalSnapshot].into_iter().chain(delete.clone());
             let (message, actions) = match found.map(|s| (s, s.state)) {

@@ -25,6 +25,7 @@ fn seen() -> Observed {
         attached: false,
         own_file_system: true,
         change: Change::None,
+        foreign: false,
     });
     Observed {
         disk,
@@ -302,6 +303,22 @@ fn a_final_snapshot_is_complete_before_the_disk_goes() {
     };
     attached.disk.as_mut().unwrap().attached = true;
     assert!(plan(&object, &attached, now()).actions.is_empty());
+}
+
+#[test]
+fn a_disk_that_was_made_for_another_object_goes_with_a_snapshot_whatever_the_policy() {
+    let mut object = volume(serde_json::json!({"reclaimPolicy": "Delete"}));
+    object.metadata.deletion_timestamp = Some(Time(now()));
+    let mut found = Observed {
+        snapshots: Some(vec![]),
+        ..seen()
+    };
+    assert_eq!(
+        plan(&object, &found, now()).actions,
+        [Action::DeleteDisk, Action::RemoveFinalizer]
+    );
+    found.disk.as_mut().unwrap().foreign = true;
+    assert_eq!(plan(&object, &found, now()).actions[0], Action::TakeFinalSnapshot);
 }
 
 #[test]

@@ -117,6 +117,8 @@ pub struct DiskFacts {
     pub attachment: Attachment,
     /// A change of size or performance that runs, or the newest one that ended.
     pub modification: Option<Modification>,
+    /// UID of the GraphVolume that it was made for, where the provider notes that.
+    pub made_for: Option<String>,
 }
 
 /// Type and performance of a disk.

@@ -60,7 +60,7 @@ pub(super) async fn observe(volume: &Arc<GraphVolume>, ctx: &Context) -> Result<
     let size = |mib: u64| MiB(u32::try_from(mib).unwrap_or(u32::MAX));
     Ok(Seen {
         plan: Observed {
-            disk: disk.map(|d| disk_of(&volume.spec, d)),
+            disk: disk.map(|d| disk_of(volume, d)),
             databases: databases.into_iter().collect(),
             nodes: holding.collect(),
             reserved,
@@ -93,11 +93,11 @@ fn looks_stale(volume: &GraphVolume, world: &World, placed: &BTreeSet<String>) -
     unowned || modifying || ending
 }
 
-fn disk_of(spec: &GraphVolumeSpec, disk: &DiskFacts) -> Disk {
+fn disk_of(volume: &GraphVolume, disk: &DiskFacts) -> Disk {
     Disk {
         id: disk.id.clone(),
         size_gib: disk.size_gib,
-        performance_differs: disk.performance.is_some_and(|has| differs(spec, has)),
+        performance_differs: disk.performance.is_some_and(|has| differs(&volume.spec, has)),
         attached: attached(disk),
         own_file_system: disk.attachment != Attachment::NotNeeded,
         change: match disk.modification.as_ref().map(|m| m.state) {
@@ -106,6 +106,7 @@ fn disk_of(spec: &GraphVolumeSpec, disk: &DiskFacts) -> Disk {
             Some(ModificationState::Failed) => Change::Failed,
             Some(ModificationState::Completed) | None => Change::None,
         },
+        foreign: disk.made_for.is_some() && disk.made_for != volume.uid(),
     }
 }
 

@@ -227,6 +227,7 @@ fn facts(name: &str, storage: &Storage) -> DiskFacts {
         performance: None,
         attachment: Attachment::NotNeeded,
         modification: None,
+        made_for: None,
     }
 }
 

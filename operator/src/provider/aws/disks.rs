@@ -168,6 +168,7 @@ impl Aws {
             performance: Some(normal(want.performance)),
             attachment: Attachment::Detached,
             modification: None,
+            made_for: want.tags.get("uid").cloned(),
         };
         self.inner.disks.remember(&want.name, disk.clone());
         Ok(disk)
@@ -304,6 +305,7 @@ fn facts(volume: &Volume) -> Option<(String, DiskFacts)> {
         performance: performance(volume),
         attachment: attachment(volume),
         modification: None,
+        made_for: tags.get("uid").cloned(),
     };
     Some((tags.get("name")?.clone(), disk))
 }

@@ -35,6 +35,7 @@ fn facts(name: &str, dir: &Path) -> Result<DiskFacts, ProviderError> {
         performance: None,
         attachment: Attachment::NotNeeded,
         modification: None,
+        made_for: None,
     })
 }
 
