@@ -25,32 +25,43 @@ const DEVICE: &str = "/dev/sdf";
 /// Listings are as new as this at the worst.
 const REMEMBERED: Duration = Duration::from_secs(300);
 
-/// What is remembered of disks between two listings: what was made or changed in the last minutes, by name.
+/// What is remembered of disks between two listings.
 #[derive(Default)]
-pub(super) struct Memory(Mutex<HashMap<String, (Instant, DiskFacts)>>);
+pub(super) struct Memory {
+    /// What was made or changed in the last minutes, by name.
+    made: Mutex<HashMap<String, (Instant, DiskFacts)>>,
+    /// Disks that are nobody's any more, by their identity: a listing may still show them, and a new object of the same
+    /// name would take one of them for its own.
+    gone: Mutex<HashMap<String, Instant>>,
+}
 
 impl Memory {
     fn remember(&self, name: &str, disk: DiskFacts) {
-        self.0.lock().insert(name.to_owned(), (Instant::now(), disk));
+        self.made.lock().insert(name.to_owned(), (Instant::now(), disk));
     }
 
-    fn forget(&self, name: &str) {
-        self.0.lock().remove(name);
+    /// The disk is nobody's any more.
+    pub(super) fn gone(&self, id: &str) {
+        self.made.lock().retain(|_, (_, disk)| disk.id != id);
+        let mut gone = self.gone.lock();
+        gone.retain(|_, at| at.elapsed() < REMEMBERED);
+        gone.insert(id.to_owned(), Instant::now());
     }
 
-    pub(super) fn forget_disk(&self, id: &str) {
-        self.0.lock().retain(|_, (_, disk)| disk.id != id);
+    fn is_gone(&self, id: &str) -> bool {
+        let gone = self.gone.lock();
+        gone.get(id).is_some_and(|at| at.elapsed() < REMEMBERED)
     }
 
     fn get(&self, name: &str) -> Option<DiskFacts> {
-        let remembered = self.0.lock();
+        let remembered = self.made.lock();
         let (at, disk) = remembered.get(name)?;
         (at.elapsed() < REMEMBERED).then(|| disk.clone())
     }
 
     /// Adds to a listing what it does not show yet.
     fn complete(&self, listed: &mut BTreeMap<String, DiskFacts>) {
-        let mut remembered = self.0.lock();
+        let mut remembered = self.made.lock();
         remembered.retain(|_, (at, _)| at.elapsed() < REMEMBERED);
         for (name, (_, disk)) in remembered.iter() {
             match listed.get_mut(name) {
@@ -87,7 +98,8 @@ impl Aws {
     /// Volumes of this cluster; with a name, the one of that GraphVolume.
     async fn volumes(&self, name: Option<&str>) -> Result<Vec<Volume>, ProviderError> {
         let named = name.map(|name| tagged(tags::NAME, [name]));
-        self.inner
+        let mut found: Vec<Volume> = self
+            .inner
             .ec2
             .describe_volumes()
             .set_filters(Some(self.ours(KIND).into_iter().chain(named).collect()))
@@ -96,7 +108,9 @@ impl Aws {
             .send()
             .try_collect()
             .await
-            .map_err(failed("DescribeVolumes"))
+            .map_err(failed("DescribeVolumes"))?;
+        found.retain(|volume| volume.volume_id().is_some_and(|id| !self.inner.disks.is_gone(id)));
+        Ok(found)
     }
 
     /// Things of this cluster that are for a kind.
@@ -230,7 +244,7 @@ impl Volumes for Aws {
         match self.inner.ec2.delete_volume().volume_id(&disk.id).send().await {
             Err(error) if code(&error) != Some("InvalidVolume.NotFound") => Err(failed("DeleteVolume")(error)),
             _ => {
-                self.inner.disks.forget(name);
+                self.inner.disks.gone(&disk.id);
                 Ok(())
             }
         }
@@ -447,9 +461,10 @@ mod tests {
         );
         memory.complete(&mut listed);
         assert_eq!(listed["std-0"].modification, None, "it is there");
-        memory.forget("std-0");
+        assert!(!memory.is_gone("vol-1"));
+        memory.gone("vol-1");
         listed.clear();
         memory.complete(&mut listed);
-        assert!(listed.is_empty());
+        assert!(listed.is_empty() && memory.is_gone("vol-1") && !memory.is_gone("vol-2"));
     }
 }

@@ -132,7 +132,7 @@ impl Inventory for Aws {
             .value(since);
         let call = self.inner.ec2.create_tags().resources(id).tags(tag.build());
         call.send().await.map(drop).map_err(failed("CreateTags"))?;
-        self.inner.disks.forget_disk(id);
+        self.inner.disks.gone(id);
         Ok(())
     }
 
@@ -147,7 +147,10 @@ impl Inventory for Aws {
             },
             Kind::Volume => match ec2.delete_volume().volume_id(&thing.id).send().await {
                 Err(error) if code(&error) != Some("InvalidVolume.NotFound") => Err(failed("DeleteVolume")(error)),
-                _ => Ok(()),
+                _ => {
+                    self.inner.disks.gone(&thing.id);
+                    Ok(())
+                }
             },
             Kind::Snapshot => self.delete_snapshot(&thing.id).await,
             Kind::Stack => self.inner.cloudformation.delete(&thing.id).await,
