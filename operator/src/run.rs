@@ -35,7 +35,8 @@ use std::sync::Arc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// Runs the operator until `stop` is cancelled: reconciles that run are finished, then the provider is told.
+/// Runs the operator until `stop` is cancelled: reconciles that run are finished, then the provider is told. It leads until
+/// they are; when it leads no more, whatever it does is dropped at once.
 ///
 /// # Errors
 /// When it cannot begin, for instance because the data directory cannot be used; and [`Error::LostLeadership`] when
@@ -53,7 +54,6 @@ pub async fn run(client: Client, settings: Settings, stop: CancellationToken) ->
         return Ok(());
     }
     settings.metrics.leading(true);
-    let end = stop.child_token();
     let cluster_id = match &settings.cluster_id {
         Some(id) => id.clone(),
         None => system_namespace_uid(&client).await?,
@@ -63,34 +63,31 @@ pub async fn run(client: Client, settings: Settings, stop: CancellationToken) ->
         ProviderChoice::Aws(aws) => Arc::new(Aws::open((**aws).clone(), cluster_id.clone()).await),
         ProviderChoice::Custom(provider) => provider.clone(),
     };
+    let worked = CancellationToken::new();
     let lead = async {
         match &leader {
-            Some(leader) => leader.keep(&end).await,
+            Some(leader) => leader.keep(&worked).await,
             None => {
-                end.cancelled().await;
+                worked.cancelled().await;
                 Ok(())
             }
         }
     };
-    let work = act(client, &settings, cluster_id, provider.clone(), end.clone());
-    // Whichever ends first ends the other: without leadership nothing may be done, and without work nothing is led.
-    let guarded = async {
-        let result = lead.await;
-        end.cancel();
+    let work = async {
+        let result = act(client, &settings, cluster_id, provider.clone(), stop.child_token()).await;
+        worked.cancel();
         result
     };
-    let (worked, led) = tokio::join!(
-        async {
-            let result = work.await;
-            end.cancel();
-            result
-        },
-        guarded
-    );
+    tokio::pin!(lead);
+    // Its successor begins when the lease is given back or over: nothing of this one may be under way by then.
+    let (result, led) = tokio::select! {
+        led = &mut lead => (Ok(()), led),
+        result = work => (result, lead.await),
+    };
     settings.metrics.leading(false);
     // Another operator that leads now looks after the machines.
     provider.shutdown(settings.stop_nodes_on_shutdown && led.is_ok()).await;
-    worked.and(led)
+    result.and(led)
 }
 
 async fn act(

@@ -53,6 +53,13 @@ impl Operator {
         stopped.unwrap().unwrap();
     }
 
+    /// Waits until it ends by itself.
+    pub(crate) async fn end(self) -> Result<(), Error> {
+        let ended = tokio::time::timeout(PATIENCE, self.task).await;
+        let ended = ended.unwrap_or_else(|_| panic!("the operator does not end after {:#?}", self.gate.deeds()));
+        ended.unwrap()
+    }
+
     /// Ends it between two of its steps.
     pub(crate) async fn kill(self) {
         self.task.abort();
