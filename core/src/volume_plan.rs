@@ -157,7 +157,9 @@ fn living(volume: &GraphVolume, seen: &Observed, now: Timestamp) -> Life {
                 verdict: Verdict::Stalled(reasons::VOLUME_LOST, message),
                 actions: vec![],
                 state: VolumeState::Error,
-                requeue: None,
+                // It may only not be listed: an operator that has just started remembers nothing of what was made a moment
+                // ago. That is found out by a second look.
+                requeue: (status.state != Some(VolumeState::Error)).then_some(LOOK_AGAIN),
             };
         }
         return Life {

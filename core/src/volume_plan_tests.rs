@@ -51,6 +51,13 @@ fn a_disk_is_made_once_and_never_anew() {
     let lost = plan(&new, &none, now());
     assert!(lost.actions.is_empty() && lost.phase == Some(VolumeState::Error));
     assert!(lost.says.iter().any(|s| s.reason == reasons::VOLUME_LOST));
+    assert!(lost.requeue.is_some(), "it may only not be listed yet");
+    new.status.as_mut().unwrap().state = lost.phase;
+    assert_eq!(
+        plan(&new, &none, now()).requeue,
+        None,
+        "what is lost is not looked for for ever"
+    );
 }
 
 #[test]

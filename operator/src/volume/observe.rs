@@ -80,7 +80,8 @@ pub(super) async fn observe(volume: &Arc<GraphVolume>, ctx: &Context) -> Result<
 }
 
 /// Whether a listing of a while ago would keep somebody waiting: what is on the disk and belongs to nobody may just have
-/// been deleted; a change of the disk is soon made; a final snapshot is what a deletion waits for.
+/// been deleted; a change of the disk is soon made; a final snapshot is what a deletion waits for; a disk that was there may
+/// only not have been listed.
 fn looks_stale(volume: &GraphVolume, world: &World, placed: &BTreeSet<String>) -> bool {
     let disk = world.disks.get(&volume.name_any());
     let databases = disk.and_then(|d| d.databases.as_ref());
@@ -90,7 +91,8 @@ fn looks_stale(volume: &GraphVolume, world: &World, placed: &BTreeSet<String>) -
     let ending = volume.metadata.deletion_timestamp.is_some()
         && (of_volume(volume, world).any(|s| purpose(s) == Some(Purpose::Final) && state(s) == State::Pending)
             || disk.is_some_and(attached));
-    unowned || modifying || ending
+    let known = volume.status.as_ref().is_some_and(|s| s.volume_id.is_some());
+    unowned || modifying || ending || (known && disk.is_none())
 }
 
 fn disk_of(volume: &GraphVolume, disk: &DiskFacts) -> Disk {
