@@ -142,9 +142,14 @@ async fn the_key_of_a_fleet_is_a_secret_parameter_that_may_be_put_again_and_goes
     let ssm = aws_sdk_ssm::Client::new(&account.config);
     let provider = account.provider();
     let fleets = provider.fleets().unwrap();
-    let name = "/graphplane/replicas/fleets-keys/readers";
+    let name = "/graphplane/replicas/fleets-keys/default/readers";
+    // A Replica of another cluster that is called like it.
+    let other = Account::open("fleets-other-keys").await.provider();
     for key in ["first", "first", "second"] {
-        fleets.put_key("fleets-keys", "readers", key).await.unwrap();
+        fleets.put_key("default", "readers", key).await.unwrap();
+        let of_other = other.fleets().unwrap();
+        of_other.put_key("default", "readers", "of-the-other").await.unwrap();
+        of_other.delete_key("default", "readers").await.unwrap();
         let found = ssm
             .get_parameter()
             .name(name)
@@ -168,10 +173,10 @@ async fn the_key_of_a_fleet_is_a_secret_parameter_that_may_be_put_again_and_goes
     let whose = |tag: &&aws_sdk_ssm::types::Tag| tag.key() == "graphplane.dev/name";
     assert_eq!(
         tags.tag_list().iter().find(whose).map(|tag| tag.value()),
-        Some("fleets-keys.readers")
+        Some("default.readers")
     );
     for _ in 0..2 {
-        fleets.delete_key("fleets-keys", "readers").await.unwrap();
+        fleets.delete_key("default", "readers").await.unwrap();
     }
     assert!(ssm.get_parameter().name(name).send().await.is_err());
 }

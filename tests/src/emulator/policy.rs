@@ -371,7 +371,7 @@ mod tests {
             ),
             request(
                 "ssm:AddTagsToResource",
-                &arn("ssm", "parameter/graphplane/replicas/d/r"),
+                &arn("ssm", "parameter/graphplane/replicas/c1/d/r"),
                 &[],
             ),
         ]);

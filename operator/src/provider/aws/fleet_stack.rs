@@ -47,7 +47,10 @@ pub(super) fn request(settings: &AwsSettings, cluster: &str, want: &FleetRequest
     set("MemoryMiB", want.memory_mib.to_string());
     set("MemoryPerDatabaseMiB", want.memory_per_database_mib.to_string());
     set("AgentSha256", settings.agent_sha256.clone());
-    set("KeyParameter", key_parameter(settings, &want.namespace, &want.name));
+    set(
+        "KeyParameter",
+        key_parameter(settings, cluster, &want.namespace, &want.name),
+    );
     set("ObjectBucket", settings.object_bucket.clone());
     set("ObjectPrefix", settings.object_prefix.clone());
     set("ArtifactBucket", settings.artifact_bucket.clone());
@@ -82,9 +85,10 @@ pub(super) fn owner(cluster: &str, namespace: &str, name: &str) -> BTreeMap<Stri
     .into()
 }
 
-/// Name of the SSM parameter with the key of a fleet's machines.
-pub(super) fn key_parameter(settings: &AwsSettings, namespace: &str, name: &str) -> String {
-    format!("{}/{namespace}/{name}", settings.key_parameter_prefix)
+/// Name of the SSM parameter with the key of a fleet's machines. A Replica of another cluster of the account may have the
+/// same name, and its machines another key.
+pub(super) fn key_parameter(settings: &AwsSettings, cluster: &str, namespace: &str, name: &str) -> String {
+    format!("{}/{cluster}/{namespace}/{name}", settings.key_parameter_prefix)
 }
 
 fn full_name(namespace: &str, name: &str) -> String {
@@ -169,7 +173,7 @@ mod tests {
     fn the_figures_of_a_fleet_reach_its_stack() {
         let stack = request(&settings(), "c1", &want());
         let given = |name: &str| stack.parameters.get(name).map(String::as_str);
-        assert_eq!(given("KeyParameter"), Some("/graphplane/replicas/default/readers"));
+        assert_eq!(given("KeyParameter"), Some("/graphplane/replicas/c1/default/readers"));
         assert_eq!(
             (given("SubnetIds"), given("RootVolumeGiB")),
             (Some("subnet-a,subnet-b"), Some("120"))

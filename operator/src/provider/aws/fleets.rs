@@ -187,7 +187,8 @@ impl Fleets for Aws {
     }
 
     async fn put_key(&self, namespace: &str, name: &str, key: &str) -> Result<(), ProviderError> {
-        let parameter = fleet_stack::key_parameter(&self.inner.settings, namespace, name);
+        let (settings, cluster) = (&self.inner.settings, &self.inner.cluster_id);
+        let parameter = fleet_stack::key_parameter(settings, cluster, namespace, name);
         let put = || {
             self.inner
                 .ssm
@@ -196,7 +197,7 @@ impl Fleets for Aws {
                 .r#type(ParameterType::SecureString)
                 .value(key)
         };
-        let owner = fleet_stack::owner(&self.inner.cluster_id, namespace, name);
+        let owner = fleet_stack::owner(cluster, namespace, name);
         let mut labels = Vec::new();
         for (key, value) in tags::prefixed(&owner) {
             let tag = Tag::builder().key(key).value(value).build();
@@ -217,7 +218,8 @@ impl Fleets for Aws {
     }
 
     async fn delete_key(&self, namespace: &str, name: &str) -> Result<(), ProviderError> {
-        let parameter = fleet_stack::key_parameter(&self.inner.settings, namespace, name);
+        let (settings, cluster) = (&self.inner.settings, &self.inner.cluster_id);
+        let parameter = fleet_stack::key_parameter(settings, cluster, namespace, name);
         match self.inner.ssm.delete_parameter().name(parameter).send().await {
             Err(error) if code(&error) != Some("ParameterNotFound") => Err(failed("DeleteParameter")(error)),
             _ => Ok(()),
