@@ -657,6 +657,7 @@ enum Event {
     OperatorRestarts,
     ListingIsOld,
     Notice { its_turn: bool },
+    OutOfDate,
 }
 
 fn events() -> impl Strategy<Value = Vec<Event>> {
@@ -670,6 +671,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         2 => Just(Event::OperatorRestarts),
         2 => Just(Event::ListingIsOld),
         1 => any::<bool>().prop_map(|its_turn| Event::Notice { its_turn }),
+        1 => Just(Event::OutOfDate),
     ];
     proptest::collection::vec(event, 0..40)
 }
@@ -699,6 +701,11 @@ proptest! {
                     let notice = Notice { code: "system-reboot".into(), not_before };
                     world.instance.iter_mut().for_each(|i| i.notice = Some(notice.clone()));
                     world.its_turn = its_turn;
+                }
+                Event::OutOfDate => {
+                    world.age = Age::Behind("it is old".into());
+                    let epoch = world.status().epoch.map_or(0, |epoch| epoch.0);
+                    mark(&mut world, epoch);
                 }
                 Event::Forgotten => world.instance = world.instance.take().filter(|i| i.state != InstanceState::Dead),
                 Event::Wait(seconds) => world.now += seconds,

@@ -188,7 +188,7 @@ impl Provider for Aws {
         let [Some(id), Some(version)] = LAUNCH_TEMPLATE.map(|name| outputs.get(name)) else {
             return None;
         };
-        Some(rollout::template(&[id, version]))
+        Some(rollout::template(&[id.as_str(), version.as_str()]))
     }
 
     fn pace(&self) -> Pace {
