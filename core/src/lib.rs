@@ -16,6 +16,7 @@
 //! | [`graph_plan`], [`subgraph_plan`], [`backup_plan`], [`replica_plan`], [`fleet_plan`] | the life of a tenant's objects |
 //! | [`ending`] | what becomes of data when its object is deleted |
 //! | [`node_plan`], [`volume_plan`], [`tier_plan`], [`stack_plan`] | the life of machines, disks and stacks |
+//! | [`rollout`] | which machines of a tier are replaced by newer ones, and when |
 //! | [`orphans`] | what becomes of machines and disks without an object |
 //! | [`prices`] | what it costs |
 //! | [`epoch`], [`lease`], [`usage`] | who may write |
@@ -46,6 +47,7 @@ pub mod prices;
 pub mod registry;
 pub mod replica_plan;
 pub mod resources;
+pub mod rollout;
 pub mod schema_copy;
 pub mod sources;
 pub mod stack_plan;

@@ -13,6 +13,10 @@
 //! Where disks have to be attached, the epoch is raised only once the disk is free, and the disk is attached to no machine
 //! but the one of the newest epoch. While that one lives nothing is ever detached: a listing that is behind may still tell
 //! of the machine before it.
+//!
+//! A machine that is not what its tier says now is stopped when the tier has marked its epoch, and only then (see
+//! [`crate::rollout`]); asked to stop, an agent lets requests end and closes its databases. From there on it is the way of
+//! every machine that is gone.
 
 use crate::ending::{after, until};
 use crate::epoch;
@@ -20,7 +24,8 @@ use crate::fleet::effective_lease;
 use crate::graph_plan::{annotation_is_true, paused_by};
 use crate::lease::{LeaseFacts, Standing};
 use crate::plan::{self, Plan, Verdict, sooner};
-use graphplane_crds::annotations::DRAIN;
+use crate::rollout::Age;
+use graphplane_crds::annotations::{DRAIN, REPLACE};
 use graphplane_crds::conditions::{self, Says, reasons};
 use graphplane_crds::node::{GraphNode, GraphNodeStatus, NodePhase};
 use graphplane_crds::quantities::Epoch;
@@ -38,6 +43,8 @@ pub struct Observed {
     pub disk: Attachment,
     /// Whether the provider was asked in this pass to detach it.
     pub asked_to_detach: bool,
+    /// Whether its machine is what its tier says now.
+    pub age: Age,
     /// Whether it may be replaced without need: no other node of its tier is without its machine, or was asked first.
     pub its_turn: bool,
     /// Its volume.
@@ -123,6 +130,8 @@ pub struct Instance {
     pub started: Timestamp,
     /// What its provider is going to do to it.
     pub notice: Option<Notice>,
+    /// What it was started from, as its provider noted it.
+    pub template: Option<String>,
 }
 
 impl Instance {
@@ -211,7 +220,38 @@ pub fn plan(node: &GraphNode, seen: &Observed, now: Timestamp) -> Plan<Action, N
     }
     let mut plan = living(node, seen, now);
     plan.says.extend([plan::paused(None), plan::not_deleting()]);
+    if node.spec.replica.is_none() {
+        plan.says.push(up_to_date(&seen.age));
+    }
     plan
+}
+
+fn up_to_date(age: &Age) -> Says {
+    use conditions::UP_TO_DATE;
+    match age {
+        Age::Current => Says::yes(UP_TO_DATE, reasons::RECONCILED, ""),
+        Age::Behind(why) => Says::no(UP_TO_DATE, reasons::OUT_OF_DATE, why),
+        Age::Unknown => Says::unknown(
+            UP_TO_DATE,
+            reasons::NOT_CHECKED,
+            "it is not known what its machine was started from",
+        ),
+    }
+}
+
+/// The epoch whose machine the tier has marked.
+pub fn marked(node: &GraphNode) -> Option<Epoch> {
+    let mark = node.metadata.annotations.as_ref()?.get(REPLACE)?;
+    mark.parse().ok().map(Epoch)
+}
+
+/// Why its machine is to be replaced now: it is out of date, its tier has marked it, and another one can be started.
+fn goes(node: &GraphNode, seen: &Observed) -> Option<String> {
+    let epoch = node.status.as_ref().and_then(|s| s.epoch);
+    let (Some(marked), Age::Behind(why), None) = (marked(node), &seen.age, &seen.missing) else {
+        return None;
+    };
+    (Some(marked) == epoch).then(|| format!("{why}: its machine is replaced"))
 }
 
 fn waits(
@@ -513,15 +553,21 @@ fn running(node: &GraphNode, seen: &Observed, instance: &Instance, now: Timestam
     };
     let registered = Says::yes(conditions::REGISTERED, reasons::READY, "");
     if lease.standing(now) != Standing::Expired {
-        let drains = annotation_is_true(&node.metadata, DRAIN) || instance.notice.is_some();
+        let goes = goes(node, seen);
+        let drains = annotation_is_true(&node.metadata, DRAIN) || instance.notice.is_some() || goes.is_some();
         let phase = if drains { NodePhase::Draining } else { NodePhase::Ready };
         let message = match (seen.tier, drains) {
             (false, _) => "its Tier does not exist",
             (_, true) => "nothing new is placed on it; this version does not move graphs away",
             _ => "",
         };
-        let (verdict, actions, requeue) = match &instance.notice {
-            Some(notice) => {
+        let (verdict, actions, requeue) = match (goes, &instance.notice) {
+            (Some(why), _) => (
+                Verdict::ReadyAndProgressing(reasons::REPLACING, why),
+                vec![Action::StopInstance { force: false }],
+                None,
+            ),
+            (None, Some(notice)) => {
                 let (actions, message, requeue) = leaves(seen, notice, now);
                 (
                     Verdict::ReadyAndProgressing(reasons::DRAINING, message),
@@ -529,7 +575,7 @@ fn running(node: &GraphNode, seen: &Observed, instance: &Instance, now: Timestam
                     requeue,
                 )
             }
-            None => (Verdict::Ready(message.to_owned()), vec![], None),
+            (None, None) => (Verdict::Ready(message.to_owned()), vec![], None),
         };
         let mut says = verdict.says();
         says.extend([

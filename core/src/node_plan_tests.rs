@@ -24,6 +24,7 @@ struct World {
     hidden_until: i64,
     missing: Option<String>,
     its_turn: bool,
+    age: Age,
     node: GraphNode,
     volume: Option<(Option<String>, Option<Epoch>)>,
     instance: Option<Instance>,
@@ -64,6 +65,7 @@ impl World {
             hidden_until: 0,
             missing: None,
             its_turn: false,
+            age: Age::Current,
             node,
             volume: Some((None, None)),
             instance: None,
@@ -96,6 +98,7 @@ impl World {
             missing: self.missing.clone(),
             disk: if self.stale { &self.disk_before } else { &self.disk }.clone(),
             asked_to_detach: false,
+            age: self.age.clone(),
             its_turn: self.its_turn,
             volume: match &self.volume {
                 _ if self.replica => VolumeSeen::NotNeeded,
@@ -230,6 +233,7 @@ impl World {
                     state,
                     started,
                     notice: None,
+                    template: None,
                 });
             }
             Action::AttachDisk { machine } => {
@@ -596,6 +600,54 @@ fn a_machine_that_is_going_to_be_stopped_is_replaced_in_its_turn_or_in_time() {
     assert_eq!(world.plan().actions, stop, "the next one takes 90 seconds");
 }
 
+fn mark(world: &mut World, epoch: u64) {
+    world.node.metadata.annotations = Some([(REPLACE.to_owned(), epoch.to_string())].into());
+}
+
+#[test]
+fn a_machine_that_is_out_of_date_goes_when_its_own_epoch_is_marked() {
+    let mut world = remote_and_ready();
+    let epoch = world.status().epoch.unwrap().0;
+    let says = |plan: &Plan<Action, NodePhase>, type_: &str| {
+        let found = plan.says.iter().find(|s| s.type_ == type_).unwrap();
+        (found.status, found.reason)
+    };
+    assert_eq!(
+        says(&world.plan(), conditions::UP_TO_DATE),
+        (Some(true), reasons::RECONCILED)
+    );
+    mark(&mut world, epoch);
+    assert!(world.plan().actions.is_empty(), "it is up to date");
+    world.age = Age::Behind("it is old".into());
+    world.missing = Some("no template".into());
+    assert!(world.plan().actions.is_empty(), "no other could be started");
+    world.missing = None;
+    mark(&mut world, epoch + 1);
+    assert!(world.plan().actions.is_empty(), "the mark is of another machine");
+    world.node.metadata.annotations = None;
+    let waits = world.plan();
+    assert!(waits.actions.is_empty() && waits.phase == NodePhase::Ready);
+    assert_eq!(
+        says(&waits, conditions::UP_TO_DATE),
+        (Some(false), reasons::OUT_OF_DATE)
+    );
+    mark(&mut world, epoch);
+    let goes = world.plan();
+    assert_eq!(
+        (goes.actions.as_slice(), goes.phase),
+        (&[Action::StopInstance { force: false }][..], NodePhase::Draining)
+    );
+    assert_eq!(says(&goes, conditions::READY).0, Some(true), "it serves until then");
+    world
+        .node
+        .metadata
+        .annotations
+        .as_mut()
+        .unwrap()
+        .insert(graphplane_crds::annotations::PAUSED.to_owned(), "true".to_owned());
+    assert!(world.plan().actions.is_empty(), "it is paused");
+}
+
 #[derive(Clone, Debug)]
 enum Event {
     Registers,
@@ -607,6 +659,7 @@ enum Event {
     OperatorRestarts,
     ListingIsOld,
     Notice { its_turn: bool },
+    OutOfDate,
 }
 
 fn events() -> impl Strategy<Value = Vec<Event>> {
@@ -620,6 +673,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         2 => Just(Event::OperatorRestarts),
         2 => Just(Event::ListingIsOld),
         1 => any::<bool>().prop_map(|its_turn| Event::Notice { its_turn }),
+        1 => Just(Event::OutOfDate),
     ];
     proptest::collection::vec(event, 0..40)
 }
@@ -649,6 +703,11 @@ proptest! {
                     let notice = Notice { code: "system-reboot".into(), not_before };
                     world.instance.iter_mut().for_each(|i| i.notice = Some(notice.clone()));
                     world.its_turn = its_turn;
+                }
+                Event::OutOfDate => {
+                    world.age = Age::Behind("it is old".into());
+                    let epoch = world.status().epoch.map_or(0, |epoch| epoch.0);
+                    mark(&mut world, epoch);
                 }
                 Event::Forgotten => world.instance = world.instance.take().filter(|i| i.state != InstanceState::Dead),
                 Event::Wait(seconds) => world.now += seconds,

@@ -1,16 +1,18 @@
-//! The life of a tier: its stack, where the provider has stacks; then keep its minimum of nodes, and remove empty ones
-//! beyond it.
+//! The life of a tier: its stack, where the provider has stacks; then keep its minimum of nodes, remove empty ones beyond
+//! it, and have machines replaced that are not what the tier says now.
 
 use crate::ending::{after, until};
 use crate::fleet::Fleet;
 use crate::graph_plan::{annotation_is_true, paused_by};
 use crate::placement::{self, Decision, NewNode};
 use crate::plan::{self, Plan, Verdict, sooner};
+use crate::rollout::{self, Machine, Member, State, Wanted};
 use crate::stack_plan::{self, Step};
 use graphplane_crds::annotations::DELETION_PROTECTION;
-use graphplane_crds::conditions::reasons;
+use graphplane_crds::conditions::{self, Says, reasons};
 use graphplane_crds::node::NodePhase;
-use graphplane_crds::tier::{NodeCounts, Tier, TierCapacity};
+use graphplane_crds::quantities::Epoch;
+use graphplane_crds::tier::{DisruptionReason, NodeCounts, Tier, TierCapacity};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,6 +20,9 @@ use std::time::Duration;
 /// A volume that no node names is left alone for so long after it was made: after a crash between the two, the next node
 /// takes it.
 const ORPHAN_GRACE: Duration = Duration::from_secs(10);
+
+/// What the stack has to offer now is in the status after so long: machines are started from the status.
+const PUBLISHED: Duration = Duration::from_secs(1);
 
 /// What the plan looks at beside the Tier itself.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,6 +37,10 @@ pub struct Observed {
     pub fleet: Fleet,
     /// What its machines have in common, where the provider has stacks.
     pub stack: Option<Stack>,
+    /// What a machine that is started now is started from; `None` from a provider that has nothing such.
+    pub template: Option<String>,
+    /// A machine that was to serve again and does not after this time has failed.
+    pub patience: Duration,
 }
 
 /// The stack of the tier.
@@ -71,6 +80,8 @@ pub struct Node {
     pub graphs: u32,
     /// Since when it has no graph and no subgraph.
     pub empty_since: Option<Timestamp>,
+    /// Its machine.
+    pub machine: Machine,
 }
 
 /// A volume of the tier.
@@ -97,6 +108,10 @@ pub enum Action {
     DeleteNode(String),
     /// Delete an empty GraphVolume.
     DeleteVolume(String),
+    /// Have the machine of a GraphNode replaced that runs under this epoch.
+    MarkNode(String, Epoch),
+    /// Remove that mark: it is replaced, or need not be any more.
+    UnmarkNode(String),
     /// Let the object go.
     RemoveFinalizer,
 }
@@ -139,6 +154,7 @@ pub fn plan(tier: &Tier, seen: &Observed, now: Timestamp) -> Plan<Action> {
     }
     let idle = Duration::from_secs(u64::from(scaling.consolidate_after_seconds));
     let surplus = staying.len().saturating_sub(scaling.min_nodes as usize);
+    let (surplus, opens) = removal(tier, seen, surplus, now);
     let (empty, requeue) = removable(&staying, surplus, idle, now);
     for node in empty {
         actions.push(Action::DeleteNode(node.name.clone()));
@@ -153,8 +169,16 @@ pub fn plan(tier: &Tier, seen: &Observed, now: Timestamp) -> Plan<Action> {
     actions.extend(left_by_nodes(seen).map(|v| Action::DeleteVolume(v.name.clone())));
     let (orphans, orphan_requeue) = orphans(seen, idle, now);
     actions.extend(orphans.into_iter().map(Action::DeleteVolume));
-    let mut requeue = sooner(requeue, orphan_requeue);
+    let mut requeue = sooner(sooner(requeue, opens), orphan_requeue);
     let mut says = vec![plan::paused(None), plan::not_deleting()];
+    let settled = stack.as_ref().is_none_or(|s| matches!(s.verdict, Verdict::Ready(_)));
+    let rolls = roll(tier, seen, settled, now);
+    actions.extend(rolls.actions);
+    requeue = sooner(requeue, rolls.requeue);
+    says.push(rolls.says);
+    if let (Verdict::Ready(_), Some(rolling)) = (&verdict, rolls.verdict) {
+        verdict = rolling;
+    }
     if let (Some(next), Some(stack)) = (&stack, &seen.stack) {
         verdict = stack_plan::with(verdict, next);
         requeue = sooner(requeue, next.requeue);
@@ -166,6 +190,97 @@ pub fn plan(tier: &Tier, seen: &Observed, now: Timestamp) -> Plan<Action> {
         says,
         phase: (),
         requeue,
+    }
+}
+
+/// What the rollout adds to the plan.
+struct Rolls {
+    actions: Vec<Action>,
+    says: Says,
+    /// What it makes of a tier that is ready otherwise.
+    verdict: Option<Verdict>,
+    requeue: Option<Duration>,
+}
+
+fn wanted<'a>(tier: &'a Tier, seen: &'a Observed) -> Wanted<'a> {
+    Wanted::of(&tier.spec, seen.template.as_deref())
+}
+
+fn members(seen: &Observed) -> Vec<Member<'_>> {
+    let nodes = seen.nodes.iter().map(|node| Member {
+        name: &node.name,
+        graphs: node.graphs,
+        deleting: node.deleting,
+        machine: &node.machine,
+    });
+    nodes.collect()
+}
+
+/// Which machines are replaced now. While the stack is being changed nothing is: it would have to be done twice.
+fn roll(tier: &Tier, seen: &Observed, settled: bool, now: Timestamp) -> Rolls {
+    use conditions::UP_TO_DATE;
+    let stays = |reason, message: &str, requeue| Rolls {
+        actions: vec![],
+        says: Says::unknown(UP_TO_DATE, reason, message),
+        verdict: None,
+        requeue,
+    };
+    if !settled {
+        return stays(reasons::NOT_CHECKED, "waits for the stack to be as it should be", None);
+    }
+    let outputs = seen.stack.as_ref().map(|stack| stack.outputs(now)).unwrap_or_default();
+    let known = tier.status.as_ref().is_some_and(|s| s.stack_outputs == outputs);
+    if seen.stack.is_some() && !known {
+        return stays(
+            reasons::NOT_CHECKED,
+            "what the stack has to offer has changed",
+            Some(PUBLISHED),
+        );
+    }
+    let rollout = &tier.spec.rollout;
+    let decision = rollout::decide(rollout, &wanted(tier, seen), &members(seen), seen.patience, now);
+    let unmark = decision.unmark.into_iter().map(Action::UnmarkNode);
+    let mark = decision
+        .mark
+        .into_iter()
+        .map(|(node, epoch)| Action::MarkNode(node, epoch));
+    let (says, verdict) = match decision.state {
+        State::Done(message) => (Says::yes(UP_TO_DATE, reasons::RECONCILED, message), None),
+        State::Waiting(message) => (Says::no(UP_TO_DATE, reasons::ROLLOUT_WAITS, message), None),
+        State::Replacing(message) => (
+            Says::no(UP_TO_DATE, reasons::REPLACING, message.clone()),
+            Some(Verdict::ReadyAndProgressing(reasons::REPLACING, message)),
+        ),
+        State::Stopped(message) => (
+            Says::no(UP_TO_DATE, reasons::REPLACEMENT_FAILED, message.clone()),
+            Some(Verdict::ReadyButStalled(reasons::REPLACEMENT_FAILED, message)),
+        ),
+        State::Invalid(message) => (
+            Says::no(UP_TO_DATE, reasons::INVALID_SCHEDULE, message.clone()),
+            Some(Verdict::ReadyButStalled(reasons::INVALID_SCHEDULE, message)),
+        ),
+    };
+    Rolls {
+        actions: unmark.chain(mark).collect(),
+        says,
+        verdict,
+        requeue: decision.requeue,
+    }
+}
+
+/// How many empty nodes may be removed now, of those that there are too many, and when that may change.
+fn removal(tier: &Tier, seen: &Observed, surplus: usize, now: Timestamp) -> (usize, Option<Duration>) {
+    let total = seen.nodes.len() as u32;
+    let leaving = seen.nodes.iter().filter(|n| n.deleting).count();
+    match rollout::allowance(&tier.spec.rollout.budgets, DisruptionReason::Empty, total, now) {
+        Ok(allowance) => {
+            let left = |nodes: u32| (nodes as usize).saturating_sub(leaving);
+            let allowed = allowance.nodes.map_or(surplus, |nodes| surplus.min(left(nodes)));
+            let opens = allowance.changes.filter(|_| allowed < surplus);
+            (allowed, opens.map(|at| until(at, now)))
+        }
+        // The rollout tells of it.
+        Err(_) => (0, None),
     }
 }
 
@@ -292,9 +407,14 @@ fn ending(tier: &Tier, seen: &Observed, paused: Option<&'static str>, now: Times
 }
 
 /// Nodes by state, for the status.
-pub fn counts(nodes: &[Node]) -> NodeCounts {
+pub fn counts(tier: &Tier, seen: &Observed, now: Timestamp) -> NodeCounts {
+    let nodes = &seen.nodes;
     let count = |f: &dyn Fn(&&Node) -> bool| nodes.iter().filter(f).count() as u32;
+    let rollout = &tier.spec.rollout;
+    let rolls = rollout::decide(rollout, &wanted(tier, seen), &members(seen), seen.patience, now);
     NodeCounts {
+        up_to_date: rolls.current,
+        replacing: rolls.replacing,
         total: nodes.len() as u32,
         ready: count(&|n| !n.deleting && n.phase == NodePhase::Ready),
         starting: count(&|n| {
@@ -346,6 +466,11 @@ mod tests {
             deleting: false,
             graphs,
             empty_since: empty_since.map(at),
+            machine: Machine {
+                epoch: Some(Epoch(1)),
+                serves: true,
+                ..Machine::default()
+            },
         }
     }
 
@@ -380,6 +505,8 @@ mod tests {
             volumes,
             fleet,
             stack: None,
+            template: None,
+            patience: Duration::from_secs(90),
         }
     }
 
@@ -444,6 +571,105 @@ mod tests {
         // Without stacks there is no condition about them.
         observed.stack = None;
         assert_eq!(says(&plan(&tier, &observed, at(0)), STACK_READY), None);
+    }
+
+    /// Three nodes of a tier that was `1:a`, and is `1:b` now; its stack is as it should be.
+    fn changed(budgets: serde_json::Value) -> (Tier, Observed) {
+        let mut tier = tier(3, 3, 15);
+        tier.spec.rollout.budgets = serde_json::from_value(budgets).unwrap();
+        let stack = stack(Some("CREATE_COMPLETE"), "now");
+        tier.status = Some(graphplane_crds::tier::TierStatus {
+            stack_outputs: stack.outputs(at(0)),
+            ..Default::default()
+        });
+        let mut nodes: Vec<Node> = (0..3).map(|n| node(n, None)).collect();
+        nodes
+            .iter_mut()
+            .for_each(|n| n.machine.template = Some("1:a".to_owned()));
+        let mut observed = seen(&tier, nodes, (0..3).map(|n| volume(n, true, 0)).collect());
+        (observed.stack, observed.template) = (Some(stack), Some("1:b".to_owned()));
+        (tier, observed)
+    }
+
+    #[test]
+    fn machines_that_are_out_of_date_are_marked_one_after_the_other() {
+        use graphplane_crds::conditions::{PROGRESSING, READY, UP_TO_DATE};
+        let (tier, mut observed) = changed(serde_json::json!([]));
+        let first = plan(&tier, &observed, at(0));
+        assert_eq!(first.actions, [Action::MarkNode("std-0".into(), Epoch(1))]);
+        assert_eq!(
+            (says(&first, READY), says(&first, PROGRESSING), says(&first, UP_TO_DATE)),
+            (Some(true), Some(true), Some(false))
+        );
+        observed.nodes[0].machine.marked = Some(Epoch(1));
+        assert!(plan(&tier, &observed, at(0)).actions.is_empty(), "one at a time");
+        assert_eq!(counts(&tier, &observed, at(0)).replacing, 1);
+        observed.nodes[0].machine.epoch = Some(Epoch(2));
+        observed.nodes[0].machine.template = Some("1:b".into());
+        let next = plan(&tier, &observed, at(0));
+        assert_eq!(
+            next.actions,
+            [
+                Action::UnmarkNode("std-0".into()),
+                Action::MarkNode("std-1".into(), Epoch(1))
+            ]
+        );
+        for node in &mut observed.nodes {
+            node.machine.template = Some("1:b".into());
+            node.machine.marked = None;
+        }
+        let done = plan(&tier, &observed, at(0));
+        assert_eq!((done.actions.len(), says(&done, UP_TO_DATE)), (0, Some(true)));
+        assert_eq!(counts(&tier, &observed, at(0)).up_to_date, 3);
+    }
+
+    #[test]
+    fn nothing_is_replaced_while_the_stack_changes_or_its_outputs_are_not_known_to_all() {
+        use graphplane_crds::conditions::UP_TO_DATE;
+        let (mut tier, mut observed) = changed(serde_json::json!([]));
+        observed.stack = Some(stack(Some("UPDATE_IN_PROGRESS"), "before"));
+        let changing = plan(&tier, &observed, at(0));
+        assert_eq!(
+            (changing.actions, says(&plan(&tier, &observed, at(0)), UP_TO_DATE)),
+            (vec![], None)
+        );
+        observed.stack = Some(stack(Some("UPDATE_COMPLETE"), "now"));
+        tier.status = None;
+        let early = plan(&tier, &observed, at(0));
+        assert_eq!((early.actions, early.requeue), (vec![], Some(PUBLISHED)));
+    }
+
+    #[test]
+    fn a_tier_says_when_its_machines_may_be_replaced() {
+        use graphplane_crds::conditions::{PROGRESSING, UP_TO_DATE};
+        let budgets = serde_json::json!([{"nodes": "10%", "schedule": "0 2 * * *", "duration": "4h"}]);
+        let (tier, observed) = changed(budgets);
+        let waits = plan(&tier, &observed, at(3600));
+        assert_eq!(
+            (waits.actions.len(), waits.requeue),
+            (0, Some(Duration::from_secs(3600)))
+        );
+        let said = waits.says.iter().find(|s| s.type_ == UP_TO_DATE).unwrap();
+        assert!(said.message.contains("1970-01-01T02:00:00Z"), "{}", said.message);
+        assert_eq!(
+            (said.reason, says(&waits, PROGRESSING)),
+            (reasons::ROLLOUT_WAITS, Some(false))
+        );
+        assert_eq!(plan(&tier, &observed, at(7200)).actions.len(), 1);
+    }
+
+    #[test]
+    fn budgets_that_name_empty_nodes_hold_back_their_removal() {
+        let mut tier = tier(0, 3, 15);
+        let nodes = vec![node(0, Some(0)), node(1, Some(0))];
+        let observed = seen(&tier, nodes, vec![]);
+        let removed = |tier: &Tier, now: i64| plan(tier, &observed, at(now)).actions.len();
+        assert_eq!(removed(&tier, 60), 2);
+        tier.spec.rollout.budgets = serde_json::from_value(serde_json::json!([{"nodes": "0"}])).unwrap();
+        assert_eq!(removed(&tier, 60), 2, "it is for nodes that serve");
+        let one = serde_json::json!([{"nodes": "1", "schedule": "0 2 * * *", "duration": "4h", "reasons": ["Empty"]}]);
+        tier.spec.rollout.budgets = serde_json::from_value(one).unwrap();
+        assert_eq!((removed(&tier, 60), removed(&tier, 7200)), (0, 1));
     }
 
     #[test]
@@ -551,12 +777,14 @@ mod tests {
         nodes[1].deleting = true;
         nodes[2].phase = NodePhase::Lost;
         assert_eq!(
-            counts(&nodes),
+            counts(&tier, &seen(&tier, nodes.clone(), vec![]), at(0)),
             NodeCounts {
                 total: 3,
                 ready: 1,
                 starting: 1,
-                draining: 1
+                draining: 1,
+                up_to_date: 2,
+                replacing: 0
             }
         );
         assert_eq!(
@@ -595,8 +823,8 @@ mod tests {
                         prop_assert!(observed.volumes.iter().any(|v| &v.name == name && !v.holds_data));
                         observed.volumes.retain(|v| &v.name != name);
                     }
-                    Some(Action::RemoveFinalizer | Action::Stack(_)) => {
-                        prop_assert!(false, "it is not being deleted, and has no stack");
+                    Some(Action::RemoveFinalizer | Action::Stack(_) | Action::MarkNode(..) | Action::UnmarkNode(_)) => {
+                        prop_assert!(false, "it is not being deleted, and has no stack and no templates");
                     }
                     None => match plan.requeue {
                         Some(wait) => now += wait.as_secs() as i64 + 1,

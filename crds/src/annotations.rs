@@ -26,6 +26,12 @@ pub const IDEMPOTENCY_KEY: &str = "graphplane.dev/idempotency-key";
 pub const REQUEST_HASH: &str = "graphplane.dev/request-hash";
 /// Annotation of a [`crate::GraphNode`]: `"true"` moves nothing new onto it and lets the operator empty it.
 pub const DRAIN: &str = "graphplane.dev/drain";
+/// Annotation of a [`crate::GraphNode`] or a [`crate::Graph`]: `"true"` keeps the operator from replacing the machine that it
+/// is, or is placed on, by one that is up to date.
+pub const DO_NOT_DISRUPT: &str = "graphplane.dev/do-not-disrupt";
+/// Annotation of a [`crate::GraphNode`], written by the operator: the epoch whose machine is to be replaced by one that is
+/// up to date. It never applies to the machine of a later epoch, and is removed when that one serves.
+pub const REPLACE: &str = "graphplane.dev/replace";
 /// Annotation of the Lease of a node: JSON body of the agent's last renewal.
 pub const USAGE: &str = "graphplane.dev/usage";
 /// Prefix of annotations of a [`crate::GraphVolume`], completed by a database id: `<namespace>/<name>` of the object

@@ -31,7 +31,8 @@ pub const BACKUP_CURRENT: &str = "BackupCurrent";
 pub const STACK_READY: &str = "StackReady";
 /// Tier, Replica: the deployed stack differs from its template.
 pub const DRIFT_DETECTED: &str = "DriftDetected";
-/// GraphNode: runs the tier's current settings. Replica: every node serves the newest seed.
+/// GraphNode: its machine was started from what its tier says now. Tier: all of them. Replica: every node serves the newest
+/// seed.
 pub const UP_TO_DATE: &str = "UpToDate";
 /// GraphNode: the agent has registered.
 pub const REGISTERED: &str = "Registered";
@@ -150,9 +151,13 @@ pub mod reasons {
     pub const NO_ORPHANS: &str = "NoOrphans";
     /// A cron expression of the spec cannot be read; the message names the field.
     pub const INVALID_SCHEDULE: &str = "InvalidSchedule";
-    /// The machines of a fleet are being replaced.
+    /// Machines of a tier, of a node or of a fleet are being replaced.
     pub const REPLACING: &str = "Replacing";
-    /// The replacement of a fleet's machines ended before all were replaced.
+    /// Machines are out of date and may not be replaced now; the message says why, and when they may.
+    pub const ROLLOUT_WAITS: &str = "RolloutWaits";
+    /// The machine was started from what its tier said before.
+    pub const OUT_OF_DATE: &str = "OutOfDate";
+    /// The replacement of machines ended before all were replaced, as too many of the new ones failed.
     pub const REPLACEMENT_FAILED: &str = "ReplacementFailed";
     /// What the spec asks for is not done by this version; the message names the field.
     pub const NOT_SUPPORTED: &str = "NotSupported";

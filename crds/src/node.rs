@@ -124,6 +124,10 @@ pub struct GraphNodeStatus {
     /// Identity of the machine at its provider, such as `aws:///eu-central-1a/i-0abc…` or `local:///<node>`.
     #[serde(default, rename = "providerID", skip_serializing_if = "Option::is_none")]
     pub provider_id: Option<String>,
+    /// What the machine was started from, as its provider noted it; absent where it notes nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub template: Option<String>,
     /// Epoch of the newest attachment of its volume; set by the operator before the machine may write.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<Epoch>,

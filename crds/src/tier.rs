@@ -376,7 +376,8 @@ pub struct Rollout {
     pub canary: u32,
     /// The rollout stops when so many of the replaced nodes failed.
     pub failure_threshold: CountOrPercent,
-    /// When and how many nodes may be down; the strictest budget in force wins. Empty: one node at a time.
+    /// When and how many nodes may be down; the strictest budget in force wins, and while none is in force nothing is
+    /// replaced. Empty: one node at a time.
     #[schemars(length(max = 50))]
     pub budgets: Vec<Budget>,
 }
@@ -412,7 +413,7 @@ pub struct Budget {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32), regex(pattern = r"^([0-9]+h)?([0-9]+m)?$"))]
     pub duration: Option<String>,
-    /// Only disruptions for these reasons; empty means all.
+    /// Only disruptions for these reasons; empty means all but `Empty`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     pub reasons: Vec<DisruptionReason>,
@@ -421,11 +422,11 @@ pub struct Budget {
 /// Why a node is disrupted.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DisruptionReason {
-    /// The tier's instance or image changed.
+    /// The tier's instance, image or agent changed.
     Drifted,
-    /// The node is empty.
+    /// The node is empty. Its removal takes nothing from anybody, so only budgets that name it hold it back.
     Empty,
-    /// The node is unhealthy.
+    /// The node is unhealthy. It is down already, so its replacement is never held back; it counts as down.
     Unhealthy,
 }
 
@@ -466,6 +467,10 @@ pub struct NodeCounts {
     pub starting: u32,
     /// Nodes being emptied or removed.
     pub draining: u32,
+    /// Nodes whose machine was started from what the tier says now.
+    pub up_to_date: u32,
+    /// Nodes whose machine is being replaced by one that is up to date.
+    pub replacing: u32,
 }
 
 /// What the tier's nodes hold and could hold.

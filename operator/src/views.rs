@@ -66,6 +66,12 @@ impl Context {
         }
     }
 
+    /// What a machine of a tier is started from now, as the provider notes it on the machine.
+    pub(crate) fn template_of(&self, tier: &Tier) -> Option<String> {
+        let outputs = tier.status.as_ref().map(|s| &s.stack_outputs)?;
+        self.listing.provider().template(outputs)
+    }
+
     /// The node that a status names.
     pub(crate) fn node_seen(&self, node: Option<&str>, volume: Option<&str>) -> NodeSeen {
         let Some(name) = node else { return NodeSeen::NotPlaced };

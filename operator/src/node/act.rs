@@ -49,6 +49,7 @@ pub(super) async fn act(
             let status = GraphNodeStatus {
                 epoch: Some(*epoch),
                 provider_id: None,
+                template: None,
                 ..before
             };
             write::guarded_status(ctx, node, status).await.map(Done::Written)
@@ -214,7 +215,7 @@ async fn launch(node: &Arc<GraphNode>, ctx: &Context) -> Result<Done<GraphNode>,
     let epoch = node.status.as_ref().and_then(|s| s.epoch).unwrap_or(Epoch(0));
     let client_token = observe::token(ctx, node, epoch);
     let bootstrap_token = announce_token(&name, &client_token, ctx).await?;
-    let tags = BTreeMap::from([
+    let mut tags = BTreeMap::from([
         ("cluster".to_owned(), ctx.cluster_id.clone()),
         ("kind".to_owned(), GraphNode::KIND.to_owned()),
         ("name".to_owned(), name.clone()),
@@ -224,6 +225,9 @@ async fn launch(node: &Arc<GraphNode>, ctx: &Context) -> Result<Done<GraphNode>,
     ]);
     let tier = ctx.hubs.tiers.cache().get("", &node.spec.tier);
     let status = tier.as_ref().and_then(|t| t.status.clone());
+    let stack_outputs = status.map(|s| s.stack_outputs).unwrap_or_default();
+    let template = ctx.listing.provider().template(&stack_outputs);
+    tags.extend(template.map(|template| ("template".to_owned(), template)));
     let want = InstanceRequest {
         purpose: match &node.spec.replica {
             None => Purpose::Write {
@@ -238,7 +242,7 @@ async fn launch(node: &Arc<GraphNode>, ctx: &Context) -> Result<Done<GraphNode>,
         cluster_id: ctx.cluster_id.clone(),
         zone: node.spec.zone.clone(),
         instance_type: node.spec.instance_type.clone(),
-        stack_outputs: status.map(|s| s.stack_outputs).unwrap_or_default(),
+        stack_outputs,
         epoch,
         tags,
         node: name,

@@ -84,6 +84,7 @@ impl Reconcile for GraphNode {
             phase: Some(*phase),
             // The machine of this epoch stays noted when it is dead: the epoch is used.
             provider_id: current.map(|i| i.id.clone()).or(before.provider_id),
+            template: current.map_or(before.template, |i| i.template.clone()),
             allocated: Some(seen.allocated),
             empty_since: (seen.plan.holds == 0).then(|| before.empty_since.unwrap_or_else(|| whole(now))),
             ..before

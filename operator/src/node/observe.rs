@@ -10,7 +10,9 @@ use graphplane_core::client_token::client_token;
 use graphplane_core::fleet::{Serving, effective_lease};
 use graphplane_core::lease::{LeaseFacts, Standing};
 use graphplane_core::names;
-use graphplane_core::node_plan::{Attachment, InstanceState, Observed, VolumeSeen};
+use graphplane_core::node_plan::{Attachment, Instance, InstanceState, Observed, VolumeSeen};
+use graphplane_core::rollout::{Age, Wanted};
+use graphplane_crds::annotations::REPLACE;
 use graphplane_crds::conditions;
 use graphplane_crds::node::{GraphNode, NodePhase};
 use graphplane_crds::quantities::Epoch;
@@ -66,8 +68,14 @@ pub(super) async fn observe(node: &Arc<GraphNode>, ctx: &Context, memory: &Memor
         .get(SYSTEM_NAMESPACE, &names::node_object(&name));
     let allocated = ctx.allocations().get(&name).copied().unwrap_or_default();
     let tier = ctx.hubs.tiers.cache().get("", &node.spec.tier);
+    let missing = missing(node, tier.as_deref(), ctx);
+    let current = instance.as_ref().filter(|i| i.token == token && !token.is_empty());
     let plan = Observed {
-        missing: missing(node, tier.as_deref(), ctx),
+        age: match (tier.as_deref(), &missing) {
+            (Some(tier), None) => age(node, current, tier, ctx),
+            _ => Age::Unknown,
+        },
+        missing,
         tier: tier.is_some(),
         disk: memory.disk(shown),
         asked_to_detach: memory.detaching,
@@ -101,6 +109,15 @@ fn missing(node: &GraphNode, tier: Option<&Tier>, ctx: &Context) -> Option<Strin
     (!there).then(|| format!("waits for the stack of Tier {}", node.spec.tier))
 }
 
+/// Whether the machine of a node, which the listing shows or the status tells of, is what its tier says now.
+fn age(node: &GraphNode, current: Option<&Instance>, tier: &Tier, ctx: &Context) -> Age {
+    let noted = node.status.as_ref().and_then(|s| s.template.as_ref());
+    let template = current.map_or(noted, |i| i.template.as_ref());
+    let wanted = ctx.template_of(tier);
+    let wanted = Wanted::of(&tier.spec, wanted.as_deref());
+    wanted.compare(template.map(String::as_str), node.spec.instance_type.as_deref())
+}
+
 /// Whether a node may be replaced for a notice of the provider: the one that is to be stopped first of its tier, as long as
 /// all others of the tier serve.
 fn its_turn(node: &GraphNode, world: &World, ctx: &Context) -> bool {
@@ -114,7 +131,8 @@ fn its_turn(node: &GraphNode, world: &World, ctx: &Context) -> bool {
     others.all(|other| {
         let name_of_other = other.name_any();
         let first = notice(&name_of_other).is_none_or(|theirs| (mine, &name) < (theirs, &name_of_other));
-        first && (ctx.view(other).serving == Serving::Yes || other.metadata.deletion_timestamp.is_some())
+        let stays = ctx.view(other).serving == Serving::Yes && !other.annotations().contains_key(REPLACE);
+        first && (stays || other.metadata.deletion_timestamp.is_some())
     })
 }
 

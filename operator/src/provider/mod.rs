@@ -298,6 +298,12 @@ pub trait Provider: Volumes + Instances + 'static {
         None
     }
 
+    /// What a machine is started from when the stack of its Tier has these outputs, in one word that is noted on the machine
+    /// under the tag `template`; `None` while there is nothing, and from a provider that has nothing such.
+    fn template(&self, _outputs: &BTreeMap<String, String>) -> Option<String> {
+        None
+    }
+
     /// How long things take.
     fn pace(&self) -> Pace;
 

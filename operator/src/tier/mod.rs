@@ -1,5 +1,6 @@
 //! Tiers.
 
+mod machines;
 mod stack;
 
 use crate::context::Context;
@@ -10,11 +11,13 @@ use crate::write;
 use graphplane_core::Plan;
 use graphplane_core::stack_plan::ChangeSet;
 use graphplane_core::tier_plan::{self, Action, Node, Observed, Stack, Volume};
-use graphplane_crds::annotations::TIER_LABEL;
+use graphplane_crds::annotations::{REPLACE, TIER_LABEL};
+use graphplane_crds::quantities::Epoch;
 use graphplane_crds::tier::{Tier, TierStatus};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use serde::Serialize;
+use serde_json::json;
 use std::sync::Arc;
 
 /// What a pass has learnt by acting.
@@ -60,7 +63,7 @@ impl Reconcile for Tier {
     fn status(object: &Self, seen: &Observed, (): &(), ctx: &Context, _: &Memory, now: Timestamp) -> impl Serialize {
         let before = object.status.clone().unwrap_or_default();
         TierStatus {
-            nodes: tier_plan::counts(&seen.nodes),
+            nodes: tier_plan::counts(object, seen, now),
             capacity: tier_plan::capacity(object, &seen.nodes),
             monthly_cost_usd: ctx.cost_of_tier(object),
             stack_outputs: seen.stack.as_ref().map(|s| s.outputs(now)).unwrap_or_default(),
@@ -75,6 +78,7 @@ fn observe(tier: &Tier, ctx: &Context, stack: Option<Stack>) -> Observed {
     let mut nodes = ctx.hubs.nodes.cache().list();
     nodes.retain(|n| is_writer_of(n, &name));
     nodes.sort_by_key(|n| n.name_any());
+    let guarded = machines::guarded(ctx);
     let nodes = nodes.iter().map(|node| {
         let status = node.status.clone().unwrap_or_default();
         let used = used.get(&node.name_any()).copied().unwrap_or_default();
@@ -87,6 +91,7 @@ fn observe(tier: &Tier, ctx: &Context, stack: Option<Stack>) -> Observed {
             deleting: node.metadata.deletion_timestamp.is_some(),
             graphs: used.databases,
             empty_since: status.empty_since.filter(|_| empty).map(|t| t.0),
+            machine: machines::machine(node, &guarded, ctx),
         }
     });
     let mut volumes = ctx.hubs.volumes.cache().list();
@@ -110,12 +115,15 @@ fn observe(tier: &Tier, ctx: &Context, stack: Option<Stack>) -> Observed {
         stack.seen.machines = nodes.len();
         stack
     });
+    let pace = ctx.listing.provider().pace();
     Observed {
         nodes,
         stack,
         volumes: volumes.collect(),
         graphs: u32::try_from(graphs.iter().filter(|g| g.spec.tier == name).count()).unwrap_or(u32::MAX),
         fleet: ctx.fleet(tier),
+        template: ctx.template_of(tier),
+        patience: pace.stop + pace.registration,
     }
 }
 
@@ -149,8 +157,24 @@ async fn act(tier: &Arc<Tier>, before: &Observed, ctx: &Context) -> Result<(), E
             }
         }
         Some(Action::DeleteVolume(name)) => delete_volume(ctx, name).await,
+        Some(Action::MarkNode(name, epoch)) => {
+            let note = format!("the machine of node {name} under epoch {epoch} is out of date");
+            write::event(ctx, &**tier, "MachineOutOfDate", "Replace", note);
+            mark(ctx, name, Some(*epoch)).await
+        }
+        Some(Action::UnmarkNode(name)) => mark(ctx, name, None).await,
         _ => Ok(()),
     }
+}
+
+/// Writes which machine of a node is to be replaced, or that none is.
+async fn mark(ctx: &Context, node: &str, epoch: Option<Epoch>) -> Result<(), Error> {
+    if let Some(node) = ctx.hubs.nodes.cache().get("", node) {
+        let mark = epoch.map(|epoch| epoch.to_string());
+        let patch = json!({"metadata": {"annotations": {REPLACE: mark}}});
+        write::merge(ctx, &*node, patch, "mark").await?;
+    }
+    Ok(())
 }
 
 async fn delete_volume(ctx: &Context, name: &str) -> Result<(), Error> {

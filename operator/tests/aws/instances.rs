@@ -52,6 +52,7 @@ impl World {
     fn want(&self, token: &str, epoch: u64) -> InstanceRequest {
         let mut tags = self.account.tags("GraphNode", NODE);
         tags.insert("epoch".into(), epoch.to_string());
+        tags.insert("template".into(), "1:lt-1:1".into());
         InstanceRequest {
             node: NODE.into(),
             purpose: Purpose::Write { volume: NODE.into() },
@@ -119,6 +120,14 @@ async fn a_machine_is_started_once_whoever_asks_and_how_often() {
         (&shown.id, &shown.token, shown.state),
         (&started.id, &want.client_token, InstanceState::Running)
     );
+    assert_eq!(
+        shown.template.as_deref(),
+        Some("1:lt-1:1"),
+        "it says what it was started from"
+    );
+    let [id, version] = ["LaunchTemplateId", "LaunchTemplateVersion"].map(|name| &world.outputs[name]);
+    assert_eq!(aws.template(&world.outputs), Some(format!("1:{id}:{version}")));
+    assert_eq!(aws.template(&Default::default()), None);
     let (instance, _) = world.described().await.remove(0);
     assert_eq!(instance.instance_type().map(|t| t.as_str()), Some("m6g.large"));
     assert_eq!(

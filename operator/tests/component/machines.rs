@@ -26,6 +26,7 @@ struct Machine {
     purpose: Purpose,
     state: InstanceState,
     started: Timestamp,
+    template: Option<String>,
     agent: Option<Arc<Running>>,
     registrar: Option<JoinHandle<()>>,
 }
@@ -45,6 +46,10 @@ struct State {
     /// Tokens of machines that were started, in order.
     launches: Vec<String>,
     disks_made: Vec<String>,
+    /// What machines are started from.
+    template: Option<String>,
+    /// The fewest machines that lived since that was changed.
+    fewest: usize,
 }
 
 /// The provider of a test.
@@ -74,10 +79,27 @@ impl Machines {
 
     /// Kills the machine of a node.
     pub(crate) fn kill(&self, node: &str) {
-        if let Some(machine) = self.state.lock().machines.get_mut(node) {
-            end(machine);
+        {
+            let mut state = self.state.lock();
+            if let Some(machine) = state.machines.get_mut(node) {
+                end(machine);
+            }
+            let left = state.machines.values().filter(|m| m.state == InstanceState::Running);
+            state.fewest = left.count().min(state.fewest);
         }
         let _ = self.changes.send(node.to_owned());
+    }
+
+    /// From now on machines are started from this.
+    pub(crate) fn set_template(&self, template: &str) {
+        let mut state = self.state.lock();
+        state.template = Some(template.to_owned());
+        state.fewest = usize::MAX;
+    }
+
+    /// The fewest machines that were left when one was stopped, since the template was set.
+    pub(crate) fn fewest(&self) -> usize {
+        self.state.lock().fewest
     }
 
     /// Takes a disk away, as if somebody had removed it by hand.
@@ -192,6 +214,7 @@ impl Machines {
             purpose: want.purpose.clone(),
             state: InstanceState::Running,
             started: Timestamp::now(),
+            template: want.tags.get("template").cloned(),
             agent: Some(agent),
             registrar: Some(tokio::spawn(follow)),
         };
@@ -210,6 +233,7 @@ fn instance(node: &str, machine: &Machine) -> Instance {
         state: machine.state,
         started: machine.started,
         notice: None,
+        template: machine.template.clone(),
     }
 }
 
@@ -321,6 +345,10 @@ impl Provider for Machines {
 
     fn zones(&self) -> Vec<String> {
         vec!["local".into()]
+    }
+
+    fn template(&self, _outputs: &BTreeMap<String, String>) -> Option<String> {
+        self.state.lock().template.clone()
     }
 
     fn pace(&self) -> Pace {

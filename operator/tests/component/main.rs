@@ -16,5 +16,6 @@ mod registries;
 mod replicas;
 mod replicas_cut;
 mod restarts;
+mod rollouts;
 mod subgraphs;
 mod world;

@@ -163,6 +163,7 @@ impl Aws {
             epoch: want.epoch.0,
             state: InstanceState::Dead,
             started: Timestamp::now(),
+            template: None,
         };
         self.inner.machines.note(gone.clone());
         Ok(gone.instance(None))

@@ -27,6 +27,8 @@ pub(super) struct Machine {
     pub(super) epoch: u64,
     pub(super) state: InstanceState,
     pub(super) started: Timestamp,
+    /// What it was started from.
+    pub(super) template: Option<String>,
 }
 
 impl Machine {
@@ -44,6 +46,7 @@ impl Machine {
             epoch: tags.remove("epoch").and_then(|e| e.parse().ok()).unwrap_or_default(),
             state: state(instance.state()?.name()?, reason.unwrap_or(started)),
             started,
+            template: tags.remove("template"),
         })
     }
 
@@ -55,6 +58,7 @@ impl Machine {
             state: self.state,
             started: self.started,
             notice,
+            template: self.template.clone(),
         }
     }
 
@@ -247,6 +251,7 @@ mod tests {
             epoch,
             state,
             started: at(100),
+            template: None,
         }
     }
 
@@ -273,6 +278,9 @@ mod tests {
         let running = read(InstanceStateName::Running, "");
         assert_eq!(running, machine("i-1", 3, InstanceState::Running));
         assert_eq!(running.instance(None).id, "aws:///eu-central-1a/i-1");
+        let noted = described(InstanceStateName::Running, "").tags(tag("graphplane.dev/template", "1:lt-1:2"));
+        let noted = Machine::read(&noted.build()).unwrap().instance(None);
+        assert_eq!(noted.template.as_deref(), Some("1:lt-1:2"));
         assert_eq!(read(InstanceStateName::Pending, "").state, InstanceState::Starting);
         assert_eq!(read(InstanceStateName::Terminated, "").state, InstanceState::Dead);
         assert_eq!(

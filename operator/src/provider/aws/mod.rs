@@ -40,7 +40,7 @@ use super::{Provider, ProviderError, World};
 use crate::provider::fleets::Fleets;
 use crate::provider::inventory::Inventory;
 use crate::provider::snapshots::Snapshots;
-use crate::provider::stacks::{StackRequest, Stacks};
+use crate::provider::stacks::{LAUNCH_TEMPLATE, StackRequest, Stacks};
 use async_trait::async_trait;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
@@ -51,7 +51,9 @@ use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use futures::stream::{BoxStream, StreamExt};
 use graphplane_core::node_plan::Pace;
+use graphplane_core::rollout;
 use graphplane_crds::Tier;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -180,6 +182,13 @@ impl Provider for Aws {
 
     fn instance_type(&self, types: &[String], zone: &str) -> Option<String> {
         self.inner.capacity.first(types, zone)
+    }
+
+    fn template(&self, outputs: &BTreeMap<String, String>) -> Option<String> {
+        let [Some(id), Some(version)] = LAUNCH_TEMPLATE.map(|name| outputs.get(name)) else {
+            return None;
+        };
+        Some(rollout::template(&[id.as_str(), version.as_str()]))
     }
 
     fn pace(&self) -> Pace {

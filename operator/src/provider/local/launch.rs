@@ -115,6 +115,7 @@ pub(super) fn instance(node: &str, files: &NodeFiles, record: &Record) -> Result
         state,
         started: record.started_at,
         notice: None,
+        template: None,
     })
 }
 
