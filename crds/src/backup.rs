@@ -256,6 +256,9 @@ pub struct Drill {
     /// The agent's task that restores it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task_id: Option<String>,
+    /// How often it was begun anew, because it was cut off.
+    #[serde(default)]
+    pub repeated: u32,
     /// When it was begun.
     pub started_at: Time,
 }
