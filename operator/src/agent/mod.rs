@@ -316,7 +316,7 @@ impl Agent {
     pub(crate) async fn counts(&self, id: &str) -> Result<Counts, AgentError> {
         let tables = self.tables(id).await?;
         // Without such a table the engine refuses the statement.
-        let has = |kind| tables.iter().any(|table| table.kind == kind);
+        let has = |kind: Kind| tables.iter().any(|table| table.kind == kind);
         let nodes = match has(Kind::Node) {
             true => self.count(id, "MATCH (n) RETURN count(*) AS n").await?,
             false => 0,
