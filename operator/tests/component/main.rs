@@ -16,5 +16,6 @@ mod registries;
 mod replicas;
 mod replicas_cut;
 mod restarts;
+mod schedules;
 mod subgraphs;
 mod world;
