@@ -133,7 +133,7 @@ async fn one_runs_at_a_time_and_the_old_ones_go() {
             b.status.as_ref().is_some_and(|s| s.task_id.is_some())
         })
         .await;
-    // The minute before last is newer than the year's beginning, and due.
+    // The minute that has begun is newer than the year's beginning, and due.
     world
         .patch::<BackupSchedule>("nightly", json!({"spec": {"schedule": "* * * * *"}}))
         .await;
