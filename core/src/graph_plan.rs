@@ -166,7 +166,7 @@ pub fn plan(graph: &Graph, seen: &Observed, now: Timestamp) -> Plan<Action, Grap
     let mut plan = living(graph, seen);
     plan.says.extend([plan::paused(None), plan::not_deleting()]);
     if graph.spec.backup.is_some() {
-        let message = "spec.backup: this version makes no scheduled backups; create Backup objects";
+        let message = "spec.backup is not acted on by this version: create a BackupSchedule of the graph";
         plan.says
             .push(Says::no(conditions::BACKUP_CURRENT, reasons::NOT_SUPPORTED, message));
     }

@@ -13,7 +13,7 @@
 //! | module | decides |
 //! |---|---|
 //! | [`placement`], [`fleet`], [`resources`] | which node takes a database, and when a new one is needed |
-//! | [`graph_plan`], [`subgraph_plan`], [`backup_plan`], [`replica_plan`], [`fleet_plan`] | the life of a tenant's objects |
+//! | [`graph_plan`], [`subgraph_plan`], [`backup_plan`], [`backup_schedule_plan`], [`replica_plan`], [`fleet_plan`] | the life of a tenant's objects |
 //! | [`ending`] | what becomes of data when its object is deleted |
 //! | [`node_plan`], [`volume_plan`], [`tier_plan`], [`stack_plan`] | the life of machines, disks and stacks |
 //! | [`rollout`] | which machines of a tier are replaced by newer ones, and when |
@@ -28,6 +28,7 @@
 
 pub mod backoff;
 pub mod backup_plan;
+pub mod backup_schedule_plan;
 pub mod client_token;
 pub mod cron;
 pub mod ending;

@@ -3,6 +3,7 @@
 
 use graphplane_crds::ids::{DatabaseId, GraphId};
 use graphplane_crds::quantities::Epoch;
+use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 
@@ -49,6 +50,21 @@ pub fn final_backup(name: &str, uid: &str) -> String {
     let digest = hex::encode(Sha256::digest(uid.as_bytes()));
     let name: String = name.chars().take(200).collect();
     format!("{}-final-{}", name.trim_end_matches(['-', '.']), &digest[..8])
+}
+
+/// A schedule's name as a label of its backups: itself, or cut to 54 characters with 8 hex digits of its hash.
+pub fn schedule_label(schedule: &str) -> String {
+    if schedule.len() <= 63 {
+        return schedule.to_owned();
+    }
+    let digest = hex::encode(Sha256::digest(schedule.as_bytes()));
+    let name: String = schedule.chars().take(54).collect();
+    format!("{}-{}", name.trim_end_matches(['-', '.']), &digest[..8])
+}
+
+/// The Backup of a schedule for one of its times: `<schedule>-<yyyymmddhhmm>`, UTC.
+pub fn scheduled_backup(schedule: &str, time: Timestamp) -> String {
+    format!("{}-{}", schedule_label(schedule), time.strftime("%Y%m%d%H%M"))
 }
 
 /// The `n`-th node of a read fleet: `<Replica>-<8 hex digits of its UID's hash>-<n>`. The digits keep fleets of two
@@ -125,6 +141,10 @@ mod tests {
         assert!(node.starts_with("readers-") && node.ends_with("-2") && node.len() == "readers-".len() + 10);
         assert_ne!(node, replica_node("readers", "u-2", 2));
         assert!(replica_node(&"x".repeat(253), "u", 999).len() <= 63);
+        let due: Timestamp = "2026-11-22T03:05:00Z".parse().unwrap();
+        assert_eq!(scheduled_backup("nightly", due), "nightly-202611220305");
+        let (long, other) = ("x".repeat(253), format!("{}y", "x".repeat(252)));
+        assert!(schedule_label(&long).len() <= 63 && schedule_label(&long) != schedule_label(&other));
         let stack = replica_stack("default", "readers");
         assert!(stack.starts_with("graphplane-replica-") && stack.len() == "graphplane-replica-".len() + 16);
         assert_ne!(stack, replica_stack("defaultr", "eaders"));

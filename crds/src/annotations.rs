@@ -18,6 +18,10 @@ pub const GRAPH_ID_LABEL: &str = "graphplane.dev/graph-id";
 pub const NODE_LABEL: &str = "graphplane.dev/node";
 /// Label: UID of the [`crate::Replica`] that a node belongs to.
 pub const REPLICA_LABEL: &str = "graphplane.dev/replica";
+/// Label of a [`crate::Backup`]: name of the [`crate::BackupSchedule`] that made it, cut where it is longer than a label.
+pub const SCHEDULE_LABEL: &str = "graphplane.dev/schedule";
+/// Annotation of a [`crate::Backup`]: the time of its schedule for which it was made.
+pub const SCHEDULED_FOR: &str = "graphplane.dev/scheduled-for";
 /// Label of API-key Secrets: what the Secret is for.
 pub const SECRET_PURPOSE_LABEL: &str = "graphplane.dev/purpose";
 /// Annotation: the idempotency key under which the REST API created an object.

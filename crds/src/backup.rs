@@ -191,7 +191,7 @@ pub struct BackupScheduleSpec {
         regex(pattern = r"^(@(hourly|daily|weekly|monthly|yearly)|[^\s]+(\s+[^\s]+){4})$")
     )]
     pub drill_schedule: Option<String>,
-    /// No backup is started while it is true.
+    /// No backup and no drill is started while it is true.
     #[serde(default)]
     pub suspended: bool,
 }
@@ -224,17 +224,41 @@ pub struct BackupScheduleStatus {
     /// Generation of the spec that this status is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// When a backup was last started by the schedule.
+    /// The newest time of the schedule for which a backup was started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_schedule_time: Option<Time>,
     /// When the next one is due.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_schedule_time: Option<Time>,
-    /// The last restore drill and what it found.
+    /// When the last restore drill ended; the `DrillPassed` condition has what it found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_drill_time: Option<Time>,
+    /// The restore drill that is under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drill: Option<Drill>,
     /// The state in words for machines.
     #[serde(default)]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
+}
+
+/// A restore drill that is under way. It is written down before anything is restored: only what stands here is removed
+/// afterwards.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Drill {
+    /// The Backup that is restored.
+    pub backup: String,
+    /// The scratch database that it is restored to.
+    pub database: DatabaseId,
+    /// The GraphVolume that this database is on.
+    pub volume: String,
+    /// The agent's task that restores it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task_id: Option<String>,
+    /// How often it was begun anew, because it was cut off.
+    #[serde(default)]
+    pub repeated: u32,
+    /// When it was begun.
+    pub started_at: Time,
 }

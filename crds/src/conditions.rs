@@ -38,6 +38,8 @@ pub const UP_TO_DATE: &str = "UpToDate";
 pub const REGISTERED: &str = "Registered";
 /// GraphNode: the agent renews its lease.
 pub const LEASE_HELD: &str = "LeaseHeld";
+/// BackupSchedule: the last restore drill gave back what the backup's manifest says.
+pub const DRILL_PASSED: &str = "DrillPassed";
 /// Tier: machines, disks, snapshots or a stack of it belong to no object.
 pub const ORPHANS_FOUND: &str = "OrphansFound";
 
@@ -125,6 +127,18 @@ pub mod reasons {
     pub const BACKUP_FAILED: &str = "BackupFailed";
     /// The backup runs.
     pub const BACKUP_RUNNING: &str = "BackupRunning";
+    /// The tier's backups of the day are used up.
+    pub const BACKUP_LIMIT: &str = "BackupLimitReached";
+    /// The schedule has no complete backup yet.
+    pub const NO_BACKUP: &str = "NoBackup";
+    /// A backup is being restored to a scratch database.
+    pub const DRILL_RUNNING: &str = "DrillRunning";
+    /// The backup was restored, and holds what its manifest says.
+    pub const DRILL_PASSED: &str = "DrillPassed";
+    /// The backup could not be restored, or holds something else; the message says what.
+    pub const DRILL_FAILED: &str = "DrillFailed";
+    /// The drill could not be held, which says nothing about the backup; the message says why.
+    pub const DRILL_NOT_HELD: &str = "DrillNotHeld";
     /// Another object has the graph id or the subgraph's name already, or kept data of another namespace has it.
     pub const NAME_TAKEN: &str = "NameTaken";
     /// The database that the object stands for is no longer on its node.

@@ -182,6 +182,22 @@ impl GraphId {
     pub fn subgraph(&self, name: &SubgraphName) -> DatabaseId {
         DatabaseId(format!("{}_{name}", self.0))
     }
+
+    /// The database that the object with this UID restores a backup of the graph into for a while: named like a subgraph,
+    /// so that it takes no place of a graph on its node.
+    ///
+    /// ```
+    /// use graphplane_crds::ids::GraphId;
+    /// let graph: GraphId = "sec".parse()?;
+    /// let id = graph.scratch("3f2a9c1e-0b5d-4c6f-8a7e-112233445566");
+    /// assert_eq!(id.as_str(), "sec_drill3f2a9c1e0b5d4c6");
+    /// # Ok::<(), graphplane_crds::ids::InvalidName>(())
+    /// ```
+    pub fn scratch(&self, uid: &str) -> DatabaseId {
+        let hex = uid.chars().filter(char::is_ascii_hexdigit);
+        let hex: String = hex.map(|c| c.to_ascii_lowercase()).take(15).collect();
+        DatabaseId(format!("{}_drill{hex:0<15}", self.0))
+    }
 }
 
 impl DatabaseId {

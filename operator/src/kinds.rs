@@ -2,7 +2,7 @@
 
 use crate::cache::Cache;
 use crate::hub::Hub;
-use graphplane_crds::{Backup, Graph, GraphNode, GraphVolume, Replica, Subgraph, Tier};
+use graphplane_crds::{Backup, BackupSchedule, Graph, GraphNode, GraphVolume, Replica, Subgraph, Tier};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -21,6 +21,7 @@ pub(crate) struct Hubs {
     pub(crate) subgraphs: Hub<Subgraph>,
     pub(crate) replicas: Hub<Replica>,
     pub(crate) backups: Hub<Backup>,
+    pub(crate) schedules: Hub<BackupSchedule>,
     pub(crate) nodes: Hub<GraphNode>,
     pub(crate) volumes: Hub<GraphVolume>,
     pub(crate) leases: Hub<Lease>,
@@ -35,6 +36,7 @@ impl Hubs {
             subgraphs: Hub::new(),
             replicas: Hub::new(),
             backups: Hub::new(),
+            schedules: Hub::new(),
             nodes: Hub::new(),
             volumes: Hub::new(),
             leases: Hub::new(),
@@ -50,6 +52,7 @@ impl Hubs {
         count::<Subgraph>(self, &mut counts);
         count::<Replica>(self, &mut counts);
         count::<Backup>(self, &mut counts);
+        count::<BackupSchedule>(self, &mut counts);
         count::<GraphNode>(self, &mut counts);
         count::<GraphVolume>(self, &mut counts);
         counts
@@ -112,6 +115,7 @@ managed!(Graph, graphs, namespaced);
 managed!(Subgraph, subgraphs, namespaced);
 managed!(Replica, replicas, namespaced);
 managed!(Backup, backups, namespaced);
+managed!(BackupSchedule, schedules, namespaced);
 // The REST API writes what an agent said when it registered.
 managed!(GraphNode, nodes, cluster, "registration");
 // A node writes its claim on its volume, guarded by the volume's resource version.

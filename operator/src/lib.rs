@@ -14,6 +14,7 @@
 
 mod agent;
 mod backup;
+mod backup_schedule;
 mod cache;
 mod context;
 mod costs;

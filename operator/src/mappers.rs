@@ -6,9 +6,10 @@ use crate::kinds::Hubs;
 use crate::views::usage_of;
 use graphplane_core::graph_plan::graph_id;
 use graphplane_core::names;
+use graphplane_crds::annotations::SCHEDULE_LABEL;
 use graphplane_crds::backup::BackupPhase;
 use graphplane_crds::graph::{SchemaType, Sizes};
-use graphplane_crds::{Backup, Graph, GraphNode, GraphVolume, Replica, Subgraph, Tier};
+use graphplane_crds::{Backup, BackupSchedule, Graph, GraphNode, GraphVolume, Replica, Subgraph, Tier};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
@@ -341,4 +342,25 @@ pub(crate) fn node_to_backups(hubs: &Hubs, node: &GraphNode) -> Vec<ObjectRef<Ba
 fn is_open(backup: &Backup) -> bool {
     let phase = backup.status.as_ref().and_then(|s| s.phase).unwrap_or_default();
     matches!(phase, BackupPhase::Pending | BackupPhase::Running) || backup.metadata.deletion_timestamp.is_some()
+}
+
+/// The schedule that made a backup.
+pub(crate) fn backup_to_schedules(hubs: &Hubs, backup: &Backup) -> Vec<ObjectRef<BackupSchedule>> {
+    let Some(label) = backup.labels().get(SCHEDULE_LABEL) else {
+        return vec![];
+    };
+    let namespace = backup.namespace();
+    schedules(hubs, |s| {
+        s.namespace() == namespace && names::schedule_label(&s.name_any()) == *label
+    })
+}
+
+/// The schedules of a graph.
+pub(crate) fn graph_to_schedules(hubs: &Hubs, graph: &Graph) -> Vec<ObjectRef<BackupSchedule>> {
+    let (namespace, name) = (graph.namespace(), graph.name_any());
+    schedules(hubs, |s| s.spec.graph == name && s.namespace() == namespace)
+}
+
+fn schedules(hubs: &Hubs, which: impl Fn(&BackupSchedule) -> bool) -> Vec<ObjectRef<BackupSchedule>> {
+    refs(hubs.schedules.cache().list().into_iter().filter(|s| which(s)))
 }

@@ -21,7 +21,9 @@ use crate::settings::{ProviderChoice, Settings};
 use futures::{Stream, StreamExt};
 use graphplane_core::backoff::{Backoff, Limits};
 use graphplane_crds::annotations::NODE_LABEL;
-use graphplane_crds::{Backup, Graph, GraphNode, GraphVolume, Replica, SYSTEM_NAMESPACE, Subgraph, Tier};
+use graphplane_crds::{
+    Backup, BackupSchedule, Graph, GraphNode, GraphVolume, Replica, SYSTEM_NAMESPACE, Subgraph, Tier,
+};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::PostParams;
@@ -180,6 +182,7 @@ async fn hubs_ready(hubs: &Hubs) -> Result<(), Error> {
         hubs.subgraphs.ready(),
         hubs.replicas.ready(),
         hubs.backups.ready(),
+        hubs.schedules.ready(),
         hubs.nodes.ready(),
         hubs.volumes.ready(),
         hubs.leases.ready(),
@@ -195,6 +198,7 @@ fn watch_all(hubs: &Hubs, client: &Client, tasks: &mut JoinSet<()>, stop: &Cance
     tasks.spawn(hubs.subgraphs.run(Api::all(client.clone()), all(), stop.clone()));
     tasks.spawn(hubs.replicas.run(Api::all(client.clone()), all(), stop.clone()));
     tasks.spawn(hubs.backups.run(Api::all(client.clone()), all(), stop.clone()));
+    tasks.spawn(hubs.schedules.run(Api::all(client.clone()), all(), stop.clone()));
     tasks.spawn(hubs.nodes.run(Api::all(client.clone()), all(), stop.clone()));
     tasks.spawn(hubs.volumes.run(Api::all(client.clone()), all(), stop.clone()));
     tasks.spawn(
@@ -264,6 +268,9 @@ fn controllers(
     let backups = Triggers::<Backup>::new(hubs, &hubs.backups)
         .on(&hubs.graphs, map::graph_to_backups)
         .on(&hubs.nodes, map::node_to_backups);
+    let schedules = Triggers::<BackupSchedule>::new(hubs, &hubs.schedules)
+        .on(&hubs.backups, map::backup_to_schedules)
+        .on(&hubs.graphs, map::graph_to_schedules);
     vec![
         graphs.run(ctx, settings, stop),
         subgraphs.run(ctx, settings, stop),
@@ -271,6 +278,7 @@ fn controllers(
         volumes.run(ctx, settings, stop),
         tiers.run(ctx, settings, stop),
         backups.run(ctx, settings, stop),
+        schedules.run(ctx, settings, stop),
         replicas.run(ctx, settings, stop),
     ]
 }

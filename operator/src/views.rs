@@ -84,6 +84,18 @@ impl Context {
         }
     }
 
+    /// The node that mounts a volume.
+    pub(crate) fn node_of_volume(&self, volume: &str) -> NodeSeen {
+        let nodes = self.hubs.nodes.cache().list();
+        let mounts = nodes.iter().find(|n| n.spec.volume.as_deref() == Some(volume));
+        match mounts {
+            Some(node) => NodeSeen::Present(self.view(node)),
+            None => NodeSeen::Gone {
+                volume: self.hubs.volumes.cache().get("", volume).is_some(),
+            },
+        }
+    }
+
     /// What placement may choose from on a tier.
     pub(crate) fn fleet(&self, tier: &Tier) -> Fleet {
         let name = tier.name_any();

@@ -1,6 +1,7 @@
 //! Bodies of the agent's contract, as far as the operator needs them.
 
 use graphplane_core::backup_plan::Task;
+use graphplane_core::backup_schedule_plan::Start;
 use graphplane_core::replica_plan::{AgentSeen, SeedVersion};
 use graphplane_core::schema_copy::Table;
 use serde::Deserialize;
@@ -50,6 +51,25 @@ pub(crate) enum Creation {
 pub(crate) enum Deletion {
     Done,
     WasAbsent,
+}
+
+/// What became of asking for a restore.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum RestoreStart {
+    /// The agent is at it: the task.
+    Begun(String),
+    NotBegun(Start),
+}
+
+/// The rows of a count.
+#[derive(Deserialize)]
+pub(super) struct CountAnswer {
+    pub(super) data: Vec<CountRow>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct CountRow {
+    pub(super) n: i64,
 }
 
 #[derive(Deserialize)]
@@ -102,6 +122,11 @@ impl TaskListed {
             state: self.answer.into(),
             ended: self.completed_at,
         })
+    }
+
+    /// Its id, and how far it is.
+    pub(super) fn restore(self) -> (String, TaskState) {
+        (self.task_id, self.answer.into())
     }
 
     /// Its id, if it publishes below this key and has not ended.

@@ -5,12 +5,13 @@
 
 mod answers;
 
-pub(crate) use answers::{CreateDatabase, Creation, Deletion, ForkTask, TaskState};
+pub(crate) use answers::{CreateDatabase, Creation, Deletion, ForkTask, RestoreStart, TaskState};
 
 use crate::metrics::Metrics;
-use answers::{InfoAnswer, SchemaAnswer, TaskAnswer, TaskListed, TaskStarted, detail, is_registering};
+use answers::{CountAnswer, InfoAnswer, SchemaAnswer, TaskAnswer, TaskListed, TaskStarted, detail, is_registering};
+use graphplane_core::backup_schedule_plan::{Counts, Start};
 use graphplane_core::replica_plan::AgentSeen;
-use graphplane_core::schema_copy::Table;
+use graphplane_core::schema_copy::{Kind, Table};
 use graphplane_crds::quantities::Epoch;
 use reqwest::{Method, StatusCode};
 use serde::de::DeserializeOwned;
@@ -283,6 +284,63 @@ impl Agent {
     pub(crate) async fn fork(&self, id: &str, key: &str) -> Result<Option<ForkTask>, AgentError> {
         let tasks = self.tasks("fork", id).await?;
         Ok(tasks.into_iter().find_map(|task| task.fork(key)))
+    }
+
+    /// Starts to restore the backup under `key` as the database `id`, or finds the restore that is under way. A database
+    /// that exists is left as it is.
+    pub(crate) async fn start_restore(&self, id: &str, key: &str) -> Result<RestoreStart, AgentError> {
+        let path = format!("/databases/{id}/restore");
+        let body = json!({"s3_key": key, "force_overwrite": false, "create_system_backup": false});
+        let answer = self.once("start_restore", Method::POST, &path, Some(body)).await?;
+        let not_begun = |start| Ok(RestoreStart::NotBegun(start));
+        match answer.status {
+            StatusCode::OK | StatusCode::ACCEPTED => {
+                Ok(RestoreStart::Begun(self.parse::<TaskStarted>(&answer)?.task_id))
+            }
+            // Either the database exists, or the agent has another epoch; looking tells.
+            StatusCode::CONFLICT if self.exists(id).await? => not_begun(Start::Leftover),
+            StatusCode::CONFLICT => Err(self.wrong_epoch(&answer)),
+            StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND => not_begun(Start::Refused(detail(&answer.body))),
+            StatusCode::INSUFFICIENT_STORAGE => not_begun(Start::NoRoom(detail(&answer.body))),
+            _ => Err(self.unexpected(&answer)),
+        }
+    }
+
+    /// The restores to a database that the agent knows of: their tasks, the newest first.
+    pub(crate) async fn restores(&self, id: &str) -> Result<Vec<(String, TaskState)>, AgentError> {
+        let tasks = self.tasks("restore", id).await?;
+        Ok(tasks.into_iter().map(TaskListed::restore).collect())
+    }
+
+    /// How many nodes and relationships a database has.
+    pub(crate) async fn counts(&self, id: &str) -> Result<Counts, AgentError> {
+        let tables = self.tables(id).await?;
+        // Without such a table the engine refuses the statement.
+        let has = |kind: Kind| tables.iter().any(|table| table.kind == kind);
+        let nodes = match has(Kind::Node) {
+            true => self.count(id, "MATCH (n) RETURN count(*) AS n").await?,
+            false => 0,
+        };
+        let relationships = match has(Kind::Rel) {
+            true => self.count(id, "MATCH ()-[r]->() RETURN count(*) AS n").await?,
+            false => 0,
+        };
+        Ok(Counts { nodes, relationships })
+    }
+
+    async fn count(&self, id: &str, cypher: &str) -> Result<i64, AgentError> {
+        let path = format!("/databases/{id}/query");
+        let answer = self
+            .once("count", Method::POST, &path, Some(json!({"cypher": cypher})))
+            .await?;
+        let StatusCode::OK = answer.status else {
+            return Err(self.unexpected(&answer));
+        };
+        let rows = self.parse::<CountAnswer>(&answer)?.data;
+        rows.first().map(|row| row.n).ok_or_else(|| AgentError::Answer {
+            endpoint: self.endpoint.clone(),
+            message: "a count without a row".to_owned(),
+        })
     }
 
     /// How far a task is; `None` when the agent does not know it.

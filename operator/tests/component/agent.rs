@@ -1,5 +1,6 @@
 //! A node agent without an engine: the contract over a real socket, databases as lists of tables.
 
+mod restores;
 mod seeds;
 
 use crate::gate::Gate;
@@ -46,6 +47,10 @@ pub(crate) struct Behaviour {
     pub(crate) hold_forks: AtomicBool,
     /// The next fork fails with this.
     pub(crate) fail_fork: Mutex<Option<String>>,
+    /// Restores stay at work while this is set.
+    pub(crate) hold_restores: AtomicBool,
+    /// Restored databases have one node less than their manifest says.
+    pub(crate) lose_nodes: AtomicBool,
     /// Replicas that look for a seed go on fetching it while this is set.
     pub(crate) hold_seeds: AtomicBool,
     /// Replicas refuse newer seeds with this.
@@ -111,6 +116,8 @@ pub(crate) async fn start(
         .route("/databases/{id}", get(exists).delete(remove))
         .route("/databases/{id}/schema", get(tables).post(apply))
         .route("/databases/{id}/backup", post(backup))
+        .route("/databases/{id}/restore", post(restores::restore))
+        .route("/databases/{id}/query", post(restores::count))
         .route("/databases/{id}/fork-from/{parent}", post(fork))
         .route("/info", get(seeds::info))
         .route("/admin/seed/refresh", post(seeds::refresh))
@@ -342,6 +349,9 @@ async fn list(
             |t: &&Value| t["metadata"]["graph_id"] == query["graph_id"].as_str() && t["metadata"]["key"].is_string();
         let found: Vec<&Value> = disk.tasks.values().rev().filter(about).collect();
         return Json(found).into_response();
+    }
+    if query["task_type"] == "restore" {
+        return Json(agent.restores(&mut disk, &query["graph_id"])).into_response();
     }
     assert_eq!(query["task_type"], "fork");
     let Disk {

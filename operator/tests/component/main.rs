@@ -17,5 +17,6 @@ mod replicas;
 mod replicas_cut;
 mod restarts;
 mod rollouts;
+mod schedules;
 mod subgraphs;
 mod world;

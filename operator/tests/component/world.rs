@@ -2,7 +2,7 @@
 
 use crate::gate::Gate;
 use crate::machines::Machines;
-use graphplane_crds::{Backup, Graph, GraphNode, GraphVolume, Replica, Subgraph, Tier, all_crds};
+use graphplane_crds::{Backup, BackupSchedule, Graph, GraphNode, GraphVolume, Replica, Subgraph, Tier, all_crds};
 use graphplane_embedded::{EmbeddedServer, ServerConfig};
 use graphplane_operator::{Error, Metrics, ProviderChoice, Settings};
 use http::Method;
@@ -150,6 +150,14 @@ impl World {
             .unwrap()
     }
 
+    pub(crate) async fn patch_status<K: Known>(&self, name: &str, status: Value) {
+        let patch = Patch::Merge(json!({"status": status}));
+        K::api(&self.client, "default")
+            .patch_status(name, &PatchParams::default(), &patch)
+            .await
+            .unwrap();
+    }
+
     pub(crate) async fn delete<K: Known>(&self, name: &str) {
         K::api(&self.client, "default")
             .delete(name, &DeleteParams::default())
@@ -240,6 +248,9 @@ impl World {
         for b in self.list::<Backup>().await {
             add(json!({"backup": b.name_any(), "status": b.status}))
         }
+        for s in self.list::<BackupSchedule>().await {
+            add(json!({"schedule": s.name_any(), "deleting": s.metadata.deletion_timestamp, "status": s.status}))
+        }
         for r in self.list::<Replica>().await {
             add(json!({"replica": r.name_any(), "deleting": r.metadata.deletion_timestamp, "status": r.status}))
         }
@@ -302,7 +313,8 @@ macro_rules! known {
     (@ cluster $client:ident $namespace:ident) => {{ let _ = $namespace; Api::all($client.clone()) }};
 }
 known!(
-    Tier cluster, Graph namespaced, Subgraph namespaced, Replica namespaced, Backup namespaced, GraphNode cluster,
+    Tier cluster, Graph namespaced, Subgraph namespaced, Replica namespaced, Backup namespaced,
+    BackupSchedule namespaced, GraphNode cluster,
     GraphVolume cluster
 );
 
@@ -367,4 +379,14 @@ pub(crate) fn replica_object(name: &str, extra: Value) -> Value {
 pub(crate) fn backup_object(name: &str, spec: Value) -> Value {
     json!({"apiVersion": "graphplane.dev/v1alpha1", "kind": "Backup", "metadata": {"name": name, "namespace": "default"},
         "spec": spec})
+}
+
+/// A BackupSchedule of graph `karate`, once a year: what is due lies far back.
+pub(crate) fn schedule_object(name: &str, extra: Value) -> Value {
+    let mut spec = json!({"graph": "karate", "schedule": "@yearly"});
+    for (key, value) in extra.as_object().unwrap() {
+        spec[key] = value.clone();
+    }
+    json!({"apiVersion": "graphplane.dev/v1alpha1", "kind": "BackupSchedule",
+        "metadata": {"name": name, "namespace": "default"}, "spec": spec})
 }
