@@ -16,7 +16,7 @@ use crate::provider::aws::Aws;
 use crate::provider::local::Local;
 use crate::provider::{Listing, Provider};
 use crate::reconcile::{Reconcile, after_error, reconcile};
-use crate::registry;
+use crate::registry::{self, Registries};
 use crate::settings::{ProviderChoice, Settings};
 use futures::{Stream, StreamExt};
 use graphplane_core::backoff::{Backoff, Limits};
@@ -63,6 +63,10 @@ pub async fn run(client: Client, settings: Settings, stop: CancellationToken) ->
         ProviderChoice::Aws(aws) => Arc::new(Aws::open((**aws).clone(), cluster_id.clone()).await),
         ProviderChoice::Custom(provider) => provider.clone(),
     };
+    let registries = match (&settings.registries, &settings.provider) {
+        (None, ProviderChoice::Aws(aws)) => Registries::named_by(aws).await,
+        (registries, _) => registries.clone(),
+    };
     let lead = async {
         match &leader {
             Some(leader) => leader.keep(&end).await,
@@ -72,7 +76,7 @@ pub async fn run(client: Client, settings: Settings, stop: CancellationToken) ->
             }
         }
     };
-    let work = act(client, &settings, cluster_id, provider.clone(), end.clone());
+    let work = act(client, &settings, cluster_id, provider.clone(), registries, end.clone());
     // Whichever ends first ends the other: without leadership nothing may be done, and without work nothing is led.
     let guarded = async {
         let result = lead.await;
@@ -98,6 +102,7 @@ async fn act(
     settings: &Settings,
     cluster_id: String,
     provider: Arc<dyn Provider>,
+    registries: Option<Registries>,
     stop: CancellationToken,
 ) -> Result<(), Error> {
     let metrics = settings.metrics.clone();
@@ -137,7 +142,7 @@ async fn act(
     let mut background = JoinSet::new();
     background.spawn(send_events);
     let mut controllers = controllers(&ctx, provider.as_ref(), settings, &stop);
-    if let Some(registries) = settings.registries.clone() {
+    if let Some(registries) = registries {
         controllers.push(Box::pin(registry::run(ctx.clone(), registries, stop.clone())));
     }
     watch_all(&hubs, &client, &mut background, &watching);
