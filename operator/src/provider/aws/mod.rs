@@ -212,10 +212,8 @@ impl Provider for Aws {
         })
     }
 
-    // Six listings an hour of some six calls each: with 1,000 graphs 0.04 calls per graph and hour, where at most 0.05 are
-    // the goal. What the operator itself changes ends a listing at once.
     fn listing_lasts(&self) -> Duration {
-        Duration::from_secs(600)
+        self.inner.settings.listing_lasts
     }
 
     fn changes(&self) -> BoxStream<'static, String> {
