@@ -36,7 +36,8 @@ impl Account {
             ("Parameters.member.1.ParameterKey", "Prefix"),
             ("Parameters.member.1.ParameterValue", REGISTRIES),
         ];
-        cloud.call("cloudformation", "CreateStack", &registries);
+        let made = cloud.call("cloudformation", "CreateStack", &registries);
+        assert!(made.ok(), "moto makes the registries");
         Self {
             proxy: Proxy::start(&cloud, runtime),
             network,

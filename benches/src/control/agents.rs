@@ -27,7 +27,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, hash_map::Entry},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -62,12 +62,11 @@ pub(super) async fn run(client: Client) -> Result<()> {
                 continue;
             };
             let name = node.name_any();
-            if !agents.contains_key(&name) {
-                agents.insert(name.clone(), start().await?);
-            }
-            if let Some(agent) = agents.get_mut(&name)
-                && agent.epoch != Some(epoch.0)
-            {
+            let agent = match agents.entry(name.clone()) {
+                Entry::Occupied(agent) => agent.into_mut(),
+                Entry::Vacant(place) => place.insert(start().await?),
+            };
+            if agent.epoch != Some(epoch.0) {
                 register(&nodes, &name, &agent.address, epoch.0).await?;
                 agent.epoch = Some(epoch.0);
             }
