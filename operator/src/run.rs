@@ -63,10 +63,6 @@ pub async fn run(client: Client, settings: Settings, stop: CancellationToken) ->
         ProviderChoice::Aws(aws) => Arc::new(Aws::open((**aws).clone(), cluster_id.clone()).await),
         ProviderChoice::Custom(provider) => provider.clone(),
     };
-    let registries = match (&settings.registries, &settings.provider) {
-        (None, ProviderChoice::Aws(aws)) => Registries::named_by(aws).await,
-        (registries, _) => registries.clone(),
-    };
     let lead = async {
         match &leader {
             Some(leader) => leader.keep(&end).await,
@@ -76,7 +72,7 @@ pub async fn run(client: Client, settings: Settings, stop: CancellationToken) ->
             }
         }
     };
-    let work = act(client, &settings, cluster_id, provider.clone(), registries, end.clone());
+    let work = act(client, &settings, cluster_id, provider.clone(), end.clone());
     // Whichever ends first ends the other: without leadership nothing may be done, and without work nothing is led.
     let guarded = async {
         let result = lead.await;
@@ -102,7 +98,6 @@ async fn act(
     settings: &Settings,
     cluster_id: String,
     provider: Arc<dyn Provider>,
-    registries: Option<Registries>,
     stop: CancellationToken,
 ) -> Result<(), Error> {
     let metrics = settings.metrics.clone();
@@ -142,6 +137,10 @@ async fn act(
     let mut background = JoinSet::new();
     background.spawn(send_events);
     let mut controllers = controllers(&ctx, provider.as_ref(), settings, &stop);
+    let registries = match (&settings.registries, &settings.provider) {
+        (None, ProviderChoice::Aws(aws)) => Registries::named_by(aws).await,
+        (registries, _) => registries.clone(),
+    };
     if let Some(registries) = registries {
         controllers.push(Box::pin(registry::run(ctx.clone(), registries, stop.clone())));
     }
