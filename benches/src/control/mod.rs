@@ -163,7 +163,7 @@ async fn make(client: &Client) -> Result<()> {
         "spec": {
             "instance": {"types": ["m7g.large"], "architecture": "arm64"},
             "memory": {"nodeMiB": 5120, "perDatabaseMiB": 256}, "databasesPerNode": PER_NODE,
-            "storage": {"sizeGiB": 50}, "scaling": {"minNodes": 0, "maxNodes": GRAPHS / PER_NODE},
+            "storage": {"sizeGiB": 100}, "scaling": {"minNodes": 0, "maxNodes": GRAPHS / PER_NODE},
         },
     }))?;
     let tiers: Api<Tier> = Api::all(client.clone());
@@ -175,7 +175,7 @@ async fn make(client: &Client) -> Result<()> {
             let graph: Graph = serde_json::from_value(json!({
                 "apiVersion": "graphplane.dev/v1alpha1", "kind": "Graph", "metadata": {"name": format!("g{n}")},
                 "spec": {
-                    "tier": "dense",
+                    "tier": "dense", "storage": {"sizeGiB": 5},
                     "schema": {"type": "custom", "ddl": "CREATE NODE TABLE N(id INT64 PRIMARY KEY);"},
                 },
             }))?;
