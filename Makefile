@@ -37,7 +37,7 @@ build: engines
 	cargo build --locked -p graphplane-cli -p graphplane-node-agent
 
 # The benches that call the engines in process are part of the crate that links them. BENCH picks some by name.
-PLANE_BENCHES := ready point-query idle store
+PLANE_BENCHES := ready point-query idle store control
 ENGINE_BENCHES := materialize queries streams staging many vectors
 BENCH ?= $(PLANE_BENCHES) $(ENGINE_BENCHES)
 

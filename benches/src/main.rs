@@ -4,6 +4,7 @@
 //! Figures of a bench are printed, never asserted: a shared machine is no judge.
 
 mod agent;
+mod control;
 mod idle;
 mod machine;
 mod plane;
@@ -37,6 +38,8 @@ enum Bench {
     Idle,
     /// The embedded server's durable writes and watch latency
     Store,
+    /// Calls to AWS per graph and hour when nothing happens
+    Control,
 }
 
 #[tokio::main]
@@ -64,6 +67,7 @@ async fn main() -> Result<()> {
             Bench::PointQuery => point_query::run(&bin).await?,
             Bench::Idle => idle::run(&bin).await?,
             Bench::Store => store::run().await?,
+            Bench::Control => control::run().await?,
         }
     }
     Ok(())

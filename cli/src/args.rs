@@ -126,7 +126,7 @@ pub enum Command {
         #[command(subcommand)]
         what: TiersCommand,
     },
-    /// Deploy what an AWS account has once: buckets, registries, network, alarms
+    /// Deploy what an AWS account has once: buckets, registries, network, alarms, the operator's policies
     Infra {
         /// What to do with it.
         #[command(subcommand)]

@@ -229,6 +229,9 @@ fn infra_names_a_part_and_its_parameters() {
         (InfraPart::Network, "graphplane-network")
     );
     assert_eq!((deploy.parameters[0].name.as_str(), deploy.yes), ("VpcCidr", true));
+    for part in ["storage", "registries", "network", "alarms", "operator"] {
+        assert!(parse(&["infra", "diff", part]).is_ok(), "{part}");
+    }
     assert_eq!(refused(&["infra", "deploy", "castle"]).kind(), ErrorKind::InvalidValue);
     assert_eq!(refused(&["infra", "diff"]).kind(), ErrorKind::MissingRequiredArgument);
     let unnamed = refused(&["infra", "diff", "storage", "--parameter", "Prefix"]);

@@ -16,7 +16,7 @@ use crate::provider::aws::Aws;
 use crate::provider::local::Local;
 use crate::provider::{Listing, Provider};
 use crate::reconcile::{Reconcile, after_error, reconcile};
-use crate::registry;
+use crate::registry::{self, Registries};
 use crate::settings::{ProviderChoice, Settings};
 use futures::{Stream, StreamExt};
 use graphplane_core::backoff::{Backoff, Limits};
@@ -136,7 +136,11 @@ async fn act(
     let mut background = JoinSet::new();
     background.spawn(send_events);
     let mut controllers = controllers(&ctx, provider.as_ref(), settings, &stop);
-    if let Some(registries) = settings.registries.clone() {
+    let registries = match (&settings.registries, &settings.provider) {
+        (None, ProviderChoice::Aws(aws)) => Registries::named_by(aws).await,
+        (registries, _) => registries.clone(),
+    };
+    if let Some(registries) = registries {
         controllers.push(Box::pin(registry::run(ctx.clone(), registries, stop.clone())));
     }
     watch_all(&hubs, &client, &mut background, &watching);

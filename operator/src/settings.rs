@@ -28,7 +28,8 @@ pub struct Settings {
     pub stop_nodes_on_shutdown: bool,
     /// Of several operators, only the one that holds the lease acts. `None`: this is the only one.
     pub leader_election: Option<LeaderElection>,
-    /// Tables in which clients outside of Kubernetes find nodes, graphs and volumes. `None`: there are none.
+    /// Tables in which clients outside of Kubernetes find nodes, graphs and volumes. `None`: those that the settings of AWS
+    /// name.
     pub registries: Option<Registries>,
     /// How long machines and disks that belong to no object are left alone.
     pub orphans: Patience,

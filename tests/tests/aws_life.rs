@@ -38,6 +38,11 @@ fn epoch(plane: &Plane) -> u64 {
 fn a_graph_lives_on_aws_and_survives_its_machine() {
     let aws = Emulator::start();
     let plane = Plane::on_aws(&aws);
+    assert_eq!(
+        plane.kubectl(&["get", "tiers", "-o", "name"]).ok(),
+        "",
+        "nobody asked for one"
+    );
     plane.kubectl_with(&["apply", "-f", "-"], Some(Life::TIER)).ok();
     plane.until("the tier has its stack", || {
         aws.stacks() == [("graphplane-tier-small".to_owned(), "CREATE_COMPLETE".to_owned())]

@@ -26,6 +26,8 @@ pub enum InfraPart {
     Network,
     /// Alarms on the registries, and events of machines and disks.
     Alarms,
+    /// Policies with what an operator calls, to attach to its role; one stack for each control plane.
+    Operator,
 }
 
 /// Which stack.
@@ -55,6 +57,7 @@ impl InfraPart {
             Self::Registries => "registries",
             Self::Network => "network",
             Self::Alarms => "alarms",
+            Self::Operator => "operator",
         }
     }
 }
@@ -77,7 +80,8 @@ come from where the tools of AWS find them. The outputs of the stack are printed
 Examples:
   graphplane infra deploy storage --region eu-central-1
   graphplane infra deploy network --parameter VpcCidr=10.80.0.0/16 --yes
-  graphplane infra deploy alarms --parameter Email=ops@example.org -o json")]
+  graphplane infra deploy alarms --parameter Email=ops@example.org -o json
+  graphplane infra deploy operator --parameter ClusterId=… --parameter ObjectBucket=…")]
 pub struct DeployArguments {
     /// Which stack.
     #[command(flatten)]

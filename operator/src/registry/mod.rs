@@ -16,6 +16,7 @@ mod subjects;
 mod tables;
 
 use crate::context::Context;
+use crate::provider::aws::{AwsSettings, sdk_config};
 use aws_config::SdkConfig;
 use futures::{StreamExt, TryStreamExt, stream};
 use graphplane_core::backoff::{Backoff, Limits};
@@ -47,6 +48,12 @@ impl Registries {
             client: aws_sdk_dynamodb::Client::new(config),
             prefix: prefix.into(),
         }
+    }
+
+    /// The tables that settings of AWS name, if they do.
+    pub(crate) async fn named_by(settings: &AwsSettings) -> Option<Self> {
+        let prefix = settings.registry_prefix.as_deref()?;
+        Some(Self::new(&sdk_config(settings).await, prefix))
     }
 }
 

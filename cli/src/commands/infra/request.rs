@@ -18,6 +18,7 @@ pub(super) fn of(stack: &InfraStack, parameters: &[StackParameter]) -> Result<St
         InfraPart::Registries => templates::REGISTRIES,
         InfraPart::Network => templates::NETWORK,
         InfraPart::Alarms => templates::ALARMS,
+        InfraPart::Operator => templates::OPERATOR,
     };
     let part = stack.part.word();
     let known: Vec<&str> = templates::parameters(template).collect();
@@ -83,5 +84,12 @@ mod tests {
         );
         let twice = of(&stack(), &[parameter("Prefix"), parameter("Prefix")]).unwrap_err();
         assert!(twice.message.contains("twice"), "{twice}");
+        let operator = InfraStack {
+            part: InfraPart::Operator,
+            ..stack()
+        };
+        let request = of(&operator, &[parameter("ClusterId"), parameter("ObjectBucket")]).unwrap();
+        assert_eq!(request.name, "graphplane-operator");
+        assert!(request.template.contains("MachinesPolicyArn"));
     }
 }

@@ -1,4 +1,5 @@
-//! The tiers that exist after the first start, so that a graph can name one at once.
+//! The tiers that exist after the first start on one machine, so that a graph can name one at once. On AWS there are none:
+//! each would be a stack there, and what runs there is the user's to choose.
 
 use crate::failure::Failure;
 use graphplane_crds::Tier;
@@ -7,13 +8,13 @@ use kube::api::{Api, ListParams, PostParams};
 use kube::{Client, ResourceExt};
 
 /// Creates the enabled tiers of the development environment that do not exist yet; existing ones stay as they are,
-/// since they are the user's to change. Gives the names of all tiers that exist then, sorted.
+/// since they are the user's to change.
 ///
 /// # Errors
 /// The API refuses a tier or cannot be asked.
-pub(super) async fn ensure(client: Client) -> Result<Vec<String>, Failure> {
+pub(super) async fn ensure(client: &Client) -> Result<(), Failure> {
     let config = Config::built_in().map_err(|error| Failure::plain(error.to_string()))?;
-    let api: Api<Tier> = Api::all(client);
+    let api: Api<Tier> = Api::all(client.clone());
     for mut tier in tiers_of(&config, Environment::Development, false) {
         let name = tier.name_any();
         note_as_applied(&mut tier)?;
@@ -23,6 +24,15 @@ pub(super) async fn ensure(client: Client) -> Result<Vec<String>, Failure> {
             Err(error) => return Err(Failure::plain(format!("creating the tier {name}: {error}"))),
         }
     }
+    Ok(())
+}
+
+/// The names of all tiers, sorted.
+///
+/// # Errors
+/// The API cannot be asked.
+pub(super) async fn names(client: &Client) -> Result<Vec<String>, Failure> {
+    let api: Api<Tier> = Api::all(client.clone());
     let mut names: Vec<String> = api
         .list(&ListParams::default())
         .await

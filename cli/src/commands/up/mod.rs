@@ -70,7 +70,7 @@ pub async fn run(arguments: &UpArguments, dir: DataDir) -> Result<(), Failure> {
         }
     };
     let ended = tokio::select! {
-        Err(failure) = ready(&dir, plane.client(), plane.endpoints()) => Err(failure),
+        Err(failure) = ready(&dir, plane.client(), plane.endpoints(), arguments.aws.is_none()) => Err(failure),
         failure = plane.first_end() => Err(failure),
         name = signals.next() => {
             tracing::info!("stopping after {name}");
@@ -88,8 +88,11 @@ pub async fn run(arguments: &UpArguments, dir: DataDir) -> Result<(), Failure> {
 }
 
 /// Makes what a newcomer needs, then says that everything is ready: last, since scripts wait for `endpoints.json`.
-async fn ready(dir: &DataDir, client: Client, endpoints: Endpoints) -> Result<(), Failure> {
-    let tiers = default_tiers::ensure(client.clone()).await?;
+async fn ready(dir: &DataDir, client: Client, endpoints: Endpoints, default_tiers: bool) -> Result<(), Failure> {
+    if default_tiers {
+        default_tiers::ensure(&client).await?;
+    }
+    let tiers = default_tiers::names(&client).await?;
     let missing = returning::wait(client).await?;
     if !missing.is_empty() {
         tracing::warn!(

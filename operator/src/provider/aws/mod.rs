@@ -11,11 +11,13 @@
 //! | `tier_stack`, `fleet_stack` | what goes into the stacks of Tiers and Replicas |
 //! | `fleets` | Auto Scaling groups of replicas |
 //! | `inventory` | all of these, for the collection of orphans |
+//! | `settings`, `checks` | what its users say, and what may be wrong with that |
 //!
 //! Whatever is made carries tags that say whose it is, and is made with a token, so that a repeated call finds what the
 //! first one made. One listing of a few paginated calls serves every reconcile.
 
 mod capacity;
+mod checks;
 pub mod deploy;
 mod disks;
 mod ec2;
@@ -221,10 +223,8 @@ impl Provider for Aws {
         })
     }
 
-    // Six listings an hour of some six calls each: with 1,000 graphs 0.04 calls per graph and hour, where at most 0.05 are
-    // the goal. What the operator itself changes ends a listing at once.
     fn listing_lasts(&self) -> Duration {
-        Duration::from_secs(600)
+        self.inner.settings.listing_lasts
     }
 
     fn changes(&self) -> BoxStream<'static, String> {

@@ -1,10 +1,12 @@
 //! Settings of the provider for AWS.
 
+use super::checks;
 use crate::error::Error;
 use graphplane_core::sources::SourceRules;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Settings of the provider for AWS: where machines are, and what they are started with. Credentials come from the usual
 /// chain of AWS: environment, profile, web identity, metadata service.
@@ -77,6 +79,9 @@ pub struct AwsSettings {
     /// From where tenants may load with the machines' own role, and which endpoints they may name.
     #[serde(skip)]
     pub sources: SourceRules,
+    /// For how long a listing serves when nothing is known to have changed.
+    #[serde(skip, default = "listing_lasts")]
+    pub listing_lasts: Duration,
 }
 
 /// Where agents find the control plane, and it them.
@@ -91,6 +96,12 @@ pub struct ControlPlane {
     /// Port of the REST API.
     #[serde(default = "https")]
     pub port: u16,
+}
+
+// Six listings an hour of some seven calls each: with 1,000 graphs 0.04 calls per graph and hour, where at most 0.05 are the
+// goal. What the operator itself changes ends a listing at once.
+fn listing_lasts() -> Duration {
+    Duration::from_secs(600)
 }
 
 fn key_parameter_prefix() -> String {
@@ -109,9 +120,7 @@ impl AwsSettings {
     pub fn parse(text: &str) -> Result<Self, Error> {
         let settings: Self =
             serde_saphyr::from_str(text).map_err(|error| Error::Settings(format!("settings of AWS: {error}")))?;
-        settings
-            .check()
-            .map_err(|why| Error::Settings(format!("settings of AWS: {why}")))?;
+        checks::check(&settings).map_err(|why| Error::Settings(format!("settings of AWS: {why}")))?;
         Ok(settings)
     }
 
@@ -123,32 +132,6 @@ impl AwsSettings {
         let text = std::fs::read_to_string(path)
             .map_err(|error| Error::Settings(format!("settings of AWS in {}: {error}", path.display())))?;
         Self::parse(&text)
-    }
-
-    fn check(&self) -> Result<(), String> {
-        if self.subnets.is_empty() {
-            return Err("subnets: expected a subnet for at least one zone".into());
-        }
-        if let Some(zone) = self.subnets.keys().find(|zone| !zone.starts_with(&self.region)) {
-            return Err(format!("subnets: zone {zone} is not in region {}", self.region));
-        }
-        let digest = &self.agent_sha256;
-        if digest.len() != 64 || !digest.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
-            return Err(format!("agentSha256: expected 64 hexadecimal digits, not {digest:?}"));
-        }
-        if let Some(account) = &self.account_id
-            && (account.len() != 12 || !account.bytes().all(|b| b.is_ascii_digit()))
-        {
-            return Err(format!("accountId: expected 12 digits, not {account:?}"));
-        }
-        if !self.object_prefix.is_empty() && (!self.object_prefix.ends_with('/') || self.object_prefix.starts_with('/'))
-        {
-            return Err(format!(
-                "objectPrefix: expected segments that each end with /, not {:?}",
-                self.object_prefix
-            ));
-        }
-        Ok(())
     }
 
     /// URL of the object store, as agents and the operator take it.
@@ -192,12 +175,8 @@ objectBucket: objects
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn what_is_unknown_or_missing_is_named() {
         let wrong = [
-            (GOOD.replace("eu-central-1a:", "us-east-1a:"), "us-east-1a"),
-            (GOOD.replace("0123", "xyz"), "agentSha256"),
-            (format!("{GOOD}objectPrefix: a\n"), "objectPrefix"),
-            (format!("{GOOD}accountId: '12345'\n"), "accountId"),
             (format!("{GOOD}vpc: x\n"), "vpc"),
             (GOOD.replace("region: eu-central-1\n", ""), "region"),
         ];

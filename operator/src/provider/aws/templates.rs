@@ -8,6 +8,8 @@ pub const REGISTRIES: &str = include_str!("../../../../cloudformation/registries
 pub const NETWORK: &str = include_str!("../../../../cloudformation/network.yaml");
 /// Alarms on what is there once.
 pub const ALARMS: &str = include_str!("../../../../cloudformation/alarms.yaml");
+/// What the operator may do.
+pub const OPERATOR: &str = include_str!("../../../../cloudformation/operator.yaml");
 /// What the machines of one Tier have in common.
 pub const TIER: &str = include_str!("../../../../cloudformation/tier.yaml");
 /// A read fleet.
@@ -67,7 +69,7 @@ mod tests {
 
     #[test]
     fn every_template_fits_into_a_call() {
-        for template in [STORAGE, REGISTRIES, NETWORK, ALARMS, TIER, REPLICA_FLEET] {
+        for template in [STORAGE, REGISTRIES, NETWORK, ALARMS, OPERATOR, TIER, REPLICA_FLEET] {
             // A larger one would have to be put into a bucket first.
             assert!(
                 template.len() <= 51_200,
@@ -88,7 +90,7 @@ mod tests {
             "{tables:?}"
         );
         assert!(retained(NETWORK).is_empty() && retained(TIER).is_empty());
-        for template in [STORAGE, REGISTRIES, NETWORK, ALARMS, TIER, REPLICA_FLEET] {
+        for template in [STORAGE, REGISTRIES, NETWORK, ALARMS, OPERATOR, TIER, REPLICA_FLEET] {
             assert_eq!(
                 retained(template).len(),
                 template.matches("\n    DeletionPolicy: Retain").count()
@@ -104,11 +106,14 @@ mod tests {
     }
 
     #[test]
-    fn what_an_account_has_once_has_a_default_for_everything() {
+    fn what_an_account_has_once_has_a_default_for_everything_that_can_have_one() {
         for template in [STORAGE, REGISTRIES, NETWORK, ALARMS] {
             let named: Vec<&str> = defaults(template).iter().map(|(name, _)| *name).collect();
             assert_eq!(named, parameters(template).collect::<Vec<_>>());
         }
+        let has = |name: &&str| defaults(OPERATOR).iter().any(|(named, _)| named == name);
+        let named_by_the_user: Vec<&str> = parameters(OPERATOR).filter(|name| !has(name)).collect();
+        assert_eq!(named_by_the_user, ["ClusterId", "ObjectBucket"]);
         assert!(
             defaults(STORAGE).contains(&("KmsKeyArn", "")) && defaults(STORAGE).contains(&("NoncurrentDays", "30"))
         );

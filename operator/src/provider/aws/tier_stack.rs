@@ -81,6 +81,12 @@ artifactBucket: artifacts
 objectBucket: objects
 ";
 
+    const ARNS: &str = "
+kmsKeyArn: arn:aws:kms:eu-central-1:123456789012:key/k
+sourceArns: ['arn:aws:s3:::lake', 'arn:aws:s3:::lake/*']
+permissionsBoundary: arn:aws:iam::123456789012:policy/p
+";
+
     fn tier(instance: serde_json::Value) -> Tier {
         let spec = serde_json::json!({"memory": {"nodeMiB": 100, "perDatabaseMiB": 10}, "databasesPerNode": 2,
             "instance": instance});
@@ -120,19 +126,20 @@ objectBucket: objects
 
     #[test]
     fn what_is_set_is_handed_on_and_the_architecture_has_its_image() {
-        let text = format!(
-            "{SETTINGS}objectPrefix: a/\nkmsKeyArn: arn:k\nsourceArns: [arn:b, arn:b/*]\npermissionsBoundary: arn:p\n"
-        );
+        let text = format!("{SETTINGS}{ARNS}objectPrefix: a/\n");
         let settings = AwsSettings::parse(&text).unwrap();
         let amd = request(&tier(serde_json::json!({"architecture": "amd64"})), &settings, "c1").parameters;
         assert!(amd["ImageId"].ends_with("x86_64") && amd["InstanceType"] == "m7i.large");
         assert_eq!(
             (amd["ObjectPrefix"].as_str(), amd["KmsKeyArn"].as_str()),
-            ("a/", "arn:k")
+            ("a/", "arn:aws:kms:eu-central-1:123456789012:key/k")
         );
         assert_eq!(
             (amd["SourceArns"].as_str(), amd["PermissionsBoundary"].as_str()),
-            ("arn:b,arn:b/*", "arn:p")
+            (
+                "arn:aws:s3:::lake,arn:aws:s3:::lake/*",
+                "arn:aws:iam::123456789012:policy/p"
+            )
         );
         let own = AwsSettings::parse(&format!("{SETTINGS}imageParameter: /images/ours\n")).unwrap();
         let named = request(&tier(serde_json::json!({"architecture": "amd64"})), &own, "c1").parameters;
@@ -141,9 +148,7 @@ objectBucket: objects
 
     #[test]
     fn every_parameter_is_one_of_the_template() {
-        let settings = AwsSettings::parse(&format!(
-            "{SETTINGS}kmsKeyArn: arn:k\nsourceArns: [arn:b]\npermissionsBoundary: arn:p\nimageParameter: /i\n"
-        ));
+        let settings = AwsSettings::parse(&format!("{SETTINGS}{ARNS}imageParameter: /i\n"));
         let request = request(
             &tier(serde_json::json!({"types": ["m7g.large"]})),
             &settings.unwrap(),
