@@ -140,7 +140,7 @@ async fn one_runs_at_a_time_and_the_old_ones_go() {
     world
         .until_says::<BackupSchedule>("nightly", "Progressing", "True", "BackupRunning")
         .await;
-    assert_eq!(world.names::<Backup>().await, [first.clone()]);
+    assert_eq!(world.names::<Backup>().await, std::slice::from_ref(&first));
     world.machines.behaviour.hold_backups.store(false, Ordering::SeqCst);
     world.until_ready::<Backup>(&first).await;
     world
