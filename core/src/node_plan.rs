@@ -30,6 +30,7 @@ use graphplane_crds::conditions::{self, Says, reasons};
 use graphplane_crds::node::{GraphNode, GraphNodeStatus, NodePhase};
 use graphplane_crds::quantities::Epoch;
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use std::time::Duration;
 
 /// What the plan looks at beside the GraphNode itself.
@@ -623,6 +624,21 @@ fn running(node: &GraphNode, seen: &Observed, instance: &Instance, now: Timestam
     }
 }
 
+/// Whether the agent has said which databases are on the volume since the last graph went, where the provider cannot look
+/// for itself: an empty volume that is thought to hold data would be kept for ever. An agent that does not renew its lease
+/// says nothing any more.
+fn has_told_what_is_left(node: &GraphNode, seen: &Observed, now: Timestamp) -> bool {
+    let runs = |i: &Instance| i.state == InstanceState::Running && i.token == seen.token;
+    let lease = seen.lease.as_ref().filter(|l| l.standing(now) != Standing::Expired);
+    let (true, Some(lease)) = (seen.instance.as_ref().is_some_and(runs), lease) else {
+        return true;
+    };
+    let empty_since = node.status.as_ref().and_then(|s| s.empty_since.as_ref());
+    // The time of the status has whole seconds.
+    let told = |since: &Time| lease.renewed > after(since.0, Duration::from_secs(1));
+    seen.disk == Attachment::NotNeeded || empty_since.is_some_and(told)
+}
+
 fn ending(node: &GraphNode, seen: &Observed, now: Timestamp) -> Plan<Action, NodePhase> {
     let name = node.metadata.name.as_deref().unwrap_or_default();
     let paused = paused_by(&node.metadata, false);
@@ -641,6 +657,10 @@ fn ending(node: &GraphNode, seen: &Observed, now: Timestamp) -> Plan<Action, Nod
             reasons::WAITING_FOR_DEPENDENTS,
             format!("{} graphs and subgraphs are on it: delete them first", seen.holds),
         )
+    } else if !has_told_what_is_left(node, seen, now) {
+        requeue = Some(Duration::from_secs(1));
+        let message = "waits for its agent to say what is left on its volume";
+        (reasons::DELETING, message.to_owned())
     } else {
         match seen.instance.as_ref().map(|i| i.state) {
             Some(InstanceState::Starting | InstanceState::Running) => {

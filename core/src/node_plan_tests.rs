@@ -578,6 +578,33 @@ fn an_operator_that_has_just_started_does_not_believe_that_a_machine_is_gone() {
 }
 
 #[test]
+fn an_agent_says_what_is_left_before_its_machine_goes() {
+    let mut world = remote_and_ready();
+    world.node.metadata.deletion_timestamp = Some(Time(at(world.now)));
+    let waits = world.plan();
+    assert!(waits.actions.is_empty() && waits.requeue.is_some());
+    let renewed = |world: &mut World, second: i64| {
+        world.now = second;
+        world.lease.as_mut().unwrap().renewed = at(second);
+        world.plan().actions
+    };
+    let emptied = world.now + 1;
+    world.node.status.as_mut().unwrap().empty_since = Some(Time(at(emptied)));
+    assert_eq!(renewed(&mut world, emptied + 1), [], "it may have been said before");
+    assert_eq!(
+        renewed(&mut world, emptied + 2),
+        [Action::StopInstance { force: false }]
+    );
+    world.lease.as_mut().unwrap().renewed = at(emptied);
+    world.now = emptied + 3600;
+    assert_eq!(
+        world.plan().actions,
+        [Action::StopInstance { force: false }],
+        "nobody waits for an agent that is lost"
+    );
+}
+
+#[test]
 fn a_machine_that_is_going_to_be_stopped_is_replaced_in_its_turn_or_in_time() {
     let mut world = remote_and_ready();
     world.instance.as_mut().unwrap().notice = Some(Notice {

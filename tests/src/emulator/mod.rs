@@ -147,19 +147,21 @@ impl Emulator {
             .collect()
     }
 
-    /// Identities of our volumes.
+    /// Identities of the disks of GraphVolumes; root disks of machines go with these.
     pub fn volumes(&self) -> Vec<String> {
-        self.listed("DescribeVolumes", "volumeSet", "volumeId")
+        let kind = ("Filter.2.Name", "tag:graphplane.dev/kind");
+        let of_volumes = [kind, ("Filter.2.Value.1", "GraphVolume")];
+        self.listed("DescribeVolumes", &of_volumes, "volumeSet", "volumeId")
     }
 
     /// Identities of our snapshots.
     pub fn snapshots(&self) -> Vec<String> {
-        self.listed("DescribeSnapshots", "snapshotSet", "snapshotId")
+        self.listed("DescribeSnapshots", &[], "snapshotSet", "snapshotId")
     }
 
-    fn listed(&self, action: &str, set: &str, id: &str) -> Vec<String> {
+    fn listed(&self, action: &str, more: &[(&str, &str)], set: &str, id: &str) -> Vec<String> {
         let tagged = [("Filter.1.Name", "tag-key"), ("Filter.1.Value.1", CLUSTER)];
-        let found = self.cloud.ask("ec2", action, &tagged);
+        let found = self.cloud.ask("ec2", action, &[&tagged, more].concat());
         let items = found.child(set).map_or(&[][..], |set| set.children.as_slice());
         items.iter().map(|item| item.text_of(&[id]).to_owned()).collect()
     }
@@ -205,7 +207,8 @@ impl Emulator {
     /// Everything that is ours beside objects and rows: machines, volumes, snapshots, stacks.
     pub fn leftovers(&self) -> BTreeSet<String> {
         let stacks = self.stacks().into_iter().map(|(name, _)| name);
-        let parts = [self.instances(), self.volumes(), self.snapshots()];
+        let volumes = self.listed("DescribeVolumes", &[], "volumeSet", "volumeId");
+        let parts = [self.instances(), volumes, self.snapshots()];
         parts.into_iter().flatten().chain(stacks).collect()
     }
 
