@@ -42,9 +42,9 @@ ENGINE_BENCHES := materialize queries streams staging many vectors
 BENCH ?= $(PLANE_BENCHES) $(ENGINE_BENCHES)
 
 bench: engines ## Run the benches with release builds and print the figures (BENCH=name picks)
-	cargo build --release --locked -p graphplane-cli -p graphplane-node-agent
-	$(if $(filter $(PLANE_BENCHES),$(BENCH)),cargo run --release --locked -p graphplane-benches -- $(filter $(PLANE_BENCHES),$(BENCH)))
-	$(if $(filter $(ENGINE_BENCHES),$(BENCH)),cargo bench --locked -p graphplane-node-agent --bench engines -- $(filter $(ENGINE_BENCHES),$(BENCH)))
+	$(if $(filter $(PLANE_BENCHES),$(BENCH)),cargo build --release --locked --workspace --bins)
+	$(if $(filter $(PLANE_BENCHES),$(BENCH)),$(CARGO_TARGET_DIR)/release/graphplane-benches $(filter $(PLANE_BENCHES),$(BENCH)))
+	$(if $(filter $(ENGINE_BENCHES),$(BENCH)),cargo bench --locked --workspace --bench engines -- $(filter $(ENGINE_BENCHES),$(BENCH)))
 
 generate: engines ## Write the generated files: CRDs, tiers, OpenAPI
 	cargo run -q --locked -p graphplane-crds --bin crdgen

@@ -1,7 +1,7 @@
 //! What the agent costs beside the engines that it hosts: each bench runs the same work over HTTP, or through our own
 //! code, and by the engine called in this process, in turn, and prints medians as Markdown. Timings are never asserted.
 //!
-//! `make bench` runs them with release builds; `cargo bench -p graphplane-node-agent --bench engines -- queries` runs
+//! `make bench` runs them with release builds; `cargo bench --workspace --bench engines -- queries` runs
 //! one. Variables make them smaller for a try; they are listed in docs/development.md.
 #![allow(missing_docs)]
 

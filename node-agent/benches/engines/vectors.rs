@@ -22,6 +22,9 @@ const DIMENSION: usize = 384;
 const NEAREST: usize = 10;
 /// Rows of a file, which is then below the limit of an upload.
 const FILE_ROWS: u64 = 250_000;
+/// Rows of a row group. DuckDB writes a column of a row group as one page, and reads it as one: with its own 122,880 rows,
+/// two threads need more than the memory of staging.
+const GROUP_ROWS: u64 = 10_000;
 /// What is sent with a search: nothing, and partitions with the factor of candidates.
 const EFFORTS: [Option<(usize, u32)>; 5] = [None, Some((1, 10)), Some((5, 10)), Some((20, 10)), Some((20, 30))];
 
@@ -34,7 +37,10 @@ pub(crate) async fn run() -> Result<()> {
     for (index, from) in (0..rows).step_by(usize::try_from(FILE_ROWS)?).enumerate() {
         let file = folder.path().join(format!("vectors-{index}.parquet"));
         let select = vectors(from, rows.min(from + FILE_ROWS));
-        duckdb.execute_batch(&format!("COPY ({select}) TO '{}' (FORMAT parquet)", file.display()))?;
+        duckdb.execute_batch(&format!(
+            "COPY ({select}) TO '{}' (FORMAT parquet, ROW_GROUP_SIZE {GROUP_ROWS})",
+            file.display()
+        ))?;
     }
     let queries = in_memory(&duckdb, &vectors(rows, rows + queries))?;
     drop(duckdb);
