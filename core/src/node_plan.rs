@@ -629,7 +629,7 @@ fn running(node: &GraphNode, seen: &Observed, instance: &Instance, now: Timestam
 /// says nothing any more.
 fn has_told_what_is_left(node: &GraphNode, seen: &Observed, now: Timestamp) -> bool {
     let runs = |i: &Instance| i.state == InstanceState::Running && i.token == seen.token;
-    let lease = seen.lease.as_ref().filter(|l| l.standing(now) != Standing::Expired);
+    let lease = effective_lease(node, seen.lease.as_ref()).filter(|l| l.standing(now) != Standing::Expired);
     let (true, Some(lease)) = (seen.instance.as_ref().is_some_and(runs), lease) else {
         return true;
     };

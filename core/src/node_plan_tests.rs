@@ -588,6 +588,10 @@ fn an_agent_says_what_is_left_before_its_machine_goes() {
         world.lease.as_mut().unwrap().renewed = at(second);
         world.plan().actions
     };
+    let renewed_first = world.lease.take();
+    let waits = world.plan();
+    assert!(waits.actions.is_empty(), "it has registered and not renewed yet");
+    world.lease = renewed_first;
     let emptied = world.now + 1;
     world.node.status.as_mut().unwrap().empty_since = Some(Time(at(emptied)));
     assert_eq!(renewed(&mut world, emptied + 1), [], "it may have been said before");
