@@ -112,7 +112,10 @@ impl Tables {
                     .as_service_error()
                     .is_some_and(PutItemError::is_conditional_check_failed_exception) =>
             {
-                Ok(false)
+                // The answer to an attempt before this one may have been lost: then what is there is what was written.
+                let there = self.get(&write.key()).await?;
+                let ours = |kept: &Kept| kept.generation == write.generation() && kept.owner.uid == write.uid();
+                Ok(matches!(&there, Standing::Row(kept) if ours(kept)))
             }
             Err(error) => Err(self.failed("PutItem", table, &error)),
         }
