@@ -6,18 +6,16 @@ use graphplane_tests::{
 };
 use std::{
     collections::BTreeSet,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// The seed of this run; `GRAPHPLANE_SEED` repeats one. The clock's nanoseconds, printed, are random enough.
+/// The seed of this run: `GRAPHPLANE_SEED`, else always the same, so that a run that fails says something of the change that
+/// it is about. `GRAPHPLANE_ALL_CUTS` looks at all calls.
 pub(crate) fn seed() -> u64 {
     let given = std::env::var("GRAPHPLANE_SEED").ok().and_then(|text| text.parse().ok());
-    given.unwrap_or_else(|| {
-        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-        since.subsec_nanos().into()
-    })
+    given.unwrap_or(506_677_773)
 }
 
 pub(crate) struct Life<'a> {
