@@ -46,12 +46,7 @@ impl Account {
     }
 
     fn settings(&self, faster: u32) -> Result<AwsSettings> {
-        let subnets: Vec<String> = self
-            .network
-            .subnets
-            .iter()
-            .map(|(zone, id)| format!("{zone}: {id}"))
-            .collect();
+        let subnets = self.network.subnets_text();
         let mut settings = AwsSettings::parse(&format!(
             "{{region: {REGION}, endpointUrl: '{url}', vpcId: {vpc}, vpcCidr: {cidr}, subnets: {{{subnets}}}, \
              controlPlane: {{url: 'https://graphplane.example', cidr: {cidr}}}, agentSha256: {AGENT}, \
@@ -59,7 +54,6 @@ impl Account {
             url = self.proxy.url(),
             vpc = self.network.vpc,
             cidr = self.network.cidr,
-            subnets = subnets.join(", "),
             artifacts = BUCKETS[0],
             objects = BUCKETS[1],
         ))?;

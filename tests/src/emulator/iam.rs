@@ -114,21 +114,25 @@ pub fn like(pattern: &str, text: &str) -> bool {
 }
 
 #[cfg(test)]
+impl Request {
+    /// A request as tests write it.
+    pub(super) fn of(action: &str, resource: &str, context: &[(&str, &str)]) -> Self {
+        let context = context
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        Self {
+            action: action.to_owned(),
+            resource: resource.to_owned(),
+            context: context.collect(),
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
     use serde_json::json;
-
-    fn request(action: &str, resource: &str, context: &[(&str, &str)]) -> Request {
-        Request {
-            action: action.to_owned(),
-            resource: resource.to_owned(),
-            context: context
-                .iter()
-                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
-                .collect(),
-        }
-    }
 
     #[test]
     fn a_call_needs_action_resource_and_every_condition() {
@@ -138,14 +142,14 @@ mod tests {
         }));
         let good = [("aws:ResourceTag/c", "c1"), ("x", "bc")];
         assert_eq!(
-            statement.allows(&request("ec2:attachvolume", "arn:aws:volume/1", &good)),
+            statement.allows(&Request::of("ec2:attachvolume", "arn:aws:volume/1", &good)),
             Some("ec2:Attach*")
         );
         for wrong in [
-            request("ec2:DeleteVolume", "arn:aws:volume/1", &good),
-            request("ec2:DetachVolume", "arn:aws:instance/1", &good),
-            request("ec2:DetachVolume", "arn:aws:volume/1", &good[..1]),
-            request(
+            Request::of("ec2:DeleteVolume", "arn:aws:volume/1", &good),
+            Request::of("ec2:DetachVolume", "arn:aws:instance/1", &good),
+            Request::of("ec2:DetachVolume", "arn:aws:volume/1", &good[..1]),
+            Request::of(
                 "ec2:DetachVolume",
                 "arn:aws:volume/1",
                 &[("aws:ResourceTag/c", "c2"), ("x", "a")],
@@ -156,7 +160,7 @@ mod tests {
         let unknown = Statement::read(&json!({
             "Effect": "Allow", "Action": "*", "Resource": "*", "Condition": {"DateLessThan": {"x": "bc"}},
         }));
-        assert_eq!(unknown.allows(&request("a:B", "*", &good)), None);
+        assert_eq!(unknown.allows(&Request::of("a:B", "*", &good)), None);
     }
 
     proptest! {
@@ -181,7 +185,7 @@ mod tests {
             let bound = Statement::read(&json!({
                 "Effect": "Allow", "Action": action, "Resource": "*", "Condition": {"StringEquals": {"k": value}},
             }));
-            let request = request(&asked, "*", &[("k", given.as_str())]);
+            let request = Request::of(&asked, "*", &[("k", given.as_str())]);
             prop_assert!(bound.allows(&request).is_none() || free.allows(&request).is_some());
             prop_assert_eq!(bound.allows(&request).is_some(), free.allows(&request).is_some() && value == given);
         }

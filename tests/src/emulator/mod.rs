@@ -111,12 +111,7 @@ impl Emulator {
 
     /// Settings for `graphplane up --aws FILE`.
     pub fn settings(&self) -> PathBuf {
-        let subnets: Vec<String> = self
-            .network
-            .subnets
-            .iter()
-            .map(|(zone, id)| format!("{zone}: {id}"))
-            .collect();
+        let subnets = self.network.subnets_text();
         let text = format!(
             "region: {REGION}\nendpointUrl: {url}\nvpcId: {vpc}\nvpcCidr: {cidr}\nsubnets: {{{subnets}}}\n\
              controlPlane: {{cidr: {cidr}}}\nagentSha256: {AGENT}\nartifactBucket: {artifacts}\nobjectBucket: {objects}\n\
@@ -124,7 +119,6 @@ impl Emulator {
             url = self.proxy.url(),
             vpc = self.network.vpc,
             cidr = self.network.cidr,
-            subnets = subnets.join(", "),
             artifacts = BUCKETS[0],
             objects = BUCKETS[1],
             certificate = metadata::certificate().display(),

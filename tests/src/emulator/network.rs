@@ -24,6 +24,12 @@ pub struct Network {
 }
 
 impl Network {
+    /// The subnets as the settings of AWS write them: `zone: subnet`, separated by commas.
+    pub fn subnets_text(&self) -> String {
+        let subnets = self.subnets.iter().map(|(zone, id)| format!("{zone}: {id}"));
+        subnets.collect::<Vec<_>>().join(", ")
+    }
+
     /// Makes a network that nobody uses.
     pub fn make(cloud: &Cloud) -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970");

@@ -333,17 +333,6 @@ fn of_ec2(entry: &Entry, one: &dyn Fn(String, BTreeMap<String, String>) -> Reque
 mod tests {
     use super::*;
 
-    fn request(action: &str, resource: &str, context: &[(&str, &str)]) -> Request {
-        Request {
-            action: action.to_owned(),
-            resource: resource.to_owned(),
-            context: context
-                .iter()
-                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
-                .collect(),
-        }
-    }
-
     #[test]
     fn the_operators_policy_is_read_and_judged() {
         let values = [
@@ -357,19 +346,19 @@ mod tests {
         let own = [("aws:ResourceTag/graphplane.dev/cluster", "c1")];
         let volume = arn("ec2", "volume/vol-1");
         let taken = BTreeSet::from([
-            request("ec2:DeleteVolume", &volume, &own),
-            request("dynamodb:PutItem", &arn("dynamodb", "table/gp-graph-registry"), &[]),
-            request(
+            Request::of("ec2:DeleteVolume", &volume, &own),
+            Request::of("dynamodb:PutItem", &arn("dynamodb", "table/gp-graph-registry"), &[]),
+            Request::of(
                 "dynamodb:BatchGetItem",
                 &arn("dynamodb", "table/gp-graph-registry"),
                 &[],
             ),
-            request(
+            Request::of(
                 "dynamodb:Query",
                 &arn("dynamodb", "table/gp-graph-registry/index/instance-index"),
                 &[],
             ),
-            request(
+            Request::of(
                 "ssm:AddTagsToResource",
                 &arn("ssm", "parameter/graphplane/replicas/c1/d/r"),
                 &[],
@@ -380,7 +369,7 @@ mod tests {
         assert!(verdict.unused.contains("ChangeOwn: ec2:AttachVolume"));
         assert!(!verdict.unused.contains("ChangeOwn: ec2:DeleteVolume"));
         let foreign = [("aws:ResourceTag/graphplane.dev/cluster", "c2")];
-        let taken = BTreeSet::from([request("ec2:DeleteVolume", &volume, &foreign)]);
+        let taken = BTreeSet::from([Request::of("ec2:DeleteVolume", &volume, &foreign)]);
         assert_eq!(judge(&found, &taken).denied.len(), 1);
     }
 
@@ -393,7 +382,7 @@ mod tests {
         let via = ("aws:CalledViaFirst", "cloudformation.amazonaws.com");
         let denied = |values: &[(&str, &str)], context: &[(&str, &str)]| {
             let role = arn("iam", "role/graphplane/x");
-            let taken = ["iam:CreateRole", "iam:PutRolePolicy"].map(|action| request(action, &role, context));
+            let taken = ["iam:CreateRole", "iam:PutRolePolicy"].map(|action| Request::of(action, &role, context));
             judge(&statements("operator", values), &taken.into()).denied.len()
         };
         let free = [("ClusterId", "c1"), ("ObjectBucket", "objects")];
@@ -415,9 +404,9 @@ mod tests {
         let found = statements("tier", &values);
         let sids: Vec<&str> = found.iter().map(|statement| statement.sid.as_str()).collect();
         assert_eq!(sids, ["FetchAgent", "Objects", "ListObjects", "ReadSources"]);
-        let seed = request("s3:GetObject", "arn:aws:s3:::objects/seeds/g/1", &[]);
+        let seed = Request::of("s3:GetObject", "arn:aws:s3:::objects/seeds/g/1", &[]);
         assert_eq!(found[1].allows(&seed), Some("s3:GetObject"));
-        let other = request("s3:GetObject", "arn:aws:s3:::objects/other", &[]);
+        let other = Request::of("s3:GetObject", "arn:aws:s3:::objects/other", &[]);
         assert_eq!(found[1].allows(&other), None);
     }
 }
